@@ -1,0 +1,50 @@
+# Everything runs in .venv, made by `make setup` from requirements.lock. `make` alone prints this help.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := domain application adapters entrypoints tests
+
+.PHONY: help setup run test check format bench lock clean
+
+help: ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make or refresh the environment in .venv
+
+# uv itself comes from the lock file too, by hash; it then installs the rest.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3")'
+	@$(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make a virtual environment (on Debian: apt install python3-venv)." >&2; exit 1; }
+	@awk '/^uv==/ {on=1; print; next} /^[^ ]/ {on=0} on' requirements.lock > .venv/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup ## start the whole product on this machine
+	@$(BIN)/gemini-backend up
+
+test: setup ## all tests, on real Postgres and Valkey
+	@$(BIN)/pytest
+
+check: setup ## linter, formatter, types and import rules
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: setup ## format the code and mend what the linter can
+	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
+	@$(BIN)/ruff format --quiet $(SOURCES)
+
+bench: setup ## measure the hot paths and print a table
+	@$(BIN)/python -m tests.benchmarks
+
+# No download address may enter the lock file: names, versions and hashes only.
+lock: setup ## resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --all-extras --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## remove the environment and the data of the embedded servers
+	@rm -rf .venv .data

@@ -1,0 +1,107 @@
+"""A model that says what it was told to say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from application.ports.chat import LanguageModel
+from domain.chat import Conversation, ReplyChunk, estimated_tokens
+from domain.errors import ReplyEmpty
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptedReply:
+    """What one call does: its pieces, `seconds` before each of them, then `error` or the end.
+
+    With `finish_reason` None and no error it hangs after its pieces until it is left.
+    """
+
+    pieces: Sequence[str] = ("Hello", ", ", "world.")
+    finish_reason: str | None = "STOP"
+    seconds: float = 0.0
+    error: Exception | None = None
+
+
+#: A text is a reply in one piece; an error is raised before the first piece.
+Line: TypeAlias = "str | Exception | ScriptedReply"
+
+
+class ScriptedLanguageModel(LanguageModel):
+    """Takes a line of its script for each call, in order, then `default`; or asks a function.
+
+    `asked` keeps every conversation; `open` and `left` count the streams being read and those
+    that were closed or cancelled before their end.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Line] | Callable[[Conversation], Line] = (),
+        *,
+        default: Line = ScriptedReply(),
+    ) -> None:
+        self._choose = script if callable(script) else None
+        self._script: deque[Line] = deque(() if callable(script) else script)
+        self._default = default
+        self.asked: list[Conversation] = []
+        self.open = 0
+        self.left = 0
+
+    def add(self, *lines: Line) -> None:
+        self._script.extend(lines)
+
+    async def start(self) -> None:
+        """Nothing to open; the real ones import their SDK here."""
+
+    async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
+        self.asked.append(conversation)
+        reply = _reply(self._choose(conversation) if self._choose else self._next())
+        chunk = ReplyChunk(input_tokens=sum(estimated_tokens(turn.text) for turn in conversation.turns))
+        self.open += 1
+        ended = False
+        try:
+            written, finish_reason = "", reply.finish_reason
+            for piece in reply.pieces:
+                await asyncio.sleep(reply.seconds)
+                kept = _cut(piece, conversation.max_output_tokens - estimated_tokens(written))
+                written += kept
+                chunk = replace(chunk, text=kept, output_tokens=estimated_tokens(written))
+                yield chunk
+                if kept != piece:
+                    finish_reason = "MAX_TOKENS"
+                    break
+            if reply.error:
+                ended = True
+                raise reply.error
+            if finish_reason is None:
+                await asyncio.Event().wait()
+            ended = True
+            if not written:
+                raise ReplyEmpty(finish_reason)
+            yield replace(chunk, text="", finish_reason=finish_reason)
+        finally:
+            self.open -= 1
+            self.left += not ended
+
+    async def aclose(self) -> None: ...
+
+    def _next(self) -> Line:
+        return self._script.popleft() if self._script else self._default
+
+
+def _reply(line: Line) -> ScriptedReply:
+    if isinstance(line, str):
+        return ScriptedReply(pieces=(line,))
+    if isinstance(line, Exception):
+        return ScriptedReply(pieces=(), error=line)
+    return line
+
+
+def _cut(text: str, tokens: int) -> str:
+    """As much of the text as the tokens allow, by the estimate's own measure."""
+    if estimated_tokens(text) <= tokens:
+        return text
+    return next((text[:end] for end in range(len(text), 0, -1) if estimated_tokens(text[:end]) <= tokens), "")

@@ -1,0 +1,183 @@
+"""The pool, transactions, and what a lost database looks like to the rest of the product."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import asyncpg
+import structlog
+from tortoise import Tortoise
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.connection import get_connections
+from tortoise.exceptions import DBConnectionError, OperationalError
+
+from application.ports.runtime import Dependency, Resource, UnitOfWork
+from domain.errors import DatabaseUnavailable
+
+log = structlog.get_logger(__name__)
+
+ALIAS = "default"
+APPS = {
+    "models": {"models": ["adapters.postgres.tables", "aerich.models"], "default_connection": ALIAS},
+}
+_LOST = (
+    OSError,  # refused, reset, no such host, and TimeoutError
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # the pool is closing, the connection is closed
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timed out
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.InvalidAuthorizationSpecificationError,
+    DBConnectionError,
+)
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    try:
+        yield
+    except _LOST as error:
+        log.warning("database_unavailable", error=type(error).__name__)
+        raise DatabaseUnavailable from error
+    except OperationalError as error:
+        if error.args and isinstance(error.args[0], _LOST):
+            log.warning("database_unavailable", error=type(error.args[0]).__name__)
+            raise DatabaseUnavailable from error
+        raise
+
+
+async def _reset(connection: Any) -> None:
+    """Called at each release. The default costs a round trip, which only an open transaction needs."""
+    if connection.is_in_transaction():
+        await connection.reset()
+
+
+class _Lease(AbstractAsyncContextManager[asyncpg.Connection]):
+    """A connection from the pool: waited for so long and no longer, and always given back."""
+
+    def __init__(self, client: PostgresClient) -> None:
+        self._client = client
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        with database_errors():
+            pool = await self._client.open_pool()
+            self._pool = pool
+            self._connection: asyncpg.Connection = await pool.acquire(timeout=self._client.acquire_seconds)
+            return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.release(self._connection)
+
+
+class PostgresClient(AsyncpgDBClient):
+    """Tortoise's client, with a bound on waiting for a connection and our errors at its edge."""
+
+    def __init__(self, *, acquire_seconds: float = 2.0, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.acquire_seconds = acquire_seconds
+
+    async def open_pool(self) -> Any:
+        if self._pool is None:
+            async with self._pool_init_lock:
+                if self._pool is None:
+                    await self.create_connection(with_db=True)
+        return self._pool
+
+    async def create_pool(self, **settings: Any) -> Any:
+        return await asyncpg.create_pool(None, reset=_reset, **settings)
+
+    def acquire_connection(self) -> Any:
+        return _Lease(self)
+
+    async def _translate_exceptions(self, func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        with database_errors():
+            return await super()._translate_exceptions(func, *args, **kwargs)
+
+
+client_class = PostgresClient  # Tortoise looks for this name in the module named as engine
+
+
+def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, Any]:
+    """Tortoise's configuration for a database; `credentials` go to its client as they are."""
+    parts = urlsplit(url)
+    mode = parse_qs(parts.query).get("sslmode", ["prefer"])[0]
+    return {
+        "connections": {
+            ALIAS: {
+                "engine": engine,
+                "credentials": {
+                    "host": parts.hostname,
+                    "port": parts.port or 5432,
+                    "user": unquote(parts.username or "postgres"),
+                    "password": unquote(parts.password or ""),
+                    "database": parts.path.lstrip("/") or "postgres",
+                    "ssl": ssl.create_default_context() if mode == "verify-full" else mode,
+                    "server_settings": {"application_name": "gemini-backend", "jit": "off"},
+                    **credentials,
+                },
+            }
+        },
+        "apps": APPS,
+        "use_tz": True,
+        "timezone": "UTC",
+    }
+
+
+async def rows(sql: str, *values: object) -> list[dict[str, Any]]:
+    """Run one statement below the ORM, in the current transaction if there is one."""
+    result: list[dict[str, Any]] = await get_connections().get(ALIAS).execute_query_dict(sql, list(values))
+    return result
+
+
+class Postgres(Resource, Dependency):
+    name = "postgres"
+
+    def __init__(self, url: str, *, pool: int, acquire_seconds: float, statement_seconds: float) -> None:
+        self._config = tortoise_config(
+            url,
+            engine="adapters.postgres.connection",
+            maxsize=pool,
+            acquire_seconds=acquire_seconds,
+            timeout=acquire_seconds,
+            command_timeout=statement_seconds,
+        )
+
+    async def start(self) -> None:
+        """Connects at the first statement, so a database that is away does not stop the start."""
+        # Sanic and Taskiq run handlers in contexts of their own: without the fallback Tortoise
+        # would not find its connections there.
+        await Tortoise.init(config=self._config, _enable_global_fallback=True)
+
+    async def close(self) -> None:
+        await Tortoise.close_connections()
+
+    async def check(self) -> None:
+        with database_errors():
+            async with asyncio.timeout(1):
+                await rows("SELECT 1 FROM messages LIMIT 0")
+
+
+class PostgresUnitOfWork(UnitOfWork):
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        # Tortoise's own in_transaction() leaks its connection when the task is cancelled while
+        # the transaction begins, and a client that leaves cancels its request's task.
+        client = get_connections().get(ALIAS)
+        assert isinstance(client, PostgresClient), "units of work do not nest"
+        with database_errors():
+            async with client.acquire_connection() as connection, connection.transaction():
+                wrapper = TransactionWrapper(client)
+                wrapper._connection = connection  # noqa: SLF001 - what Tortoise's own context does
+                token = get_connections().set(ALIAS, wrapper)
+                try:
+                    yield
+                finally:
+                    get_connections().reset(token)
+
+    def __call__(self) -> AbstractAsyncContextManager[None]:
+        return self._transaction()

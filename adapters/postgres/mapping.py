@@ -1,0 +1,51 @@
+"""Between rows and entities: a column has its field's name, so two functions serve every table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from enum import Enum
+from functools import cache
+from typing import Any, TypeVar, get_type_hints
+
+from tortoise.exceptions import IntegrityError
+from tortoise.models import Model
+
+from domain.errors import DomainError
+
+E = TypeVar("E")
+
+
+@cache
+def _fields_of(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
+    hints = get_type_hints(entity)
+    return tuple(
+        (field.name, hint if isinstance(hint := hints[field.name], type) and issubclass(hint, Enum) else None)
+        for field in fields(entity)
+    )
+
+
+def _fields(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
+    return _fields_of(entity)  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
+
+
+def to_entity(entity: type[E], row: Mapping[str, Any] | Model) -> E:
+    """Columns that the entity has no field for are left out."""
+    values = row.__dict__ if isinstance(row, Model) else row
+    return entity(**{name: values[name] if enum is None else enum(values[name]) for name, enum in _fields(entity)})
+
+
+def to_row(entity: object) -> dict[str, Any]:
+    return {name: getattr(entity, name) for name, _ in _fields(type(entity))}
+
+
+@contextmanager
+def constraint(name: str, error: type[DomainError]) -> Iterator[None]:
+    """A violation of this constraint is that domain error."""
+    try:
+        yield
+    except IntegrityError as violation:
+        if getattr(violation.args[0], "constraint_name", None) == name:
+            raise error from violation
+        raise

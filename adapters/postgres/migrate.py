@@ -1,0 +1,32 @@
+"""Bringing the schema up to date with aerich."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import asyncpg
+from aerich import Command
+
+from adapters.postgres.connection import database_errors, tortoise_config
+
+LOCATION = str(Path(__file__).parent / "migrations")
+_LOCK = 7_243_392_105  # any number that nobody else locks in this database
+
+
+async def migrate(url: str) -> list[str]:
+    """Apply what is missing and return its names. Callers at the same time wait for each other.
+
+    Raises DatabaseUnavailable.
+    """
+    with database_errors():
+        # aerich crashes when two of it run at once, so a connection of its own holds a lock meanwhile.
+        guard = await asyncpg.connect(url, timeout=10)
+        try:
+            await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
+            # With Tortoise's own client: aerich needs to see the error of a table that is not there yet.
+            config = tortoise_config(url, engine="tortoise.backends.asyncpg")
+            async with Command(config, location=LOCATION) as command:
+                await command.init()
+                return await command.upgrade()
+        finally:
+            await guard.close()

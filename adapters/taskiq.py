@@ -1,0 +1,166 @@
+"""The doorbell: Taskiq over a Redis stream.
+
+A job only says "look at this message". Postgres decides who answers it, so jobs are acknowledged
+when they arrive and may be lost or come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from taskiq import AckableMessage, TaskiqMessage
+from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
+from taskiq_redis import RedisStreamBroker
+
+from application.ports.chat import JobQueue
+from application.ports.runtime import Resource
+from domain.errors import Unavailable
+from domain.ids import MessageId
+
+log = structlog.get_logger(__name__)
+
+GENERATE_REPLY = "generate_reply"
+_NEVER_MS = 3_600_000
+
+
+class StreamBroker(RedisStreamBroker, Resource):
+    """Taskiq's broker, with a stream that shrinks again and no job skipped before the first worker came."""
+
+    def __init__(self, url: str, *, namespace: str, command_seconds: float) -> None:
+        block_ms = 2_000
+        super().__init__(
+            url,
+            queue_name=f"{namespace}:jobs",
+            consumer_id="0",  # "$" would skip what was sent before the group existed
+            xread_count=10,  # a larger batch starves the other workers
+            xread_block=block_ms,
+            idle_timeout=_NEVER_MS,  # reclaiming is the leases' business
+            max_connection_pool_size=20,
+            timeout=command_seconds,
+            socket_connect_timeout=command_seconds,
+            socket_timeout=block_ms / 1000 + command_seconds,
+        )
+        self._command_seconds = command_seconds
+
+    async def start(self) -> None:
+        """The consumer group is made by the receiver, which comes back after an outage and does it again."""
+
+    async def close(self) -> None:
+        await self.shutdown()
+
+    async def send(self, task_name: str, arguments: Sequence[str]) -> None:
+        """Add a job for each argument, in one round trip."""
+        async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
+            pipeline = redis.pipeline(transaction=False)
+            for argument in arguments:
+                message = TaskiqMessage(
+                    task_id=self.id_generator(), task_name=task_name, labels={}, args=[argument], kwargs={}
+                )
+                pipeline.xadd(self.queue_name, {b"data": self.formatter.dumps(message).message})
+            await pipeline.execute()
+
+    def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:
+        async def acknowledge() -> None:
+            async with Redis(connection_pool=self.connection_pool) as redis:
+                pipeline = redis.pipeline(transaction=False)
+                pipeline.xack(queue_name, self.consumer_group_name, id)
+                pipeline.xdel(queue_name, id)  # XACK alone leaves the entry in the stream for ever
+                await pipeline.execute()
+
+        return acknowledge
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """As Taskiq's, without its XAUTOCLAIM after every batch: that reclaims what leases reclaim."""
+        async with Redis(connection_pool=self.connection_pool) as redis:
+            while True:
+                fetched: Any = await redis.xreadgroup(
+                    self.consumer_group_name,
+                    self.consumer_name,
+                    {self.queue_name: ">"},
+                    count=self.count,
+                    block=self.block,
+                )
+                for stream, entries in fetched or ():
+                    for entry_id, entry in entries:
+                        yield AckableMessage(data=entry[b"data"], ack=self._ack_generator(entry_id, stream))
+
+
+class TaskiqJobQueue(JobQueue):
+    def __init__(self, broker: StreamBroker) -> None:
+        self._broker = broker
+
+    async def ring(self, message_ids: Sequence[MessageId]) -> bool:
+        try:
+            await self._broker.send(GENERATE_REPLY, [str(message_id) for message_id in message_ids])
+        except (RedisError, OSError) as error:
+            log.warning("bell_not_rung", error=type(error).__name__, messages=len(message_ids))
+            return False
+        return True
+
+
+class JobReceiver:
+    """Runs a handler for each job. Outlives Redis, and its running jobs do not notice."""
+
+    def __init__(
+        self, broker: StreamBroker, handler: Callable[[MessageId], Awaitable[object]], *, concurrency: int
+    ) -> None:
+        self._broker = broker
+        self._handler = handler
+        # Taskiq's receiver drops its references when it loses Redis; the tasks must not be collected.
+        self._running: set[asyncio.Task[Any]] = set()
+        broker.register_task(self._task(), task_name=GENERATE_REPLY)
+        self._receiver = Receiver(
+            broker,
+            max_async_tasks=concurrency,
+            max_prefetch=0,  # a job waits in the stream, where every worker can take it
+            run_startup=False,
+            ack_type=AcknowledgeType.WHEN_RECEIVED,
+            validate_params=False,
+            wait_tasks_timeout=0.001,  # draining is ours, below
+        )
+
+    async def listen(self, stop: asyncio.Event) -> None:
+        """Take jobs until `stop` is set."""
+        pause = 0.1
+        while not stop.is_set():
+            try:
+                await self._broker.startup()  # makes the consumer group anew if Redis has lost it
+                pause = 0.1
+                await self._receiver.listen(stop)
+            except Exception as error:  # noqa: BLE001 - Redis fails in many shapes, also grouped; none ends a worker
+                log.warning("job_queue_lost", error=type(error).__name__, again_in=pause)
+                try:
+                    await asyncio.wait_for(stop.wait(), pause)
+                except TimeoutError:
+                    pause = min(pause * 2, 2.0)
+
+    async def drain(self, seconds: float) -> None:
+        """Let running jobs end; after `seconds` cancel those that have not, which hands them back."""
+        if self._running:
+            log.info("draining", jobs=len(self._running))
+            _, late = await asyncio.wait(self._running, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=5)
+
+    def _task(self) -> Callable[[str], Awaitable[None]]:
+        async def generate_reply(message_id: str) -> None:  # Taskiq renames what it registers: no bound method
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.add(task)
+            try:
+                await self._handler(MessageId(UUID(message_id)))
+            except Unavailable as error:
+                log.warning("job_given_up", message_id=message_id, code=error.code)
+            finally:
+                self._running.discard(task)
+
+        return generate_reply

@@ -1,0 +1,65 @@
+"""Messages: sending one, looking at one, and what is left of the day's allowance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from application.ports.chat import JobQueue, Messages
+from application.ports.runtime import Clock, Ids
+from domain.accounts import User
+from domain.billing import Allowance
+from domain.chat import Message
+from domain.ids import ChatroomId, MessageId
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Accept a message. It will be answered, or end in a named state, whatever happens from here on.
+
+    The allowance is consumed and the message stored in one step. The bell is rung afterwards: if
+    it cannot be, a worker's next sweep finds the message.
+    """
+
+    messages: Messages
+    queue: JobQueue
+    clock: Clock
+    ids: Ids
+    free_daily_messages: int
+
+    async def __call__(self, *, user: User, chatroom_id: ChatroomId, input: str) -> tuple[Message, Allowance]:
+        now = self.clock.now()
+        message = Message(
+            id=MessageId(self.ids.new()),
+            chatroom_id=chatroom_id,
+            user_id=user.id,
+            input=input,
+            created_at=now,
+            allowance_day=now.date(),
+            max_output_tokens=user.tier.max_output_tokens,
+        )
+        allowance = await self.messages.accept(message, total=user.tier.daily_messages(self.free_daily_messages))
+        await self.queue.ring([message.id])
+        return message, allowance
+
+
+@dataclass(frozen=True, slots=True)
+class GetMessage:
+    """One message with its state and, once it is there, its reply."""
+
+    messages: Messages
+
+    async def __call__(self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId) -> Message:
+        return await self.messages.get(message_id, chatroom_id, user.id)
+
+
+@dataclass(frozen=True, slots=True)
+class GetAllowance:
+    """What the user has used of today's allowance."""
+
+    messages: Messages
+    clock: Clock
+    free_daily_messages: int
+
+    async def __call__(self, *, user: User) -> Allowance:
+        total = user.tier.daily_messages(self.free_daily_messages)
+        return await self.messages.allowance(user.id, day=self.clock.now().date(), total=total)

@@ -1,0 +1,140 @@
+"""What the chat use cases need from the outside."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from datetime import date, timedelta
+from typing import Protocol
+
+from domain.billing import Allowance
+from domain.chat import Chatroom, Conversation, Message, Outcome, ReplyChunk
+from domain.ids import ChatroomId, MessageId, UserId
+
+
+class Chatrooms(Protocol):
+    """Ids are time-ordered, so order by id is order by creation, and an id is a page's cursor."""
+
+    @abstractmethod
+    async def add(self, chatroom: Chatroom) -> None:
+        """Store the room and raise its owner's `chatrooms_version`, both or neither."""
+
+    @abstractmethod
+    async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
+        """The user's rooms, newest first, older than `before`."""
+
+    @abstractmethod
+    async def open(
+        self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
+    ) -> tuple[Chatroom, list[Message]]:
+        """The room with its newest `limit` messages older than `before`, newest first.
+
+        Raises ChatroomNotFound for absent rooms and for those of others alike.
+        """
+
+
+class Messages(Protocol):
+    """Messages, which are also the queue: a job in Redis is only a hint to look here.
+
+    Leases and due times run by the store's own clock, so they are given as durations; the clocks
+    of the machines that work do not matter. A message is claimable when it is queued and due, or
+    generating with an expired lease.
+    """
+
+    @abstractmethod
+    async def accept(self, message: Message, *, total: int | None) -> Allowance:
+        """Consume one message of its day's allowance and store the message, both or neither.
+
+        `total` None is unlimited; what is sent then is counted all the same. Atomic: however many
+        try at once, no more than `total` are accepted. Raises ChatroomNotFound (absent or
+        somebody else's) or QuotaExceeded; then nothing has changed.
+        """
+
+    @abstractmethod
+    async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance: ...
+
+    @abstractmethod
+    async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
+        """Raises MessageNotFound unless it is in this room and the room is the user's."""
+
+    @abstractmethod
+    async def before(self, message: Message, *, limit: int) -> list[Message]:
+        """The room's completed messages older than this one, newest first."""
+
+    @abstractmethod
+    async def claim(self, message_id: MessageId, *, lease: timedelta) -> Message | None:
+        """Take the message for one attempt: generating, attempt + 1, leased from now on.
+
+        A claim on an expired lease also counts a death. None if it is not claimable, as for every
+        other caller at the same time.
+        """
+
+    @abstractmethod
+    async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
+        """Renew the leases of (id, attempt) pairs; returns those that are still held."""
+
+    @abstractmethod
+    async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+        """Write the outcome if this attempt still holds the message; False changes nothing.
+
+        Ending as `failed` gives the allowance back in the same step, so it happens once.
+        """
+
+    @abstractmethod
+    async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
+        """After a failure: back to queued, due after `delay`, if this attempt still holds the message."""
+
+    @abstractmethod
+    async def release(self, message_id: MessageId, attempt: int) -> bool:
+        """Give an unfinished message back: queued and due at once, and not counted as a failure."""
+
+    @abstractmethod
+    async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+        """Claimable messages for which no bell has rung for `quiet`, oldest first.
+
+        They count as rung from now on; the longer a message has waited, the rarer it is rung.
+        Callers at the same time get different ones, and nobody waits for anybody.
+        """
+
+
+class ChatroomLists(Protocol):
+    """A cache of the pages of a user's room list.
+
+    The version is part of the key and comes from the database with every authenticated request,
+    so a changed list is never served old, also when the cache was away during the change.
+    """
+
+    @abstractmethod
+    async def get(
+        self, user_id: UserId, version: int, *, limit: int, before: ChatroomId | None
+    ) -> list[Chatroom] | None:
+        """None when it is not there, or the cache is away."""
+
+    @abstractmethod
+    async def put(
+        self, user_id: UserId, version: int, rooms: list[Chatroom], *, limit: int, before: ChatroomId | None
+    ) -> None:
+        """Best effort: a cache that is away is no error."""
+
+
+class JobQueue(Protocol):
+    """The doorbell. It may be lost, and it may ring twice; `Messages` decides."""
+
+    @abstractmethod
+    async def ring(self, message_ids: Sequence[MessageId]) -> bool:
+        """Ask some worker for these replies. False, within 500 ms, when the bell cannot be rung."""
+
+
+class LanguageModel(Protocol):
+    @abstractmethod
+    def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
+        """The reply, piece by piece, as the model writes it.
+
+        One request, never repeated by the adapter. Closing the iterator, or cancelling the task,
+        closes the connection. Ends after a chunk with a finish reason; whatever else happens is
+        raised as a ModelError: ModelUnavailable (network, timeouts, 408, 429, 5xx, a stream cut
+        short), ModelQuotaExhausted, ModelRefused, ReplyBlocked, ReplyEmpty (not one character).
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None: ...

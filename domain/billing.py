@@ -1,0 +1,40 @@
+"""Tiers and what each allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+
+
+class Tier(StrEnum):
+    BASIC = "Basic"
+    PRO = "Pro"
+
+    def daily_messages(self, free_daily_messages: int) -> int | None:
+        """Messages a UTC day; None is unlimited."""
+        return free_daily_messages if self is Tier.BASIC else None
+
+    @property
+    def max_output_tokens(self) -> int:
+        return 2_048 if self is Tier.BASIC else 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a user has used of one UTC day. `total` None is unlimited.
+
+    The day turns by itself: usage is stored per day, and yesterday's is simply not asked for.
+    """
+
+    day: date
+    used: int
+    total: int | None
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.total is None else max(0, self.total - self.used)
+
+    @property
+    def resets_at(self) -> datetime:
+        return datetime.combine(self.day + timedelta(days=1), time(), UTC)

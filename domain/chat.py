@@ -1,0 +1,188 @@
+"""Chatrooms, messages and their states, and the conversation given to the model.
+
+queued ──claim──▶ generating ──▶ completed | failed | blocked | cancelled
+   ▲                  │
+   └──retry, release──┘
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+
+from domain.errors import DomainError, ModelUnavailable, ReplyBlocked
+from domain.ids import ChatroomId, MessageId, UserId
+
+MAX_INPUT_CHARACTERS = 8_000
+MAX_WINDOW_MESSAGES = 20
+MAX_WINDOW_TOKENS = 32_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chatroom:
+    id: ChatroomId
+    user_id: UserId
+    name: str
+    created_at: datetime
+
+
+class MessageStatus(StrEnum):
+    QUEUED = "queued"
+    GENERATING = "generating"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self not in (MessageStatus.QUEUED, MessageStatus.GENERATING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One input and its reply.
+
+    `attempt` counts claims and is the fencing token: whoever writes must still hold it.
+    `failures` counts attempts that the model failed, `deaths` those that ended in an expired
+    lease, that is, in a dead worker. `allowance_day` is the UTC day that paid for it.
+    """
+
+    id: MessageId
+    chatroom_id: ChatroomId
+    user_id: UserId
+    input: str
+    created_at: datetime
+    status: MessageStatus = MessageStatus.QUEUED
+    response: str | None = None
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+    attempt: int = 0
+    failures: int = 0
+    deaths: int = 0
+    allowance_day: date
+    max_output_tokens: int
+    completed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended for good."""
+
+    status: MessageStatus
+    response: str | None = None
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    error_code: str | None = None
+    error_detail: str | None = None
+
+    @classmethod
+    def of_error(cls, error: DomainError) -> Outcome:
+        if isinstance(error, ReplyBlocked):
+            return cls(
+                status=MessageStatus.BLOCKED,
+                finish_reason=error.reason,
+                error_code=error.code,
+                error_detail=error.detail,
+            )
+        return cls(status=MessageStatus.FAILED, error_code=error.code, error_detail=error.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed attempt is tried again. Times in seconds."""
+
+    max_attempts: int = 5
+    max_age: timedelta = timedelta(minutes=10)
+    max_deaths: int = 3
+    base_delay: float = 1.0
+    max_delay: float = 60.0
+
+    def delay(self, message: Message, error: DomainError, now: datetime) -> float | None:
+        """Seconds to wait before the next attempt, or None when there shall be none.
+
+        The wait is never shorter than what the model asked for; beyond that it is exponential
+        with full jitter, so that a crowd of failed calls does not return as a crowd.
+        """
+        if not isinstance(error, ModelUnavailable) or message.failures + 1 >= self.max_attempts:
+            return None
+        ceiling = min(self.max_delay, self.base_delay * 2**message.failures)
+        delay = max(error.retry_after or 0.0, random.uniform(0, ceiling))
+        if now + timedelta(seconds=delay) > message.created_at + self.max_age:
+            return None
+        return delay
+
+    def is_poison(self, message: Message) -> bool:
+        """Whether a message that was just claimed has taken too many workers with it."""
+        return message.deaths >= self.max_deaths
+
+
+class Role(StrEnum):
+    USER = "user"
+    MODEL = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the model is asked: turns in order, the last one the user's."""
+
+    turns: tuple[Turn, ...]
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyChunk:
+    """A piece of a reply as the model streams it.
+
+    Token counts are cumulative: the last ones seen are the reply's.
+    """
+
+    text: str = ""
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+def estimated_tokens(text: str) -> int:
+    """A safe guess without the model's tokenizer: four ASCII characters, or one of another script, a token."""
+    plain = sum(character < "\x80" for character in text)
+    return -(-plain // 4) + len(text) - plain
+
+
+def conversation_window(
+    message: Message,
+    earlier: Iterable[Message],
+    *,
+    max_messages: int = MAX_WINDOW_MESSAGES,
+    max_tokens: int = MAX_WINDOW_TOKENS,
+) -> Conversation:
+    """The room's last turns that fit, then `message` itself, which is always given whole.
+
+    `earlier` comes newest first. Only completed exchanges count, each taken whole or not at all.
+    """
+    budget = max_tokens - estimated_tokens(message.input)
+    kept: list[Message] = []
+    for past in earlier:
+        if past.status is not MessageStatus.COMPLETED or past.response is None:
+            continue
+        budget -= estimated_tokens(past.input) + estimated_tokens(past.response)
+        if budget < 0 or len(kept) == max_messages - 1:
+            break
+        kept.append(past)
+    turns = [
+        turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response or ""))
+    ]
+    return Conversation((*turns, Turn(Role.USER, message.input)), message.max_output_tokens)

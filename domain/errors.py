@@ -1,0 +1,214 @@
+"""Everything that can go wrong by the rules of the product.
+
+DomainError
+├── InvalidInput                 a value that no rule can accept
+│   └── InvalidMobile
+├── NotAuthenticated             no proof, or none that holds, of who is asking
+│   ├── TokenMissing
+│   ├── TokenInvalid
+│   ├── TokenExpired
+│   └── CredentialsInvalid       login: unknown number or wrong password
+├── OtpInvalid                   wrong, spent, expired or never sent
+├── PasswordWrong                the current password given with a change
+├── NotFound
+│   ├── UserNotFound
+│   ├── ChatroomNotFound         absent, or somebody else's: the same to the caller
+│   └── MessageNotFound
+├── MobileTaken
+├── QuotaExceeded                the day's allowance is used up
+├── Unavailable                  a part we depend on is away; ask again later
+│   ├── DatabaseUnavailable
+│   └── RedisUnavailable
+└── ModelError                   the language model gave no usable reply
+    ├── ModelUnavailable         may work on another try
+    │   └── ModelRateLimited     … after the wait it named
+    ├── ModelQuotaExhausted      the deployment's own daily quota: no try will help today
+    ├── ModelRefused             the request itself is wrong (key, model name, argument)
+    ├── ReplyBlocked             refused by the model's safety filter
+    ├── ReplyEmpty               the model ended without a word
+    └── WorkersDied              every worker that tried died of it, or with it
+
+`code` is part of the API: clients program against it. HTTP numbers live in
+entrypoints/http/errors.py, and only there.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+
+class DomainError(Exception):
+    code: ClassVar[str] = "error"
+    detail: str = "The request could not be carried out."
+
+    def __init__(self, detail: str | None = None) -> None:
+        self.detail = detail or type(self).detail
+        super().__init__(self.detail)
+
+
+class InvalidInput(DomainError):
+    """`pointer` is the JSON pointer of the offending value, such as "/mobile"."""
+
+    code = "validation_failed"
+    detail = "A value in the request is not valid."
+
+    def __init__(self, detail: str | None = None, *, pointer: str = "") -> None:
+        super().__init__(detail)
+        self.pointer = pointer
+
+
+class InvalidMobile(InvalidInput):
+    code = "mobile_invalid"
+    detail = "This is not a valid mobile number."
+
+    def __init__(self, detail: str | None = None, *, pointer: str = "/mobile") -> None:
+        super().__init__(detail, pointer=pointer)
+
+
+class NotAuthenticated(DomainError):
+    code = "not_authenticated"
+    detail = "Authentication is required."
+
+
+class TokenMissing(NotAuthenticated):
+    code = "token_missing"
+    detail = "Send an access token as 'Authorization: Bearer <token>'."
+
+
+class TokenInvalid(NotAuthenticated):
+    code = "token_invalid"
+    detail = "The access token is not valid, or its session has ended."
+
+
+class TokenExpired(NotAuthenticated):
+    code = "token_expired"
+    detail = "The access token has expired. Log in again."
+
+
+class CredentialsInvalid(NotAuthenticated):
+    code = "credentials_invalid"
+    detail = "The mobile number or the password is wrong."
+
+
+class OtpInvalid(DomainError):
+    code = "otp_invalid"
+    detail = "The code is wrong, used or expired. Ask for a new one."
+
+
+class PasswordWrong(DomainError):
+    code = "password_wrong"
+    detail = "The current password is wrong."
+
+
+class NotFound(DomainError):
+    code = "not_found"
+    detail = "There is nothing here."
+
+
+class UserNotFound(NotFound):
+    code = "user_not_found"
+    detail = "No account has this mobile number. Sign up first."
+
+
+class ChatroomNotFound(NotFound):
+    code = "chatroom_not_found"
+    detail = "There is no such chatroom."
+
+
+class MessageNotFound(NotFound):
+    code = "message_not_found"
+    detail = "There is no such message."
+
+
+class MobileTaken(DomainError):
+    code = "mobile_taken"
+    detail = "An account with this mobile number exists already."
+
+
+class QuotaExceeded(DomainError):
+    code = "quota_exceeded"
+    detail = "The day's messages are used up."
+
+    def __init__(self, *, total: int, resets_at: datetime) -> None:
+        super().__init__(f"All {total} messages of today are used. The allowance returns at 00:00 UTC.")
+        self.total = total
+        self.resets_at = resets_at
+
+
+class Unavailable(DomainError):
+    """`retry_after` is in seconds."""
+
+    code = "unavailable"
+    detail = "A part of the service is away. Try again shortly."
+    retry_after: float = 2.0
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    detail = "The database is away. Try again shortly."
+
+
+class RedisUnavailable(Unavailable):
+    code = "redis_unavailable"
+    detail = "Redis is away. Try again shortly."
+
+
+class ModelError(DomainError):
+    """Its detail may be shown to the user: never the vendor's own text."""
+
+    code = "model_error"
+    detail = "The model gave no reply."
+
+
+class ModelUnavailable(ModelError):
+    """`retry_after`: seconds the model asked us to wait, if it did."""
+
+    code = "model_unavailable"
+    detail = "The model could not be reached or was overloaded."
+
+    def __init__(self, detail: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class ModelRateLimited(ModelUnavailable):
+    code = "model_rate_limited"
+    detail = "The model is receiving too many requests."
+
+
+class ModelQuotaExhausted(ModelError):
+    code = "model_quota_exhausted"
+    detail = "The service's daily quota of the model is used up."
+
+
+class ModelRefused(ModelError):
+    code = "model_refused"
+    detail = "The model did not accept the request."
+
+
+class ReplyBlocked(ModelError):
+    """`reason` is the vendor's own word, such as SAFETY."""
+
+    code = "reply_blocked"
+    detail = "The model's safety filter refused to answer."
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class ReplyEmpty(ModelError):
+    """`reason` is the finish reason the vendor gave, such as MAX_TOKENS."""
+
+    code = "reply_empty"
+    detail = "The model ended without a word."
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class WorkersDied(ModelError):
+    code = "workers_died"
+    detail = "The message could not be answered: it was interrupted too often."

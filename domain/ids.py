@@ -1,0 +1,9 @@
+"""Identifiers: UUIDs that the type checker keeps apart."""
+
+from typing import NewType
+from uuid import UUID
+
+UserId = NewType("UserId", UUID)
+SessionId = NewType("SessionId", UUID)
+ChatroomId = NewType("ChatroomId", UUID)
+MessageId = NewType("MessageId", UUID)

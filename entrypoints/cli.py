@@ -1,0 +1,122 @@
+"""The one command: gemini-backend up | serve | worker | migrate | check."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from domain.errors import DomainError
+from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
+
+# Each subcommand imports what it needs when it runs: `--help` is quick, and no process pays for another's parts.
+
+
+def up(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """start the whole product on this machine, its servers included"""
+    from entrypoints.local.up import up as run
+
+    return run(environment)
+
+
+def serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """serve the HTTP API"""
+    settings = Settings.from_environment(environment, needs=SERVE_NEEDS)
+    from entrypoints.http.server import serve as run
+
+    run(settings, host=arguments.host or settings.host, port=arguments.port or settings.port, workers=arguments.workers)
+    return 0
+
+
+def worker(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """answer messages"""
+    settings = Settings.from_environment(environment, needs=WORKER_NEEDS)
+    from entrypoints.worker import run
+
+    return run(settings, workers=arguments.workers)
+
+
+def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """bring the database's schema up to date"""
+    settings = Settings.from_environment(environment, needs=MIGRATE_NEEDS)
+    from adapters.postgres.migrate import migrate as run
+
+    for name in asyncio.run(run(settings.database_url.get_secret_value())):
+        print(f"applied {name}")
+    print("The database is up to date.")
+    return 0
+
+
+def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """check the settings and that Postgres and Redis can be used"""
+    settings = Settings.from_environment(environment, needs=(*SERVE_NEEDS[:2],))
+    from entrypoints.container import Container, running
+
+    async def run() -> int:
+        container = Container(settings=settings)
+        failed = 0
+        async with running(container.resources()):
+            for dependency in container.watched():
+                try:
+                    await dependency.check()
+                    print(f"{dependency.name}: ok")
+                except DomainError as error:
+                    failed = 1
+                    print(f"{dependency.name}: {error.detail}")
+        return failed
+
+    return asyncio.run(run())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gemini-backend", description="A backend for talking with Gemini in authenticated chatrooms."
+    )
+    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(run: Callable[[argparse.Namespace, Mapping[str, str]], int]) -> argparse.ArgumentParser:
+        subparser = subcommands.add_parser(
+            run.__name__,
+            help=run.__doc__,
+            description=f"{run.__doc__}. Settings come from the environment; .env.example names them.".capitalize(),
+        )
+        subparser.set_defaults(run=run)
+        return subparser
+
+    def add_workers(subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument("--workers", type=_count, default=1, help="processes to run (1)")
+
+    add(up)
+    serving = add(serve)
+    serving.add_argument("--host", help="address to listen on (HOST, or 127.0.0.1)")
+    serving.add_argument("--port", type=int, help="port to listen on (PORT, or 8000)")
+    add_workers(serving)
+    add_workers(add(worker))
+    add(migrate)
+    add(check)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, at least 1")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed, os.environ))
+    except SettingsError as error:
+        lines = error.lines
+    except DomainError as error:
+        lines = [error.detail]
+    for line in lines:
+        print(f"gemini-backend: {line}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The one factory of the HTTP application."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+from typing import Any
+
+from sanic import Sanic
+
+from entrypoints.container import Container, running
+from entrypoints.http import accounts, chat, operations
+from entrypoints.http.errors import ProblemHandler
+from entrypoints.http.openapi import openapi_document
+from entrypoints.settings import Settings
+from entrypoints.telemetry import configure_logs
+
+NAME = "gemini-backend"
+
+
+def create_app(settings: Settings, container: Container | None = None, *, name: str = NAME) -> Sanic[Any, Any]:
+    """Tests give a container whose outermost parts they have replaced."""
+    configure_logs(settings)
+    container = container or Container(settings=settings)
+    app: Sanic[Any, Any] = Sanic(name, error_handler=ProblemHandler(), configure_logging=False)
+    app.config.update(
+        ACCESS_LOG=False,
+        MOTD=False,
+        REQUEST_MAX_SIZE=settings.json_body_bytes,
+        REQUEST_MAX_HEADER_SIZE=settings.header_bytes,
+        REQUEST_TIMEOUT=settings.header_seconds,
+        RESPONSE_TIMEOUT=settings.request_seconds,
+        KEEP_ALIVE_TIMEOUT=settings.keep_alive_seconds,
+        GRACEFUL_SHUTDOWN_TIMEOUT=settings.shutdown_seconds,
+        GRACEFUL_TCP_CLOSE_TIMEOUT=1,
+    )
+
+    endpoints = [*accounts.endpoints, *chat.endpoints, *operations.endpoints]
+    for area in (accounts, chat, operations):
+        area.endpoints.route(app, container)
+    operations.route_documents(app, openapi_document(endpoints, version=version("gemini-backend")))
+
+    @app.before_server_start
+    async def start(app: Sanic[Any, Any]) -> None:
+        app.ctx.resources = running(container.resources())
+        await app.ctx.resources.__aenter__()
+
+    @app.after_server_stop
+    async def stop(app: Sanic[Any, Any]) -> None:
+        resources: AbstractAsyncContextManager[None] = app.ctx.resources
+        await resources.__aexit__(None, None, None)
+
+    return app

@@ -1,0 +1,134 @@
+"""How a call is declared: once, for routing, validation, serialisation and the OpenAPI document alike."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from pydantic import ValidationError
+from sanic import HTTPResponse, Request, Sanic
+
+from application.accounts.sessions import Caller
+from domain.errors import ChatroomNotFound, DomainError, MessageNotFound, NotFound, TokenInvalid, TokenMissing
+from entrypoints.container import Container
+from entrypoints.http.errors import InvalidRequest, request_id
+from entrypoints.http.schemas import Schema
+
+log = structlog.get_logger(__name__)
+
+# A malformed id names nothing, so it is answered like one that does not exist.
+_PATH_IDS: dict[str, type[NotFound]] = {"chatroom_id": ChatroomNotFound, "message_id": MessageNotFound}
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NO_STORE = "no-store"
+
+Handler = Callable[..., Awaitable[Schema]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A call. Its handler takes, by name, what it asks for of: container, caller, body, query, and the path's ids."""
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    reply: type[Schema]
+    status: int = 200
+    body: type[Schema] | None = None
+    query: type[Schema] | None = None
+    authenticated: bool = False
+    errors: tuple[type[DomainError], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.handler.__name__
+
+    @property
+    def path_ids(self) -> list[str]:
+        return re.findall(r"<(\w+)>", self.path)
+
+
+class Endpoints(list[Endpoint]):
+    """The calls of one area."""
+
+    def __init__(self, tag: str) -> None:
+        super().__init__()
+        self._tag = tag
+
+    def add(self, method: str, path: str, **declared: Any) -> Callable[[Handler], Handler]:
+        def declare(handler: Handler) -> Handler:
+            self.append(Endpoint(method=method, path=path, handler=handler, tag=self._tag, **declared))
+            return handler
+
+        return declare
+
+    def route(self, app: Sanic[Any, Any], container: Container) -> None:
+        for endpoint in self:
+            app.add_route(
+                _sanic_handler(endpoint, container), endpoint.path, methods=[endpoint.method], name=endpoint.name
+            )
+
+
+def bearer_token(request: Request) -> str:
+    """Raises TokenMissing or TokenInvalid."""
+    values = request.headers.getall("authorization", [])
+    if not values:
+        raise TokenMissing
+    scheme, _, token = str(values[0]).partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token:
+        raise TokenInvalid
+    return token.strip()
+
+
+def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Coroutine[Any, Any, HTTPResponse]]:
+    takes = inspect.signature(endpoint.handler).parameters
+    authenticate = container.authenticate()
+
+    async def handle(request: Request, **path: str) -> HTTPResponse:
+        identifier = request_id(request)
+        with structlog.contextvars.bound_contextvars(request_id=identifier):
+            arguments: dict[str, Any] = {"container": container} if "container" in takes else {}
+            if endpoint.authenticated:
+                caller: Caller = await authenticate(token=bearer_token(request))
+                if "caller" in takes:
+                    arguments["caller"] = caller
+            for name, text in path.items():
+                if not _UUID.fullmatch(text):
+                    raise _PATH_IDS[name]
+                arguments[name] = UUID(text)
+            if endpoint.query is not None:
+                arguments["query"] = _query(endpoint.query, request)
+            if endpoint.body is not None:
+                arguments["body"] = _body(endpoint.body, request)
+            reply = await endpoint.handler(**arguments)
+            log.debug("request", call=endpoint.name, status=endpoint.status)
+        return HTTPResponse(
+            # Only OtpReply has a field that may be left out rather than null.
+            reply.model_dump_json(by_alias=True, exclude_unset=True),
+            status=endpoint.status,
+            headers={"x-request-id": identifier, "cache-control": _NO_STORE},
+            content_type="application/json",
+        )
+
+    return handle
+
+
+def _body(schema: type[Schema], request: Request) -> Schema:
+    try:
+        return schema.model_validate_json(request.body or b"")
+    except ValidationError as error:
+        raise InvalidRequest.of(error) from None
+
+
+def _query(schema: type[Schema], request: Request) -> Schema:
+    if not request.query_string:
+        return schema()
+    try:
+        return schema.model_validate({name: values[-1] for name, values in request.get_args().items()})
+    except ValidationError as error:
+        raise InvalidRequest.of(error, prefix="?") from None

@@ -1,0 +1,191 @@
+"""Every error as problem+json: the one table that knows HTTP, and the handler that uses it."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+from sanic import HTTPResponse, Request
+from sanic.exceptions import MethodNotAllowed, SanicException
+from sanic.exceptions import NotFound as RouteNotFound
+from sanic.handlers import ErrorHandler
+
+from domain import errors
+from entrypoints.http.schemas import FieldError, Problem
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[errors.DomainError], int] = {
+    errors.InvalidInput: 422,
+    errors.NotAuthenticated: 401,
+    errors.OtpInvalid: 400,
+    errors.PasswordWrong: 400,
+    errors.NotFound: 404,
+    errors.MobileTaken: 409,
+    errors.QuotaExceeded: 403,
+    errors.Unavailable: 503,
+}
+
+_SANIC_CODES = {
+    400: ("malformed_request", "The request could not be understood."),
+    408: ("request_timeout", "The request did not arrive in time."),
+    413: ("body_too_large", "The request is larger than this service accepts."),
+    417: ("expectation_failed", "The Expect header asks for something this service does not do."),
+    431: ("headers_too_large", "The request's headers are larger than this service accepts."),
+    503: ("timeout", "The request took too long and was given up."),
+}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class InvalidRequest(Exception):
+    """The body or the query does not fit its schema."""
+
+    def __init__(self, invalid: list[FieldError], *, status: int = 422, code: str = "validation_failed") -> None:
+        self.errors = invalid
+        self.status = status
+        self.code = code
+
+    @classmethod
+    def of(cls, error: ValidationError, *, prefix: str = "/") -> InvalidRequest:
+        details = error.errors(include_url=False, include_input=False)
+        if details[0]["type"] == "json_invalid" or (prefix == "/" and details[0]["type"] == "model_type"):
+            return cls([FieldError(pointer="", detail="must be a JSON object")], status=400, code="malformed_body")
+        return cls([FieldError(pointer=_pointer(prefix, detail["loc"]), detail=_words(detail)) for detail in details])
+
+
+def request_id(request: Request) -> str:
+    """The caller's own X-Request-ID if it is a decent one, else one of ours; the same all through the request."""
+    if not hasattr(request.ctx, "request_id"):
+        given = request.headers.get("x-request-id", "")
+        request.ctx.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return str(request.ctx.request_id)
+
+
+def status_of(error: type[errors.DomainError]) -> int:
+    return next((STATUS[cls] for cls in error.__mro__ if cls in STATUS), 500)
+
+
+class ProblemHandler(ErrorHandler):
+    """Whatever is raised, on whatever path, leaves as problem+json in our words."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        match exception:
+            case InvalidRequest():
+                return problem(
+                    request,
+                    exception.status,
+                    exception.code,
+                    "; ".join(f"{e.pointer or 'The body'} {e.detail}" for e in exception.errors) + ".",
+                    fields=exception.errors,
+                )
+            case errors.DomainError():
+                return _of_domain_error(request, exception)
+            case MethodNotAllowed():
+                allowed = dict(exception.headers or {})
+                return problem(
+                    request, 405, "method_not_allowed", "This path does not know that method.", headers=allowed
+                )
+            case RouteNotFound():
+                return problem(request, 404, "route_not_found", "There is nothing at this path.")
+            case SanicException() if exception.status_code in _SANIC_CODES:
+                code, detail = _SANIC_CODES[exception.status_code]
+                headers = {"retry-after": "2"} if exception.status_code == 503 else {}
+                return problem(request, exception.status_code, code, detail, headers=headers)
+            case SanicException() if exception.status_code < 500:
+                code, detail = _SANIC_CODES[400]
+                return problem(request, exception.status_code, code, detail)
+        log.error("unexpected_error", request_id=request_id(request), exc_info=exception)
+        return problem(request, 500, "internal_error", "Something went wrong on our side.")
+
+
+def _of_domain_error(request: Request, error: errors.DomainError) -> HTTPResponse:
+    headers, extra, fields = {}, {}, None
+    match error:
+        case errors.NotAuthenticated():
+            headers = {"www-authenticate": "Bearer"}
+        case errors.Unavailable():
+            headers = {"retry-after": str(math.ceil(error.retry_after))}
+        case errors.InvalidInput():
+            fields = [FieldError(pointer=error.pointer, detail=error.detail)]
+        case errors.QuotaExceeded():
+            extra = {"resetsAt": error.resets_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    return problem(
+        request, status_of(type(error)), error.code, error.detail, headers=headers, fields=fields, extra=extra
+    )
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    fields: list[FieldError] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> HTTPResponse:
+    identifier = request_id(request)
+    body = Problem(
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=_path(request),
+        code=code,
+        request_id=identifier,
+        errors=fields,
+    ).model_dump(mode="json", by_alias=True, exclude_none=True)
+    return _response({**body, **(extra or {})}, status, {**(headers or {}), "x-request-id": identifier})
+
+
+def _response(body: dict[str, Any], status: int, headers: dict[str, str]) -> HTTPResponse:
+    from sanic.response import json
+
+    return json(body, status=status, headers=headers, content_type=MEDIA_TYPE)
+
+
+def _path(request: Request) -> str:
+    try:
+        return request.path
+    except Exception:  # noqa: BLE001 - a request too broken to have a path still gets its problem
+        return ""
+
+
+def _pointer(prefix: str, location: tuple[int | str, ...]) -> str:
+    return prefix + "/".join(str(part) for part in location) if location else ""
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    """The finding in our words: a library's may change, and may quote what was sent."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            return "is required"
+        case "value_error":
+            return str(context["error"])
+        case "string_type":
+            return "must be a string"
+        case "string_too_long":
+            return f"must have at most {context['max_length']} characters"
+        case "string_too_short":
+            return f"must have at least {context['min_length']} characters"
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']}"
+        case "less_than_equal":
+            return f"must be at most {context['le']}"
+        case "uuid_parsing" | "uuid_type":
+            return "must be a UUID"
+        case "string_unicode":
+            return "must be valid Unicode"
+        case _:
+            return "is not valid"

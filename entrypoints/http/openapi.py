@@ -1,0 +1,119 @@
+"""The OpenAPI 3.1 document, made from the declared endpoints and the schemas that validate."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from domain.errors import DatabaseUnavailable, DomainError, TokenExpired, TokenInvalid, TokenMissing
+from entrypoints.http.endpoints import Endpoint
+from entrypoints.http.errors import MEDIA_TYPE, status_of
+from entrypoints.http.schemas import Problem, Schema
+
+_AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
+_TEMPLATE = "#/components/schemas/{model}"
+
+
+def openapi_document(endpoints: Iterable[Endpoint], *, version: str) -> dict[str, Any]:
+    endpoints = list(endpoints)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        path = endpoint.path.replace("<", "{").replace(">", "}")
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Gemini backend",
+            "version": version,
+            "summary": "Talk with Google's Gemini in authenticated chatrooms.",
+            "description": "Paths answer with and without a trailing slash. Every error is a problem (RFC 9457)"
+            " with a stable `code`. Every reply carries `X-Request-ID`.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(endpoints),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    summary, _, description = (inspect.getdoc(endpoint.handler) or "").partition("\n\n")
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "tags": [endpoint.tag],
+        "summary": summary,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+            for name in endpoint.path_ids
+        ],
+        "responses": _responses(endpoint),
+    }
+    if description:
+        operation["description"] = " ".join(description.split())
+    if endpoint.query:
+        operation["parameters"] += _query_parameters(endpoint.query)
+    if endpoint.body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": _ref(endpoint.body)}}
+    if endpoint.authenticated:
+        operation["security"] = [{"token": []}]
+    return operation
+
+
+def _query_parameters(query: type[Schema]) -> list[dict[str, Any]]:
+    parameters = []
+    for name, schema in query.model_json_schema(mode="validation")["properties"].items():
+        description = schema.pop("description", None)
+        schema.pop("title", None)
+        parameter = {"name": name, "in": "query", "required": False, "schema": schema}
+        parameters.append({**parameter, "description": description} if description else parameter)
+    return parameters
+
+
+def _responses(endpoint: Endpoint) -> dict[str, Any]:
+    problems: dict[int, list[type[DomainError] | str]] = {}
+    raised: list[type[DomainError]] = [*endpoint.errors]
+    if endpoint.authenticated:
+        raised += _AUTHENTICATION_ERRORS
+    if endpoint.tag != "Operations":
+        raised.append(DatabaseUnavailable)
+    for error in raised:
+        problems.setdefault(status_of(error), []).append(f"`{error.code}`: {error.detail}")
+    if endpoint.body:
+        problems.setdefault(400, []).append("`malformed_body`: The body is no JSON object.")
+        problems.setdefault(413, []).append("`body_too_large`: The body is larger than this service accepts.")
+    if endpoint.body or endpoint.query:
+        problems.setdefault(422, []).append("`validation_failed`: A value is missing or does not fit.")
+    return {
+        str(endpoint.status): {
+            "description": HTTPStatus(endpoint.status).phrase,
+            "content": {"application/json": _ref(endpoint.reply)},
+        },
+        **{
+            str(status): {
+                "description": "\n".join(f"- {text}" for text in dict.fromkeys(map(str, texts))),
+                "content": {MEDIA_TYPE: _ref(Problem)},
+            }
+            for status, texts in sorted(problems.items())
+        },
+    }
+
+
+def _ref(schema: type[Schema]) -> dict[str, Any]:
+    return {"schema": {"$ref": _TEMPLATE.format(model=schema.__name__)}}
+
+
+def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
+    models = {(endpoint.body, "validation") for endpoint in endpoints if endpoint.body}
+    models |= {(endpoint.reply, "serialization") for endpoint in endpoints}
+    models.add((Problem, "serialization"))
+    ordered = sorted(models, key=lambda model: model[0].__name__)
+    _, definitions = models_json_schema(ordered, by_alias=True, ref_template=_TEMPLATE)  # type: ignore[arg-type]  # a set loses the literals
+    return dict(definitions["$defs"])

@@ -1,0 +1,74 @@
+"""What operators, probes and client developers ask: /health, /ready, /openapi.json, /docs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.response import html, json, text
+
+from application.ports.runtime import Dependency
+from domain.errors import DatabaseUnavailable, DomainError
+from entrypoints.container import Container
+from entrypoints.http.docs_page import docs_page
+from entrypoints.http.endpoints import Endpoints
+from entrypoints.http.schemas import HealthReply, ReadyReply
+
+endpoints = Endpoints("Operations")
+
+
+@endpoints.add("GET", "/health", reply=HealthReply)
+async def health() -> HealthReply:
+    """Whether the process is alive. Looks at nothing else."""
+    return HealthReply(status="ok")
+
+
+@endpoints.add("GET", "/ready", reply=ReadyReply, errors=(DatabaseUnavailable,))
+async def ready(container: Container) -> ReadyReply:
+    """Whether requests can be served, with the state of each dependency.
+
+    Without Postgres nothing can, and this is a 503. Without Redis everything is still served, replies
+    only start a little later: the service is `degraded`, and stays in rotation.
+    """
+    dependencies: list[Dependency] = container.watched()
+    found = dict(zip((d.name for d in dependencies), await asyncio.gather(*map(_state, dependencies)), strict=True))
+    if found["postgres"] != "ok":
+        raise NotReady(found)
+    warnings = []
+    settings = container.settings()
+    if settings.is_production and settings.otp_in_response:
+        warnings.append("One-time codes are handed out in replies: anybody can log in as anybody.")
+    return ReadyReply(
+        status="ready" if set(found.values()) == {"ok"} else "degraded", dependencies=found, warnings=warnings
+    )
+
+
+class NotReady(DatabaseUnavailable):
+    def __init__(self, dependencies: dict[str, Literal["ok", "away"]]) -> None:
+        super().__init__("Away: " + ", ".join(name for name, state in dependencies.items() if state == "away") + ".")
+
+
+async def _state(dependency: Dependency) -> Literal["ok", "away"]:
+    try:
+        await dependency.check()
+    except DomainError:
+        return "away"
+    return "ok"
+
+
+def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:
+    """The pages that are made once from the OpenAPI document, and the greeting."""
+    page = docs_page(document)
+
+    @app.get("/openapi.json", name="openapi")
+    async def openapi(request: Request) -> HTTPResponse:
+        return json(document)
+
+    @app.get("/docs", name="docs")
+    async def docs(request: Request) -> HTTPResponse:
+        return html(page, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+
+    @app.get("/", name="greeting")
+    async def greeting(request: Request) -> HTTPResponse:
+        return text("The Gemini backend is running. Its calls are described at /docs.")

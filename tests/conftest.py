@@ -1,0 +1,110 @@
+"""What tests share: real servers, a database of their own, and the stand-in for Gemini.
+
+DATABASE_URL and REDIS_URL, when set, name the servers to test on; else they are started from their
+wheels. Either way the tests get a new database and a Redis namespace of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from adapters.postgres.migrate import migrate
+from entrypoints.container import Container, running
+from entrypoints.local.postgres import EmbeddedPostgres
+from entrypoints.local.valkey import EmbeddedValkey
+from entrypoints.settings import Settings
+from tests.gemini_standin import GeminiStandIn, start_gemini_standin
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Iterator[Path]:
+    # Short, and not pytest's own: Postgres must be able to reach it when root has become somebody else.
+    with tempfile.TemporaryDirectory(prefix="gemini-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(data_dir: Path) -> Iterator[str]:
+    """A Postgres server, by the URL of one of its databases."""
+    if given := os.environ.get("DATABASE_URL"):
+        yield given
+    else:
+        with EmbeddedPostgres(data_dir / "postgres") as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url(data_dir: Path) -> Iterator[str]:
+    if given := os.environ.get("REDIS_URL"):
+        yield given
+    else:
+        with EmbeddedValkey(data_dir / "valkey") as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres_url: str) -> Iterator[str]:
+    """A new, migrated database, dropped at the end."""
+    name = f"test_{secrets.token_hex(6)}"
+    url = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+    asyncio.run(_execute(postgres_url, f'CREATE DATABASE "{name}"'))
+    asyncio.run(migrate(url))
+    yield url
+    asyncio.run(_execute(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def gemini_standin() -> Iterator[GeminiStandIn]:
+    with closing(start_gemini_standin()) as started:
+        yield next(started)
+
+
+@pytest.fixture
+def gemini(gemini_standin: GeminiStandIn) -> GeminiStandIn:
+    """The stand-in for Gemini: no faults, no calls, no waiting."""
+    gemini_standin.clear()
+    return gemini_standin
+
+
+@pytest.fixture(scope="session")
+def environment(database_url: str, redis_url: str, gemini_standin: GeminiStandIn) -> dict[str, str]:
+    """What the product's processes are started with."""
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
+        "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
+        "GEMINI_API_KEY": "a-key-for-the-stand-in",
+        "GEMINI_BASE_URL": gemini_standin.url,
+    }
+
+
+@pytest.fixture(scope="session")
+def settings(environment: dict[str, str]) -> Settings:
+    return Settings.from_environment(environment)
+
+
+@pytest.fixture(scope="session")
+async def container(settings: Settings) -> AsyncIterator[Container]:
+    """The production wiring, on real servers."""
+    container = Container(settings=settings)
+    async with running(container.resources()):
+        yield container

@@ -1,0 +1,356 @@
+"""What every LanguageModel promises: both of Google's SDKs against the stand-in, and the scripted one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Protocol
+
+import pytest
+
+from adapters.gemini.google_genai import GoogleGenai
+from adapters.gemini.google_generativeai import GoogleGenerativeai
+from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
+from application.ports.chat import LanguageModel
+from domain.chat import Conversation, ReplyChunk, Role, Turn
+from domain.errors import (
+    ModelError,
+    ModelQuotaExhausted,
+    ModelRateLimited,
+    ModelRefused,
+    ModelUnavailable,
+    ReplyBlocked,
+    ReplyEmpty,
+)
+from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
+
+__all__ = ["gemini_standin", "gemini_standin_server"]
+
+MODEL = "gemini-flash-latest"
+FOREVER = 3600.0
+
+
+class Stage(Protocol):
+    """Where a model is told what to say, whichever model it is."""
+
+    model: LanguageModel
+
+    def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None: ...
+    def hang(self, *pieces: str) -> None: ...
+    def asked(self) -> list[tuple[str, str]]: ...
+    async def left(self) -> int: ...
+    def open(self) -> int: ...
+
+
+class Scripted:
+    def __init__(self) -> None:
+        self._model = ScriptedLanguageModel()
+        self.model: LanguageModel = self._model
+
+    def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None:
+        self._model.add(ScriptedReply(pieces=pieces, finish_reason=finish_reason, seconds=seconds))
+
+    def hang(self, *pieces: str) -> None:
+        self._model.add(ScriptedReply(pieces=pieces, finish_reason=None))
+
+    def asked(self) -> list[tuple[str, str]]:
+        return [(turn.role.value, turn.text) for turn in self._model.asked[-1].turns]
+
+    async def left(self) -> int:
+        return self._model.left
+
+    def open(self) -> int:
+        return self._model.open
+
+
+class OverHttp:
+    def __init__(self, model: LanguageModel, server: GeminiStandIn) -> None:
+        self.model = model
+        self.server = server
+
+    def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None:
+        pace = {"first_chunk_seconds": seconds, "chunk_seconds": seconds}
+        self.server.reply("".join(pieces), chunks=list(pieces), finish_reason=finish_reason, **pace)
+
+    def hang(self, *pieces: str) -> None:
+        if pieces:
+            self.server.reply("", chunks=[*pieces, "never"], chunk_seconds=FOREVER)
+        else:
+            self.server.fault("hang")
+
+    def asked(self) -> list[tuple[str, str]]:
+        contents = self.server.log()["lastBody"]["contents"]
+        return [(content["role"], content["parts"][0]["text"]) for content in contents]
+
+    async def left(self) -> int:
+        log = await self.server.until(lambda log: log["open"] == 0)
+        return int(log["counts"]["client_left"])
+
+    def open(self) -> int:
+        return int(self.server.log(0)["open"])
+
+
+def sdk(name: str, url: str) -> GoogleGenai | GoogleGenerativeai:
+    adapter: type[GoogleGenai | GoogleGenerativeai] = GoogleGenai if name == "google-genai" else GoogleGenerativeai
+    return adapter(api_key="any", model=MODEL, base_url=url)
+
+
+SDKS = ["google-genai", "google-generativeai"]
+
+
+@pytest.fixture(params=["scripted", *SDKS])
+async def stage(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -> AsyncIterator[Stage]:
+    if request.param == "scripted":
+        yield Scripted()
+        return
+    model = sdk(request.param, gemini_standin.url)
+    yield OverHttp(model, gemini_standin)
+    await model.aclose()
+
+
+@pytest.fixture(params=SDKS)
+async def wire(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -> AsyncIterator[OverHttp]:
+    model = sdk(request.param, gemini_standin.url)
+    yield OverHttp(model, gemini_standin)
+    await model.aclose()
+
+
+def conversation(*texts: str, max_output_tokens: int = 2_048) -> Conversation:
+    roles = (Role.USER, Role.MODEL)
+    turns = tuple(Turn(roles[index % 2], text) for index, text in enumerate(texts or ("Hello?",)))
+    return Conversation(turns, max_output_tokens)
+
+
+async def read(model: LanguageModel, asked: Conversation | None = None) -> list[ReplyChunk]:
+    """All chunks; a hang fails the test."""
+    async with asyncio.timeout(15), aclosing(model.stream(asked or conversation())) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+async def failure(model: LanguageModel, expected: type[ModelError]) -> tuple[str, Any]:
+    """The text that came before the error, and the error."""
+    text = ""
+
+    async def read_on() -> None:
+        nonlocal text
+        async with asyncio.timeout(15), aclosing(model.stream(conversation())) as chunks:
+            async for chunk in chunks:
+                text += chunk.text
+
+    with pytest.raises(expected) as raised:
+        await read_on()
+    assert type(raised.value) is expected
+    assert raised.value.detail == expected.detail
+    return text, raised.value
+
+
+# What all of them do
+
+
+async def test_a_reply_comes_in_pieces(stage: Stage) -> None:
+    stage.say("Grüße ", "aus ", "Wien — ", '🙂 line\u2028separator,\nnew "line" and \\.')
+    chunks = await read(stage.model)
+    assert len([chunk for chunk in chunks if chunk.text]) > 1
+    assert "".join(chunk.text for chunk in chunks) == 'Grüße aus Wien — 🙂 line\u2028separator,\nnew "line" and \\.'
+
+
+async def test_the_last_chunk_alone_tells_the_finish_reason(stage: Stage) -> None:
+    stage.say("One ", "two.")
+    chunks = await read(stage.model)
+    assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["STOP"]
+    assert chunks[-1].finish_reason == "STOP"
+
+
+async def test_token_counts_grow_and_the_last_ones_are_the_replys(stage: Stage) -> None:
+    stage.say("12345678", "12345678", "12345678")
+    chunks = await read(stage.model, conversation("abcdefgh"))
+    counts = [chunk.output_tokens for chunk in chunks if chunk.output_tokens]
+    assert counts == sorted(counts)
+    assert (chunks[-1].input_tokens, chunks[-1].output_tokens) == (2, 6)
+
+
+async def test_the_conversation_arrives_as_it_was_given(stage: Stage) -> None:
+    stage.say("Fine.")
+    await read(stage.model, conversation("first", "second", "third"))
+    assert stage.asked() == [("user", "first"), ("model", "second"), ("user", "third")]
+
+
+async def test_no_more_is_written_than_allowed(stage: Stage) -> None:
+    stage.say("a" * 40, "b" * 40)
+    chunks = await read(stage.model, conversation(max_output_tokens=15))
+    assert "".join(chunk.text for chunk in chunks) == "a" * 40 + "b" * 20
+    assert chunks[-1].finish_reason == "MAX_TOKENS"
+
+
+@pytest.mark.parametrize("reason", ["STOP", "MAX_TOKENS"])
+async def test_a_reply_without_text_is_an_error(stage: Stage, reason: str) -> None:
+    stage.say("", finish_reason=reason)
+    _, error = await failure(stage.model, ReplyEmpty)
+    assert error.reason == reason
+
+
+async def test_streams_run_side_by_side(stage: Stage) -> None:
+    for number in range(20):
+        stage.say(f"{number} ", "end", seconds=0.1)
+    replies = await asyncio.gather(*(read(stage.model) for _ in range(20)))
+    texts = {"".join(chunk.text for chunk in chunks) for chunks in replies}
+    assert texts == {f"{number} end" for number in range(20)}
+
+
+async def test_closing_the_stream_leaves_the_model(stage: Stage) -> None:
+    stage.hang("One ")
+    async with asyncio.timeout(15):
+        chunks = stage.model.stream(conversation())
+        assert (await anext(chunks)).text == "One "
+        assert stage.open() == 1
+        await chunks.aclose()
+        assert await stage.left() == 1
+    assert stage.open() == 0
+
+
+@pytest.mark.parametrize("pieces", [(), ("One ",)], ids=["before the first byte", "in the middle"])
+async def test_cancelling_leaves_the_model(stage: Stage, pieces: tuple[str, ...]) -> None:
+    stage.hang(*pieces)
+    task = asyncio.create_task(read(stage.model))
+    async with asyncio.timeout(15):
+        while not stage.open():  # noqa: ASYNC110 - the stand-in is another process
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await stage.left() == 1
+
+
+async def test_a_deadline_of_the_caller_leaves_the_model(stage: Stage) -> None:
+    await read(stage.model)  # started, so that the deadline meets the call
+    stage.hang()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await read(stage.model)
+    assert await stage.left() == 1
+
+
+async def test_it_works_on_after_streams_that_were_left(stage: Stage) -> None:
+    for number in range(5):
+        stage.hang("One ")
+        chunks = stage.model.stream(conversation())
+        await anext(chunks)
+        await chunks.aclose()
+        stage.say("Still here.")
+        assert "".join(chunk.text for chunk in await read(stage.model)) == "Still here.", number
+
+
+# What goes wrong on the wire
+
+FAULTS: list[tuple[str, dict[str, Any], type[ModelError]]] = [
+    ("unavailable", {}, ModelUnavailable),
+    ("internal", {}, ModelUnavailable),
+    ("timeout", {}, ModelUnavailable),
+    ("disconnect", {}, ModelUnavailable),
+    ("cut", {"after": 0}, ModelUnavailable),
+    ("cut", {"after": 2}, ModelUnavailable),
+    ("broken_json", {"after": 0}, ModelUnavailable),
+    ("broken_json", {"after": 2}, ModelUnavailable),
+    ("error_in_stream", {"after": 0, "error": "unavailable"}, ModelUnavailable),
+    ("error_in_stream", {"after": 2, "error": "internal"}, ModelUnavailable),
+    ("error_in_stream", {"after": 2, "error": "daily_quota"}, ModelQuotaExhausted),
+    ("error_in_stream", {"after": 2, "error": "bad_request"}, ModelRefused),
+    ("daily_quota", {}, ModelQuotaExhausted),
+    ("bad_request", {}, ModelRefused),
+    ("bad_key", {}, ModelRefused),
+    ("not_found", {}, ModelRefused),
+]
+
+
+@pytest.mark.parametrize(("kind", "parameters", "expected"), FAULTS, ids=[f"{f[0]} {f[1]}" for f in FAULTS])
+async def test_each_failure_is_the_domains_own_and_asked_once(
+    wire: OverHttp, kind: str, parameters: dict[str, Any], expected: type[ModelError]
+) -> None:
+    wire.server.fault(kind, **parameters)
+    text, _ = await failure(wire.model, expected)
+    assert bool(text) == (parameters.get("after", 0) > 0)
+    log = await wire.server.until(lambda log: log["open"] == 0)
+    assert log["total"] == 1, "the adapter must not repeat a request"
+
+
+@pytest.mark.parametrize("kind", ["rate_limit", "error_in_stream"])
+@pytest.mark.parametrize("seconds", [53.016, 0.25, 7.0])
+async def test_a_rate_limit_names_its_wait_to_the_fraction(wire: OverHttp, kind: str, seconds: float) -> None:
+    if kind == "rate_limit":
+        wire.server.fault(kind, retry_delay=f"{seconds}s")
+    else:
+        wire.server.fault(kind, error="rate_limit", retry_delay=f"{seconds}s")
+    _, error = await failure(wire.model, ModelRateLimited)
+    assert error.retry_after == seconds
+
+
+async def test_a_retry_after_header_is_honoured(wire: OverHttp) -> None:
+    wire.server.fault("unavailable", retry_after="17")
+    _, error = await failure(wire.model, ModelUnavailable)
+    assert error.retry_after == 17.0
+
+
+async def test_nobody_listening_is_unavailable(wire: OverHttp) -> None:
+    for name in SDKS:
+        model = sdk(name, "http://127.0.0.1:9")
+        await failure(model, ModelUnavailable)
+        await model.aclose()
+
+
+async def test_a_blocked_prompt(wire: OverHttp) -> None:
+    wire.server.fault("blocked", reason="PROHIBITED_CONTENT")
+    text, error = await failure(wire.model, ReplyBlocked)
+    assert (text, error.reason) == ("", "PROHIBITED_CONTENT")
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "RECITATION", "PROHIBITED_CONTENT"])
+async def test_a_reply_that_is_blocked_on_its_way(wire: OverHttp, reason: str) -> None:
+    wire.server.fault("blocked_mid_stream", after=2, reason=reason)
+    text, error = await failure(wire.model, ReplyBlocked)
+    assert text
+    assert error.reason == reason
+
+
+async def test_an_empty_candidate(wire: OverHttp) -> None:
+    wire.server.fault("empty", reason="MAX_TOKENS")
+    _, error = await failure(wire.model, ReplyEmpty)
+    assert error.reason == "MAX_TOKENS"
+
+
+async def test_thoughts_are_no_part_of_the_reply_but_are_paid_for(wire: OverHttp) -> None:
+    wire.server.reply("12345678", chunks=2, thought="Hmm, let me think about it.")
+    chunks = await read(wire.model)
+    assert "".join(chunk.text for chunk in chunks) == "12345678"
+    assert chunks[-1].output_tokens == 2 + 7
+
+
+async def test_the_limit_is_sent_along(wire: OverHttp) -> None:
+    await read(wire.model, conversation(max_output_tokens=1_234))
+    assert wire.server.calls()[-1]["maxOutputTokens"] == 1_234
+    assert wire.server.calls()[-1]["model"] == MODEL
+
+
+async def test_an_end_that_does_not_come_is_not_waited_for_long(wire: OverHttp) -> None:
+    wire.server.reply("All said.", chunks=1, end_seconds=FOREVER)
+    chunks = await read(wire.model)
+    assert chunks[-1].finish_reason == "STOP"
+    assert (await wire.server.until(lambda log: log["open"] == 0))["counts"]["client_left"] == 1
+
+
+async def test_the_environment_does_not_redirect_the_call(wire: OverHttp, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("GOOGLE_API_KEY", "another")
+    monkeypatch.setenv("GOOGLE_GENAI_USE_VERTEXAI", "true")
+    monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v9")
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:9")
+    assert await read(wire.model)
+
+
+async def test_more_streams_at_once_than_a_client_pools_by_default(wire: OverHttp) -> None:
+    wire.server.pace(first_chunk_seconds=2)
+    await asyncio.gather(*(read(wire.model) for _ in range(150)))
+    assert wire.server.log(0)["mostOpen"] == 150

@@ -1,0 +1,91 @@
+"""Gemini's stand-in as a real server for tests, and what they tell it and ask of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+
+class GeminiStandIn:
+    """Blocking calls on loopback of about a millisecond: simple, and usable from any test."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def fault(self, kind: str, *, times: int | None = 1, match: str | None = None, **parameters: Any) -> None:
+        """The next calls, or those whose text contains `match`, go wrong; kinds in gemini_faults.py."""
+        self._ask("POST", "/control/faults", {"kind": kind, "times": times, "match": match} | parameters)
+
+    def reply(self, text: str, **parameters: Any) -> None:
+        self.fault("reply", text=text, **parameters)
+
+    def clear(self) -> None:
+        """No faults, no calls, no waiting."""
+        self._ask("DELETE", "/control/faults")
+        self._ask("DELETE", "/control/calls")
+        self.pace(first_chunk_seconds=0, chunk_seconds=0, chunks=9)
+
+    def pace(self, **seconds: float) -> None:
+        """`first_chunk_seconds`, `chunk_seconds`, `chunks`; those not given stay."""
+        self._ask("PUT", "/control/pace", seconds)
+
+    def log(self, limit: int = 50_000) -> dict[str, Any]:
+        """{total, open, mostOpen, counts, lastBody, calls}"""
+        log: dict[str, Any] = self._ask("GET", f"/control/calls?limit={limit}")
+        return log
+
+    def calls(self) -> list[dict[str, Any]]:
+        calls: list[dict[str, Any]] = self.log()["calls"]
+        return calls
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool], *, seconds: float = 10) -> dict[str, Any]:
+        """The log as soon as the condition holds for it, such as `lambda log: log["open"] == 0`."""
+        give_up = time.monotonic() + seconds
+        while not condition(log := self.log()):
+            assert time.monotonic() < give_up, f"did not come true within {seconds} s"
+            await asyncio.sleep(0.01)
+        return log
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = Request(self.url + path, data=data, method=method, headers=headers)  # noqa: S310 - loopback
+        with urlopen(request, timeout=10) as response:  # noqa: S310
+            return json.load(response)
+
+
+def start_gemini_standin(*arguments: str) -> Iterator[GeminiStandIn]:
+    """A stand-in in a process of its own on a free port, until the iterator is closed."""
+    command = [sys.executable, "-m", "entrypoints.local.gemini", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            assert "http://" in line, f"the stand-in did not start: {line!r}"
+            yield GeminiStandIn(line.split()[-1])
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def gemini_standin_server() -> Iterator[GeminiStandIn]:
+    yield from start_gemini_standin("--first-chunk-seconds", "0", "--chunk-seconds", "0")
+
+
+@pytest.fixture
+def gemini_standin(gemini_standin_server: GeminiStandIn) -> GeminiStandIn:
+    """The session's stand-in, forgetful of earlier tests and without waiting."""
+    gemini_standin_server.clear()
+    return gemini_standin_server

@@ -1,0 +1,230 @@
+"""`gemini-backend up` as a person meets it: what it starts, what it says, what is left however it ends.
+
+Most of them start a small product of the same command line in place of the real one, so that they take a second or two.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from entrypoints.local.processes import free_port, try_lock
+
+SMALL_PRODUCT = Path(__file__).parent / "local" / "small_product.py"
+# Nobody connects to these: with them, `up` starts no servers of its own.
+ELSEWHERE = {
+    "DATABASE_URL": "postgres://me:hidden-password@127.0.0.1:1/db",
+    "REDIS_URL": "redis://:hidden-password@127.0.0.1:1/0",
+    "GEMINI_BASE_URL": "http://127.0.0.1:1",
+}
+
+
+class Up:
+    def __init__(self, data: Path, settings: dict[str, str], product: Sequence[str | Path] = (SMALL_PRODUCT,)) -> None:
+        self.data = data
+        self.port = int(settings.get("PORT") or free_port())
+        self.log = data.parent / f"up-{time.monotonic_ns()}.txt"
+        with self.log.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *product, "up"],
+                env={"PATH": os.environ["PATH"], "DATA_DIR": str(data), "PORT": str(self.port), **settings},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def says(self, words: str) -> bool:
+        return self.until(lambda: words in self.output)
+
+    def until(self, holds: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + 30
+        while not holds():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                return holds()
+            time.sleep(0.05)
+        return True
+
+    def ready(self) -> Up:
+        assert self.says("Ctrl-C stops everything"), self.output
+        return self
+
+    def ask(self) -> dict[str, Any] | None:
+        """What the small product knows of its environment."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/ready")
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        except OSError:
+            return None
+        else:
+            return answer
+        finally:
+            connection.close()
+
+    def ends(self) -> int:
+        return self.process.wait(30)
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.ends()
+
+    def nobody_is_left(self, patience: float) -> bool:
+        """Every child holds one of these locks for as long as it lives."""
+        for path in [*self.data.glob("programs.lock"), *self.data.glob("*/lock")]:
+            lock = try_lock(path, patience=patience)
+            if lock is None:
+                return False
+            os.close(lock)
+        return True
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    started: list[Up] = []
+
+    def start(*product: str, **settings: str) -> Up:
+        started.append(Up(tmp_path / "data", settings, product or [SMALL_PRODUCT]))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.end(signal.SIGTERM)
+    assert all(one.nobody_is_left(patience=10) for one in started)
+
+
+async def execute(url: str, sql: str) -> Any:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
+async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_comes_back(up: Callable[..., Up]) -> None:
+    first = up().ready()
+    told = first.ask()
+    assert told is not None
+    assert told["GEMINI_BASE_URL"].startswith("http://127.0.0.1:")
+    assert told["GEMINI_API_KEY"] == "stand-in"
+    assert len(told["ACCESS_TOKEN_SECRET"]) == 64
+    await execute(told["DATABASE_URL"], "CREATE TABLE kept AS SELECT 7 AS n")
+    for variable in ("DATABASE_URL", "REDIS_URL"):
+        assert told[variable].split(":")[2].split("@")[0] not in first.output
+
+    first.end(signal.SIGKILL)
+    assert first.nobody_is_left(patience=10)
+
+    second = up().ready()
+    told_again = second.ask()
+    assert told_again is not None
+    assert told_again["ACCESS_TOKEN_SECRET"] == told["ACCESS_TOKEN_SECRET"]
+    assert await execute(told_again["DATABASE_URL"], "SELECT n FROM kept") == 7
+    assert second.end(signal.SIGINT) == 0
+    assert "Stopped." in second.output
+    assert second.nobody_is_left(patience=0)
+
+
+def test_the_real_product_does_so_too(up: Callable[..., Up]) -> None:
+    first = up("-m", "entrypoints.cli").ready()
+    told = first.ask()
+    assert told is not None
+    first.end(signal.SIGKILL)
+    assert first.nobody_is_left(patience=10)
+    second = up("-m", "entrypoints.cli", PORT=str(first.port)).ready()
+    assert second.ask()
+    assert second.end(signal.SIGINT) == 0
+    assert second.nobody_is_left(patience=0)
+
+
+def test_a_new_one_comes_up_right_after_a_killed_one(up: Callable[..., Up]) -> None:
+    """On the same port, which the dying API may still hold for a moment."""
+    first = up(**ELSEWHERE).ready()
+    first.end(signal.SIGKILL)
+    assert up(**ELSEWHERE, PORT=str(first.port)).ready().ask()
+
+
+async def test_what_dies_is_started_again_in_the_same_place(up: Callable[..., Up]) -> None:
+    running = up(GEMINI_BASE_URL="http://127.0.0.1:1").ready()
+    told = running.ask()
+    assert told is not None
+    postmaster = running.data / "postgres" / "cluster" / "data" / "postmaster.pid"
+    os.kill(int(postmaster.read_text().splitlines()[0]), signal.SIGKILL)
+    os.kill(told["pid"], signal.SIGKILL)
+    assert running.says("Postgres runs again.")
+    assert running.says("API runs again.")
+    assert "API ended (exit code -9); starting it again in 1 s." in running.output
+    assert running.until(lambda: running.ask() is not None)
+    assert await execute(told["DATABASE_URL"], "SELECT 1") == 1
+
+
+def test_servers_that_the_environment_names_are_used_and_their_passwords_are_not_shown(up: Callable[..., Up]) -> None:
+    running = up(**ELSEWHERE).ready()
+    told = running.ask()
+    assert told is not None
+    assert {name: told[name] for name in ELSEWHERE} == ELSEWHERE
+    assert "hidden-password" not in running.output
+    assert not (running.data / "postgres").exists()
+    assert running.end(signal.SIGTERM) == 0
+
+
+def test_a_taken_port_is_one_line(up: Callable[..., Up]) -> None:
+    first = up(**ELSEWHERE).ready()
+    second = Up(first.data.with_name("other"), {**ELSEWHERE, "PORT": str(first.port)})
+    assert second.ends() == 1
+    assert second.output == f"port {first.port} on 127.0.0.1 is taken; set PORT to another one\n"
+
+
+def test_a_second_instance_on_the_same_data_is_one_line(up: Callable[..., Up]) -> None:
+    first = up(**ELSEWHERE).ready()
+    second = up(**ELSEWHERE)
+    assert second.ends() == 1
+    assert second.output == (f"gemini-backend already runs on the data in {first.data} (process {first.process.pid})\n")
+
+
+def test_a_wrong_setting_is_one_line(up: Callable[..., Up]) -> None:
+    refused = up(PORT="8000", LEASE_SECONDS="none", DATABASE_URL="mysql://me:hidden-password@host/db")
+    assert refused.ends() == 2
+    lines = refused.output.splitlines()
+    assert len(lines) == 2
+    assert "hidden-password" not in refused.output
+
+
+@pytest.mark.parametrize("command", ["migrate", "serve"])
+def test_what_ends_while_starting_is_shown_with_its_log(up: Callable[..., Up], command: str) -> None:
+    failed = up(**ELSEWHERE, SMALL_PRODUCT_FAILS=command)
+    assert failed.ends() == 1
+    assert f"{command} fails as it was told to" in failed.output
+    assert "ended with exit code 3 while starting" in failed.output.splitlines()[-1]
+    assert "Traceback" not in failed.output
+
+
+def test_a_worker_that_keeps_ending_is_shown_with_its_log(up: Callable[..., Up]) -> None:
+    """It may end before the API is ready, or be tried again after: either way the reason is on the screen."""
+    failing = up(**ELSEWHERE, SMALL_PRODUCT_FAILS="worker")
+    assert failing.says("exit code 3")
+    assert "worker fails as it was told to" in failing.output
+
+
+def test_a_second_ctrl_c_ends_at_once_what_does_not_want_to(up: Callable[..., Up]) -> None:
+    running = up(**ELSEWHERE, SMALL_PRODUCT_IGNORES_SIGTERM="yes").ready()
+    running.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert running.process.poll() is None
+    assert running.end(signal.SIGINT) == 130
+    assert running.nobody_is_left(patience=2)

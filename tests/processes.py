@@ -1,0 +1,86 @@
+"""The product's own processes, started, looked at and killed as an operator would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from entrypoints.local.processes import free_port
+
+ROOT = Path(__file__).parents[1]
+
+
+class ProductProcess:
+    """`gemini-backend serve` or `worker`, in a process group of its own."""
+
+    def __init__(self, command: str, environment: Mapping[str, str], *arguments: str, log: Path | None = None) -> None:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        self.log = log
+        output = log.open("ab") if log else subprocess.DEVNULL
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "entrypoints.cli", command, *arguments],
+            cwd=ROOT,
+            env={**inherited, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def signal(self, number: int) -> None:
+        """To the whole group: Sanic's and the supervisor's children get it too."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self, *, within: float = 30) -> int:
+        """SIGTERM to the process alone, as a supervisor does; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(timeout=within)
+
+
+@contextmanager
+def api_process(
+    environment: Mapping[str, str], *, workers: int = 1, log: Path | None = None
+) -> Iterator[tuple[str, ProductProcess]]:
+    """The API on a free port: its base URL and its process."""
+    port = free_port()
+    process = ProductProcess("serve", environment, "--port", str(port), "--workers", str(workers), log=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for_api(url, process)
+        yield url, process
+    finally:
+        process.kill()
+
+
+@contextmanager
+def worker_process(environment: Mapping[str, str], *, log: Path | None = None) -> Iterator[ProductProcess]:
+    process = ProductProcess("worker", environment, log=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def wait_for_api(url: str, process: ProductProcess, *, seconds: float = 20) -> None:
+    give_up = time.monotonic() + seconds
+    while True:
+        assert process.process.poll() is None, f"the API ended with {process.process.returncode}"
+        try:
+            with urlopen(f"{url}/health", timeout=1):  # noqa: S310 - our own process on loopback
+                return
+        except (URLError, OSError):
+            assert time.monotonic() < give_up, f"the API did not answer within {seconds} s"
+            time.sleep(0.05)
