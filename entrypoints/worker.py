@@ -39,20 +39,16 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             if status is not None:
                 log.info("message_attempted", status=status)
 
-    async with running(container.resources()):
-        model = container.language_model()
+    async with running([*container.resources(), container.language_model()]):
         receiver = JobReceiver(container.broker(), answer, concurrency=settings.worker_concurrency)
         log.info("worker_started")
-        try:
-            async with (
-                _every(settings.heartbeat_seconds, container.leases().renew),
-                _every(settings.sweep_seconds, container.recover_replies()),
-            ):
-                await receiver.listen(stop)
-                # A reserve for handing back what does not end and for closing connections.
-                await receiver.drain(settings.shutdown_seconds * 0.8)
-        finally:
-            await model.aclose()
+        async with (
+            _every(settings.heartbeat_seconds, container.leases().renew),
+            _every(settings.sweep_seconds, container.recover_replies()),
+        ):
+            await receiver.listen(stop)
+            # A reserve for handing back what does not end and for closing connections.
+            await receiver.drain(settings.shutdown_seconds * 0.8)
     log.info("worker_stopped")
 
 

@@ -11,7 +11,6 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +22,9 @@ from entrypoints.container import Container, running
 from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.valkey import EmbeddedValkey
 from entrypoints.settings import Settings
-from tests.gemini_standin import GeminiStandIn, start_gemini_standin
+from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
+
+__all__ = ["gemini_standin", "gemini_standin_server"]  # fixtures too
 
 
 @pytest.fixture(scope="session")
@@ -72,20 +73,7 @@ async def _execute(url: str, sql: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def gemini_standin() -> Iterator[GeminiStandIn]:
-    with closing(start_gemini_standin()) as started:
-        yield next(started)
-
-
-@pytest.fixture
-def gemini(gemini_standin: GeminiStandIn) -> GeminiStandIn:
-    """The stand-in for Gemini: no faults, no calls, no waiting."""
-    gemini_standin.clear()
-    return gemini_standin
-
-
-@pytest.fixture(scope="session")
-def environment(database_url: str, redis_url: str, gemini_standin: GeminiStandIn) -> dict[str, str]:
+def environment(database_url: str, redis_url: str, gemini_standin_server: GeminiStandIn) -> dict[str, str]:
     """What the product's processes are started with."""
     return {
         "DATABASE_URL": database_url,
@@ -93,7 +81,7 @@ def environment(database_url: str, redis_url: str, gemini_standin: GeminiStandIn
         "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
         "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
         "GEMINI_API_KEY": "a-key-for-the-stand-in",
-        "GEMINI_BASE_URL": gemini_standin.url,
+        "GEMINI_BASE_URL": gemini_standin_server.url,
     }
 
 

@@ -59,7 +59,7 @@ def api_process(
     process = ProductProcess("serve", environment, "--port", str(port), "--workers", str(workers), log=log)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_for_api(url, process)
+        wait_for_api(url, process.process)
         yield url, process
     finally:
         process.kill()
@@ -74,10 +74,10 @@ def worker_process(environment: Mapping[str, str], *, log: Path | None = None) -
         process.kill()
 
 
-def wait_for_api(url: str, process: ProductProcess, *, seconds: float = 20) -> None:
+def wait_for_api(url: str, process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
     give_up = time.monotonic() + seconds
     while True:
-        assert process.process.poll() is None, f"the API ended with {process.process.returncode}"
+        assert process.poll() is None, f"the API ended with {process.returncode}"
         try:
             with urlopen(f"{url}/health", timeout=1):  # noqa: S310 - our own process on loopback
                 return

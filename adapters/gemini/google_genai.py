@@ -103,7 +103,7 @@ class GoogleGenai(LanguageModel):
                 response.close()  # does nothing to one that was read to its end
         yield reply.end()
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
         self._session = self._client = None

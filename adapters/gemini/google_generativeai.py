@@ -66,7 +66,7 @@ class GoogleGenerativeai(LanguageModel):
             call.leave()
         yield reply.end()
 
-    async def aclose(self) -> None:
+    async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.transport.close()

@@ -68,6 +68,11 @@ class _Chunks(ResponseIterator):
         super().__init__(response, message)
         self._response_itr = response.iter_content(chunk_size=None, decode_unicode=True)
 
+    def cancel(self) -> None:
+        super().cancel()
+        # It refers back to this object; the cycle would keep the connection until garbage is collected.
+        self.__dict__.pop("_grab", None)
+
     def _create_grab(self) -> Any:
         grab = super()._create_grab()
 
@@ -145,3 +150,10 @@ class _Adapter(HTTPAdapter):
         pool = super().get_connection_with_tls_context(*arguments, **named)
         pool.ConnectionCls = _Https if pool.scheme == "https" else _Http
         return pool
+
+    def close(self) -> None:
+        # The library leaves its idle connections to the garbage collector.
+        pools = self.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
+            pools[key].close()
+        super().close()

@@ -86,7 +86,7 @@ class ScriptedLanguageModel(LanguageModel):
             self.open -= 1
             self.left += not ended
 
-    async def aclose(self) -> None: ...
+    async def close(self) -> None: ...
 
     def _next(self) -> Line:
         return self._script.popleft() if self._script else self._default

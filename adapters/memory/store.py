@@ -45,6 +45,7 @@ class Table(Generic[K, V]):
 class MemoryUnitOfWork(UnitOfWork):
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
+        assert _undo.get() is None, "units of work do not nest"
         undo: list[Callable[[], None]] = []
         token = _undo.set(undo)
         try:

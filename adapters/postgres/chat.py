@@ -169,15 +169,19 @@ class PostgresMessages(Messages):
     async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
         # A bell is missing if it never rang since the message became claimable, or if it rang and
         # nobody came for a while, a while that grows with the wait: then the queue is merely long.
+        # Half the wait, so that the first bell, about as old as the message, is found missing too.
         taken = await rows(
-            "UPDATE messages SET rung_at = now() WHERE id IN ("
+            "WITH unrung AS MATERIALIZED ("
             "   SELECT id FROM messages"
             "   WHERE status = 'queued' AND due_at <= now() AND (rung_at < due_at"
-            "     OR rung_at <= now() - greatest($2::interval, least(now() - created_at, 3 * $2::interval)))"
+            "     OR rung_at <= now() - greatest($2::interval, least((now() - created_at) / 2, 3 * $2::interval)))"
             "   OR status = 'generating' AND lease_until <= now()"
             "     AND (rung_at < lease_until OR rung_at <= now() - $2::interval)"
-            "   ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED"
-            " ) RETURNING id",
+            "   ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED"
+            " ), taken AS ("
+            "   UPDATE messages SET rung_at = now() FROM unrung WHERE messages.id = unrung.id"
+            "   RETURNING messages.id, due_at"
+            " ) SELECT id FROM taken ORDER BY due_at, id",
             limit,
             quiet,
         )

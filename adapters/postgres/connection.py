@@ -138,7 +138,7 @@ class Postgres(Resource, Dependency):
     name = "postgres"
 
     def __init__(self, url: str, *, pool: int, acquire_seconds: float, statement_seconds: float) -> None:
-        self._config = tortoise_config(
+        self.config = tortoise_config(
             url,
             engine="adapters.postgres.connection",
             maxsize=pool,
@@ -151,7 +151,7 @@ class Postgres(Resource, Dependency):
         """Connects at the first statement, so a database that is away does not stop the start."""
         # Sanic and Taskiq run handlers in contexts of their own: without the fallback Tortoise
         # would not find its connections there.
-        await Tortoise.init(config=self._config, _enable_global_fallback=True)
+        await Tortoise.init(config=self.config, _enable_global_fallback=True)
 
     async def close(self) -> None:
         await Tortoise.close_connections()

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import date, timedelta
 from typing import Protocol
 
+from application.ports.runtime import Resource
 from domain.billing import Allowance
 from domain.chat import Chatroom, Conversation, Message, Outcome, ReplyChunk
 from domain.ids import ChatroomId, MessageId, UserId
@@ -125,7 +126,9 @@ class JobQueue(Protocol):
         """Ask some worker for these replies. False, within 500 ms, when the bell cannot be rung."""
 
 
-class LanguageModel(Protocol):
+class LanguageModel(Resource, Protocol):
+    """The model. Starting it loads what it needs; a stream on one that was not started starts it."""
+
     @abstractmethod
     def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
         """The reply, piece by piece, as the model writes it.
@@ -135,6 +138,3 @@ class LanguageModel(Protocol):
         raised as a ModelError: ModelUnavailable (network, timeouts, 408, 429, 5xx, a stream cut
         short), ModelQuotaExhausted, ModelRefused, ReplyBlocked, ReplyEmpty (not one character).
         """
-
-    @abstractmethod
-    async def aclose(self) -> None: ...

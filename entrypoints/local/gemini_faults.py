@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -69,6 +70,11 @@ def error_body(kind: str, *, message: str = "", retry_delay: str = "53.016s") ->
             {"@type": f"{_TYPE}RetryInfo", "retryDelay": retry_delay},
         ]
     return code, {"error": {"code": code, "message": message or text, "status": status, "details": details}}
+
+
+class GoogleError(Exception):
+    def __init__(self, kind: str, message: str = "") -> None:
+        self.code, self.body = error_body(kind, message=message)
 
 
 @dataclass
@@ -140,7 +146,7 @@ class Calls:
         self.total = self.open = self.most_open = 0
         self.outcomes: dict[Outcome, int] = {"completed": 0, "client_left": 0, "failed": 0}
         #: The last body whole, for tests that compare every turn of it.
-        self.last_body: Json | None = None
+        self.last_body = b"null"
 
     @contextmanager
     def record(self, *, model: str, text: str, turns: int, system: str | None, limit: int | None) -> Iterator[Call]:
@@ -168,6 +174,6 @@ class Calls:
             "open": self.open,
             "mostOpen": self.most_open,
             "counts": self.outcomes,
-            "lastBody": self.last_body,
+            "lastBody": json.loads(self.last_body),
             "calls": [asdict(call) for call in records],
         }

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -145,6 +144,8 @@ def _ordinary_user(folder: Path, server: Path) -> RunAs:
     """
     if os.geteuid() != 0:
         return MYSELF
+    import pwd  # does not exist on Windows, where this module must still import
+
     owner = folder.stat()
     if owner.st_uid != 0:  # data that an ordinary user began stays theirs
         candidates = [RunAs(user=owner.st_uid, group=owner.st_gid)]

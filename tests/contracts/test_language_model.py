@@ -23,9 +23,7 @@ from domain.errors import (
     ReplyBlocked,
     ReplyEmpty,
 )
-from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
-
-__all__ = ["gemini_standin", "gemini_standin_server"]
+from tests.gemini_standin import GeminiStandIn
 
 MODEL = "gemini-flash-latest"
 FOREVER = 3600.0
@@ -106,14 +104,14 @@ async def stage(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -
         return
     model = sdk(request.param, gemini_standin.url)
     yield OverHttp(model, gemini_standin)
-    await model.aclose()
+    await model.close()
 
 
 @pytest.fixture(params=SDKS)
 async def wire(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -> AsyncIterator[OverHttp]:
     model = sdk(request.param, gemini_standin.url)
     yield OverHttp(model, gemini_standin)
-    await model.aclose()
+    await model.close()
 
 
 def conversation(*texts: str, max_output_tokens: int = 2_048) -> Conversation:
@@ -296,7 +294,7 @@ async def test_nobody_listening_is_unavailable(wire: OverHttp) -> None:
     for name in SDKS:
         model = sdk(name, "http://127.0.0.1:9")
         await failure(model, ModelUnavailable)
-        await model.aclose()
+        await model.close()
 
 
 async def test_a_blocked_prompt(wire: OverHttp) -> None:

@@ -8,9 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
-
-__all__ = ["gemini_standin", "gemini_standin_server"]
+from tests.gemini_standin import GeminiStandIn
 
 KEY = {"x-goog-api-key": "any"}
 STREAM = "/v1beta/models/gemini-flash-latest:streamGenerateContent?alt=sse"

@@ -1,0 +1,215 @@
+"""Every contract is kept twice: by adapters/memory, and by Postgres and Redis in production's wiring."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import asyncpg
+import pytest
+
+from adapters.memory.accounts import MemoryOtpChallenges, MemorySessions, MemoryUsers
+from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryMessages
+from adapters.memory.runtime import MemoryClock
+from adapters.memory.store import MemoryUnitOfWork
+from adapters.postgres.connection import rows
+from adapters.system import TimeOrderedIds
+from application.ports.accounts import OtpChallenges, Sessions, Users
+from application.ports.chat import ChatroomLists, Chatrooms, Messages
+from application.ports.runtime import Clock, Ids, UnitOfWork
+from domain.accounts import MobileNumber, Session, User
+from domain.chat import Chatroom, Message, MessageStatus, Outcome
+from domain.ids import ChatroomId, MessageId, SessionId, UserId
+from entrypoints.container import Container
+from tests.database import open_pool
+
+T = TypeVar("T")
+
+HOUR = timedelta(hours=1)
+COMPLETED = Outcome(status=MessageStatus.COMPLETED, response="Hello.", finish_reason="STOP")
+
+
+class _Interrupted(Exception):
+    """What leaves a unit of work that is to be rolled back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapters(ABC):
+    """The adapters of one kind, and what the tests need to set a scene with them."""
+
+    users: Users
+    sessions: Sessions
+    challenges: OtpChallenges
+    chatrooms: Chatrooms
+    messages: Messages
+    lists: ChatroomLists
+    unit_of_work: UnitOfWork
+    clock: Clock
+    ids: Ids
+
+    @abstractmethod
+    async def wait(self, seconds: float) -> None:
+        """Make everything that is stored older, as if time had passed."""
+
+    @abstractmethod
+    async def race(self, *calls: Coroutine[Any, Any, T], rows_of: str = "", table: str = "") -> list[T | BaseException]:
+        """The results of calls made at once, each on a connection of its own.
+
+        All wait for the rows of a table that somebody else has locked, or for the table itself
+        where there are no rows yet, and are then let go together.
+        """
+
+    @asynccontextmanager
+    async def rolled_back(self) -> AsyncIterator[None]:
+        """A unit of work that fails at the end of the block."""
+        with suppress(_Interrupted):
+            async with self.unit_of_work():
+                yield
+                raise _Interrupted
+
+    def new_user(self, **changes: Any) -> User:
+        number = MobileNumber(f"+9198{self.ids.new().int % 10**8:08d}")
+        values = {"id": UserId(self.ids.new()), "mobile": number, "name": "Ann", "created_at": self.clock.now()}
+        return User(**{**values, **changes})
+
+    async def user(self, **changes: Any) -> User:
+        user = self.new_user(**changes)
+        await self.users.add(user)
+        return user
+
+    async def session(self, user: User) -> Session:
+        session = Session(id=SessionId(self.ids.new()), user_id=user.id, created_at=self.clock.now())
+        await self.sessions.add(session)
+        return session
+
+    async def room(self, user: User | None = None, name: str = "Physics") -> Chatroom:
+        owner = user or await self.user()
+        room = Chatroom(id=ChatroomId(self.ids.new()), user_id=owner.id, name=name, created_at=self.clock.now())
+        await self.chatrooms.add(room)
+        return room
+
+    def new_message(self, room: Chatroom, **changes: Any) -> Message:
+        now = self.clock.now()
+        values = {
+            "id": MessageId(self.ids.new()),
+            "chatroom_id": room.id,
+            "user_id": room.user_id,
+            "input": "Why is the sky blue?",
+            "created_at": now,
+            "allowance_day": now.date(),
+            "max_output_tokens": 2_048,
+        }
+        return Message(**{**values, **changes})
+
+    async def queued(self, room: Chatroom | None = None, **changes: Any) -> Message:
+        message = self.new_message(room or await self.room(), **changes)
+        await self.messages.accept(message, total=None)
+        return message
+
+    async def claimed(self, room: Chatroom | None = None, lease: timedelta = HOUR) -> Message:
+        message = await self.queued(room)
+        claimed = await self.messages.claim(message.id, lease=lease)
+        assert claimed is not None
+        return claimed
+
+    async def stored(self, message: Message) -> Message:
+        return await self.messages.get(message.id, message.chatroom_id, message.user_id)
+
+    async def used(self, message: Message) -> int:
+        allowance = await self.messages.allowance(message.user_id, day=message.allowance_day, total=None)
+        return allowance.used
+
+
+@dataclass(frozen=True, kw_only=True)
+class InMemory(Adapters):
+    clock: MemoryClock
+
+    async def wait(self, seconds: float) -> None:
+        self.clock.move(timedelta(seconds=seconds))
+
+    async def race(self, *calls: Coroutine[Any, Any, T], rows_of: str = "", table: str = "") -> list[T | BaseException]:
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InPostgresAndRedis(Adapters):
+    database_url: str
+
+    async def wait(self, seconds: float) -> None:
+        await rows(
+            "UPDATE messages SET created_at = created_at - $1::interval, due_at = due_at - $1,"
+            " lease_until = lease_until - $1, rung_at = rung_at - $1",
+            timedelta(seconds=seconds),
+        )
+
+    async def race(self, *calls: Coroutine[Any, Any, T], rows_of: str = "", table: str = "") -> list[T | BaseException]:
+        gate = await asyncpg.connect(self.database_url)
+        try:
+            async with gate.transaction():
+                await gate.execute(f"SELECT FROM {rows_of} FOR UPDATE" if rows_of else f"LOCK {table} IN SHARE MODE")
+                tasks = [asyncio.create_task(call) for call in calls]
+                give_up = time.monotonic() + 4
+                while await gate.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted") < len(calls):
+                    assert time.monotonic() < give_up, "not all of them wait for the lock"
+                    await asyncio.sleep(0.005)
+            return await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            await gate.close()
+
+
+@pytest.fixture
+def memory() -> InMemory:
+    clock, users = MemoryClock(), MemoryUsers()
+    messages = MemoryMessages(clock)
+    return InMemory(
+        users=users,
+        sessions=MemorySessions(users),
+        challenges=MemoryOtpChallenges(),
+        chatrooms=MemoryChatrooms(users, messages),
+        messages=messages,
+        lists=MemoryChatroomLists(),
+        unit_of_work=MemoryUnitOfWork(),
+        clock=clock,
+        ids=TimeOrderedIds(),
+    )
+
+
+@pytest.fixture
+async def real(container: Container, database_url: str) -> AsyncIterator[InPostgresAndRedis]:
+    """On empty tables; afterwards no connection is left out of the pool and no transaction open."""
+    await rows("DELETE FROM users")
+    await rows("DELETE FROM otp_challenges")
+    yield InPostgresAndRedis(
+        users=container.users(),
+        sessions=container.sessions(),
+        challenges=container.challenges(),
+        chatrooms=container.chatrooms(),
+        messages=container.messages(),
+        lists=container.chatroom_lists(),
+        unit_of_work=container.unit_of_work(),
+        clock=container.clock(),
+        ids=container.ids(),
+        database_url=database_url,
+    )
+    pool = await open_pool()
+    assert pool.get_size() - pool.get_idle_size() == 0, "a connection was not given back"
+    assert (
+        await rows(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
+            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        == []
+    ), "a transaction was left open"
+
+
+@pytest.fixture(params=["memory", "real"])
+def adapters(request: pytest.FixtureRequest) -> Adapters:
+    chosen = request.getfixturevalue(request.param)
+    assert isinstance(chosen, Adapters)
+    return chosen

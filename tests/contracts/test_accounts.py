@@ -1,0 +1,226 @@
+"""What Users, Sessions, OtpChallenges and SecretHasher promise."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from adapters.memory.accounts import PlainHasher
+from adapters.security import Argon2Hasher
+from application.ports.accounts import SecretHasher
+from domain.accounts import OTP_GUESSES, MobileNumber, OtpChallenge, OtpPurpose
+from domain.billing import Tier
+from domain.errors import MobileTaken
+from domain.ids import SessionId, UserId
+from tests.contracts.conftest import Adapters
+
+ANN = MobileNumber("+919876543210")
+LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
+
+
+def challenge(adapters: Adapters, *, purpose: OtpPurpose = LOGIN, code_hash: str = "a hash") -> OtpChallenge:
+    expires_at = adapters.clock.now() + timedelta(minutes=5)
+    return OtpChallenge(mobile=ANN, purpose=purpose, code_hash=code_hash, expires_at=expires_at)
+
+
+async def guess(adapters: Adapters, purpose: OtpPurpose = LOGIN, *, later: float = 0) -> str | None:
+    now = adapters.clock.now() + timedelta(seconds=later)
+    return await adapters.challenges.count_guess(ANN, purpose, now=now)
+
+
+class TestUsers:
+    @pytest.mark.parametrize("changes", [{}, {"password_hash": "h", "tier": Tier.PRO, "chatrooms_version": 7}])
+    async def test_is_found_by_number_as_it_was_stored(self, adapters: Adapters, changes: dict[str, object]) -> None:
+        user = await adapters.user(name="Zoë 🌻", **changes)
+        assert await adapters.users.find_by_mobile(user.mobile) == user
+
+    async def test_an_unknown_number_is_nobody(self, adapters: Adapters) -> None:
+        assert await adapters.users.find_by_mobile(ANN) is None
+
+    async def test_a_number_is_taken_once(self, adapters: Adapters) -> None:
+        user = await adapters.user(mobile=ANN)
+        with pytest.raises(MobileTaken):
+            await adapters.user(mobile=ANN, name="Bob")
+        assert await adapters.users.find_by_mobile(ANN) == user
+
+    async def test_of_many_at_once_one_gets_the_number(self, adapters: Adapters) -> None:
+        users = [adapters.new_user(mobile=ANN) for _ in range(20)]
+        results = await adapters.race(*(adapters.users.add(user) for user in users), table="users")
+        assert sorted(type(result).__name__ for result in results) == ["MobileTaken"] * 19 + ["NoneType"]
+        assert await adapters.users.find_by_mobile(ANN) == users[results.index(None)]
+
+    async def test_a_rolled_back_user_leaves_the_number_free(self, adapters: Adapters) -> None:
+        async with adapters.rolled_back():
+            await adapters.user(mobile=ANN)
+        assert await adapters.users.find_by_mobile(ANN) is None
+        await adapters.user(mobile=ANN)
+
+    async def test_a_taken_number_inside_a_unit_of_work_undoes_what_came_before(self, adapters: Adapters) -> None:
+        await adapters.user(mobile=ANN)
+        other = adapters.new_user()
+
+        async def add_both() -> None:
+            async with adapters.unit_of_work():
+                await adapters.users.add(other)
+                await adapters.user(mobile=ANN)
+
+        with pytest.raises(MobileTaken):
+            await add_both()
+        assert await adapters.users.find_by_mobile(other.mobile) is None
+
+    async def test_sets_a_password_of_one_user_alone(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        await adapters.users.set_password(ann.id, "new hash")
+        assert await adapters.users.find_by_mobile(ann.mobile) == replace(ann, password_hash="new hash")
+        assert await adapters.users.find_by_mobile(bob.mobile) == bob
+
+    async def test_a_password_of_nobody_is_no_error(self, adapters: Adapters) -> None:
+        await adapters.users.set_password(UserId(adapters.ids.new()), "hash")
+
+    async def test_a_rolled_back_password_is_the_old_one(self, adapters: Adapters) -> None:
+        ann = await adapters.user(password_hash="old")
+        async with adapters.rolled_back():
+            await adapters.users.set_password(ann.id, "new")
+        assert await adapters.users.find_by_mobile(ann.mobile) == ann
+
+
+class TestSessions:
+    async def test_finds_the_user_as_stored_now(self, adapters: Adapters) -> None:
+        user = await adapters.user()
+        session = await adapters.session(user)
+        await adapters.users.set_password(user.id, "newer")
+        assert await adapters.sessions.find_user(session.id) == replace(user, password_hash="newer")
+
+    async def test_an_unknown_session_is_nobodys(self, adapters: Adapters) -> None:
+        assert await adapters.sessions.find_user(SessionId(adapters.ids.new())) is None
+
+    async def test_ends_all_of_one_user_but_the_kept(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        kept, first, second, bobs = [await adapters.session(user) for user in (ann, ann, ann, bob)]
+        await adapters.sessions.end_all(ann.id, now=adapters.clock.now(), keep=kept.id)
+        found = [await adapters.sessions.find_user(session.id) for session in (kept, first, second, bobs)]
+        assert found == [ann, None, None, bob]
+
+    async def test_ends_all(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        sessions = [await adapters.session(ann) for _ in range(3)]
+        await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
+        assert [await adapters.sessions.find_user(session.id) for session in sessions] == [None] * 3
+
+    async def test_a_rolled_back_end_ends_nothing(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        session = await adapters.session(ann)
+        async with adapters.rolled_back():
+            await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
+        assert await adapters.sessions.find_user(session.id) == ann
+
+    async def test_a_rolled_back_session_never_was(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        async with adapters.rolled_back():
+            session = await adapters.session(ann)
+        assert await adapters.sessions.find_user(session.id) is None
+
+
+class TestOtpChallenges:
+    async def test_hands_out_the_hash_for_so_many_guesses(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters))
+        guesses = [await guess(adapters) for _ in range(OTP_GUESSES + 2)]
+        assert guesses == ["a hash"] * OTP_GUESSES + [None, None]
+
+    async def test_of_many_guesses_at_once_only_so_many_are_let_through(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters))
+        results = await adapters.race(*(guess(adapters) for _ in range(20)), rows_of="otp_challenges")
+        assert sorted(map(str, results)) == ["None"] * (20 - OTP_GUESSES) + ["a hash"] * OTP_GUESSES
+
+    @pytest.mark.parametrize(("later", "found"), [(299, "a hash"), (300, None), (301, None)])
+    async def test_an_expired_code_is_none(self, adapters: Adapters, later: float, found: str | None) -> None:
+        stored = challenge(adapters)
+        await adapters.challenges.replace(stored)
+        now = stored.expires_at - timedelta(minutes=5) + timedelta(seconds=later)
+        assert await adapters.challenges.count_guess(ANN, LOGIN, now=now) == found
+
+    async def test_nothing_sent_is_none(self, adapters: Adapters) -> None:
+        assert await guess(adapters) is None
+        assert not await adapters.challenges.consume(ANN, LOGIN, "a hash")
+
+    async def test_a_purpose_has_a_code_of_its_own(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters, purpose=RESET))
+        assert await guess(adapters, LOGIN) is None
+        assert not await adapters.challenges.consume(ANN, LOGIN, "a hash")
+        assert await guess(adapters, RESET) == "a hash"
+
+    async def test_a_new_code_takes_the_place_of_the_old(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters))
+        await adapters.challenges.replace(challenge(adapters, code_hash="newer"))
+        assert await guess(adapters) == "newer"
+        assert not await adapters.challenges.consume(ANN, LOGIN, "a hash")
+        assert await adapters.challenges.consume(ANN, LOGIN, "newer")
+
+    async def test_is_consumed_once(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters))
+        assert await adapters.challenges.consume(ANN, LOGIN, "a hash")
+        assert not await adapters.challenges.consume(ANN, LOGIN, "a hash")
+        assert await guess(adapters) is None
+
+    async def test_of_many_at_once_one_consumes_it(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters))
+        calls = [adapters.challenges.consume(ANN, LOGIN, "a hash") for _ in range(20)]
+        assert sorted(map(str, await adapters.race(*calls, rows_of="otp_challenges"))) == ["False"] * 19 + ["True"]
+
+    async def test_many_new_codes_at_once_leave_one(self, adapters: Adapters) -> None:
+        calls = [adapters.challenges.replace(challenge(adapters, code_hash=f"hash {n}")) for n in range(20)]
+        assert await adapters.race(*calls, table="otp_challenges") == [None] * 20
+        left = await guess(adapters)
+        consumed = [await adapters.challenges.consume(ANN, LOGIN, f"hash {n}") for n in range(20)]
+        assert [f"hash {n}" for n in range(20) if consumed[n]] == [left]
+
+    async def test_rolled_back_verbs_leave_the_code_alive(self, adapters: Adapters) -> None:
+        await adapters.challenges.replace(challenge(adapters))
+        for _ in range(OTP_GUESSES):
+            async with adapters.rolled_back():
+                assert await guess(adapters) == "a hash"
+                assert await adapters.challenges.consume(ANN, LOGIN, "a hash")
+                await adapters.challenges.replace(challenge(adapters, code_hash="newer"))
+        assert await guess(adapters) == "a hash"
+        assert await adapters.challenges.consume(ANN, LOGIN, "a hash")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[PlainHasher, lambda: Argon2Hasher(memory_mib=1, iterations=1),
+            lambda: Argon2Hasher(memory_mib=1, iterations=1, key=b"key")],
+    ids=["plain", "argon2", "argon2 with a key"],
+)  # fmt: skip
+def hasher(request: pytest.FixtureRequest) -> SecretHasher:
+    made: SecretHasher = request.param()
+    return made
+
+
+class TestSecretHasher:
+    @pytest.mark.parametrize("secret", ["123456", "", "pässwörd 🌻", "x" * 10_000, "with\0nul"])
+    async def test_matches_what_it_hashed(self, hasher: SecretHasher, secret: str) -> None:
+        hashed = await hasher.hash(secret)
+        assert await hasher.matches(secret, hashed)
+        assert not await hasher.matches(secret + "x", hashed)
+        assert not await hasher.matches(secret + "\0", hashed)
+
+    @pytest.mark.parametrize("hashed", [None, "", "garbage", "$argon2id$v=19$m=8,t=1,p=1$", "123456"])
+    async def test_what_is_no_hash_matches_nothing(self, hasher: SecretHasher, hashed: str | None) -> None:
+        assert not await hasher.matches("123456", hashed)
+        assert not await hasher.matches("", hashed)
+
+    async def test_many_at_once(self, hasher: SecretHasher) -> None:
+        hashes = await asyncio.gather(*(hasher.hash(str(n)) for n in range(20)))
+        matches = await asyncio.gather(*(hasher.matches(str(n), hashes[n]) for n in range(20)))
+        crossed = await asyncio.gather(*(hasher.matches(str(n), hashes[n - 1]) for n in range(20)))
+        assert (matches, crossed) == ([True] * 20, [False] * 20)
+
+
+async def test_argon2_salts_and_keys_its_hashes() -> None:
+    plain, keyed = (Argon2Hasher(memory_mib=1, iterations=1, key=key) for key in (b"", b"key"))
+    assert await plain.hash("123456") != await plain.hash("123456")
+    assert not await plain.matches("123456", await keyed.hash("123456"))
+    assert not await keyed.matches("123456", await plain.hash("123456"))

@@ -1,0 +1,75 @@
+"""Looking below the ORM: what a test must know of connections, and databases of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import Context
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+from tortoise.connection import get_connections
+from tortoise.context import TortoiseContext
+
+from adapters.postgres.connection import ALIAS, Postgres, PostgresClient
+from adapters.postgres.migrate import migrate
+
+
+async def open_pool() -> Any:
+    """asyncpg's pool under the current connection."""
+    client = get_connections().get(ALIAS)
+    assert isinstance(client, PostgresClient)
+    return await client.open_pool()
+
+
+async def connections_out(*, seconds: float = 3) -> int:
+    """Connections that are not in the pool, once none is or the time is over: what a cancelled task gives back, it
+    gives back a moment later."""
+    pool = await open_pool()
+    give_up = time.monotonic() + seconds
+    while (out := int(pool.get_size() - pool.get_idle_size())) and time.monotonic() < give_up:  # noqa: ASYNC110 - the pool tells nobody
+        await asyncio.sleep(0.01)
+    return out
+
+
+@asynccontextmanager
+async def connected(
+    url: str, *, pool: int = 5, acquire_seconds: float = 2, statement_seconds: float = 5
+) -> AsyncIterator[Postgres]:
+    """The Postgres adapter on a database of the test's own, beside the container's."""
+    postgres = Postgres(url, pool=pool, acquire_seconds=acquire_seconds, statement_seconds=statement_seconds)
+    # Not start(): Tortoise has one global context at most, and that is the container's.
+    async with TortoiseContext() as tortoise:
+        await tortoise.init(config=postgres.config)
+        yield postgres
+
+
+@contextmanager
+def new_database(server_url: str, *, migrated: bool = True) -> Iterator[str]:
+    """A database of its own on a server, dropped afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    run_apart(execute(server_url, f'CREATE DATABASE "{name}"'))
+    try:
+        if migrated:
+            run_apart(migrate(url))
+        yield url
+    finally:
+        run_apart(execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+def run_apart(coroutine: Any) -> Any:
+    """Run it in a loop and a context of its own: Tortoise closes the context's earlier connections otherwise."""
+    return Context().run(asyncio.run, coroutine)
+
+
+async def execute(url: str, sql: str) -> list[Any]:
+    connection = await asyncpg.connect(url)
+    try:
+        return list(await connection.fetch(sql))
+    finally:
+        await connection.close()
