@@ -5,10 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := domain application adapters entrypoints tests
 
-.PHONY: help setup run test check format bench lock clean
+.PHONY: help setup run test check format bench migration lock clean
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make or refresh the environment in .venv
 
@@ -40,6 +40,10 @@ format: setup ## format the code and mend what the linter can
 
 bench: setup ## measure the hot paths and print a table
 	@$(BIN)/python -m tests.benchmarks
+
+migration: setup ## write a migration for changed tables: make migration name=add_nickname
+	@test -n "$(name)" || { echo "Name it: make migration name=add_nickname" >&2; exit 1; }
+	@$(BIN)/aerich migrate --offline --no-input --name $(name)
 
 # No download address may enter the lock file: names, versions and hashes only.
 lock: setup ## resolve requirements.lock anew from pyproject.toml

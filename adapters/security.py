@@ -96,5 +96,5 @@ class JwtAccessTokens(AccessTokens):
                 options={"require": ["exp", "iat", "sub", "sid", "jti"], "verify_exp": False},
             )
             return UserId(UUID(claims["sub"])), SessionId(UUID(claims["sid"])), int(claims["exp"])
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
             raise TokenInvalid from None

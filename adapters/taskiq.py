@@ -14,8 +14,7 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from taskiq import AckableMessage, TaskiqMessage
-from taskiq.acks import AcknowledgeType
+from taskiq import TaskiqMessage
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
@@ -66,18 +65,12 @@ class StreamBroker(RedisStreamBroker, Resource):
                 pipeline.xadd(self.queue_name, {b"data": self.formatter.dumps(message).message})
             await pipeline.execute()
 
-    def _ack_generator(self, id: str, queue_name: str) -> Callable[[], Awaitable[None]]:
-        async def acknowledge() -> None:
-            async with Redis(connection_pool=self.connection_pool) as redis:
-                pipeline = redis.pipeline(transaction=False)
-                pipeline.xack(queue_name, self.consumer_group_name, id)
-                pipeline.xdel(queue_name, id)  # XACK alone leaves the entry in the stream for ever
-                await pipeline.execute()
+    async def listen(self) -> AsyncGenerator[bytes, None]:  # type: ignore[override]  # the receiver takes both
+        """Jobs, already out of the stream: leases, not acknowledgements, see to it that each is done.
 
-        return acknowledge
-
-    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """As Taskiq's, without its XAUTOCLAIM after every batch: that reclaims what leases reclaim."""
+        Taskiq's own acknowledges one by one, leaves the entries in the stream for ever, and strands
+        those that a full worker had fetched when it was stopped.
+        """
         async with Redis(connection_pool=self.connection_pool) as redis:
             while True:
                 fetched: Any = await redis.xreadgroup(
@@ -88,8 +81,13 @@ class StreamBroker(RedisStreamBroker, Resource):
                     block=self.block,
                 )
                 for stream, entries in fetched or ():
-                    for entry_id, entry in entries:
-                        yield AckableMessage(data=entry[b"data"], ack=self._ack_generator(entry_id, stream))
+                    pipeline = redis.pipeline(transaction=False)
+                    pipeline.xack(stream, self.consumer_group_name, *(entry_id for entry_id, _ in entries))
+                    pipeline.xdel(stream, *(entry_id for entry_id, _ in entries))
+                    await pipeline.execute()
+                    for _, entry in entries:
+                        if job := entry.get(b"data"):
+                            yield job
 
 
 class TaskiqJobQueue(JobQueue):
@@ -121,7 +119,6 @@ class JobReceiver:
             max_async_tasks=concurrency,
             max_prefetch=0,  # a job waits in the stream, where every worker can take it
             run_startup=False,
-            ack_type=AcknowledgeType.WHEN_RECEIVED,
             validate_params=False,
             wait_tasks_timeout=0.001,  # draining is ours, below
         )

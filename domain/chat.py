@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from domain.errors import DomainError, ModelUnavailable, ReplyBlocked
+from domain.errors import DomainError, ModelUnavailable, ReplyBlocked, ReplyEmpty
 from domain.ids import ChatroomId, MessageId, UserId
 
 MAX_INPUT_CHARACTERS = 8_000
@@ -85,14 +85,12 @@ class Outcome:
 
     @classmethod
     def of_error(cls, error: DomainError) -> Outcome:
-        if isinstance(error, ReplyBlocked):
-            return cls(
-                status=MessageStatus.BLOCKED,
-                finish_reason=error.reason,
-                error_code=error.code,
-                error_detail=error.detail,
-            )
-        return cls(status=MessageStatus.FAILED, error_code=error.code, error_detail=error.detail)
+        return cls(
+            status=MessageStatus.BLOCKED if isinstance(error, ReplyBlocked) else MessageStatus.FAILED,
+            finish_reason=error.reason if isinstance(error, ReplyBlocked | ReplyEmpty) else None,
+            error_code=error.code,
+            error_detail=error.detail,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,18 @@ DomainError
 │   └── MessageNotFound
 ├── MobileTaken
 ├── QuotaExceeded                the day's allowance is used up
+├── TooManyRequests              slow down: the request is right, the moment is not
+│   ├── TooManyInFlight          so many messages of the user are unanswered
+│   └── SendingTooFast           fair use: so many messages a minute
+├── IdempotencyKeyReused         the key was used for another request
+├── IdempotencyKeyInUse          the request with this key is still running
 ├── Unavailable                  a part we depend on is away; ask again later
 │   ├── DatabaseUnavailable
 │   └── RedisUnavailable
 └── ModelError                   the language model gave no usable reply
     ├── ModelUnavailable         may work on another try
-    │   └── ModelRateLimited     … after the wait it named
+    │   ├── ModelRateLimited     … after the wait it named
+    │   └── ModelDeferred        not asked at all, to spare it: no failure of the message
     ├── ModelQuotaExhausted      the deployment's own daily quota: no try will help today
     ├── ModelRefused             the request itself is wrong (key, model name, argument)
     ├── ReplyBlocked             refused by the model's safety filter
@@ -136,6 +142,39 @@ class QuotaExceeded(DomainError):
         self.resets_at = resets_at
 
 
+class TooManyRequests(DomainError):
+    """`retry_after` is in seconds."""
+
+    code = "too_many_requests"
+    retry_after: float = 1.0
+
+
+class TooManyInFlight(TooManyRequests):
+    code = "too_many_in_flight"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} of your messages are still being answered. Wait for one of them.")
+
+
+class SendingTooFast(TooManyRequests):
+    code = "sending_too_fast"
+
+    def __init__(self, limit: int, *, retry_after: float) -> None:
+        super().__init__(f"At most {limit} messages a minute can be sent.")
+        self.retry_after = retry_after
+
+
+class IdempotencyKeyReused(DomainError):
+    code = "idempotency_key_reused"
+    detail = "This Idempotency-Key was used for another request."
+
+
+class IdempotencyKeyInUse(DomainError):
+    code = "idempotency_key_in_use"
+    detail = "The request with this Idempotency-Key is still running. Repeat it shortly."
+    retry_after: float = 1.0
+
+
 class Unavailable(DomainError):
     """`retry_after` is in seconds."""
 
@@ -175,6 +214,11 @@ class ModelUnavailable(ModelError):
 class ModelRateLimited(ModelUnavailable):
     code = "model_rate_limited"
     detail = "The model is receiving too many requests."
+
+
+class ModelDeferred(ModelUnavailable):
+    code = "model_deferred"
+    detail = "The model is being spared for a moment."
 
 
 class ModelQuotaExhausted(ModelError):

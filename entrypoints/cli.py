@@ -26,8 +26,12 @@ def serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     settings = Settings.from_environment(environment, needs=SERVE_NEEDS)
     from entrypoints.http.server import serve as run
 
-    run(settings, host=arguments.host or settings.host, port=arguments.port or settings.port, workers=arguments.workers)
-    return 0
+    return run(
+        settings,
+        host=arguments.host or settings.host,
+        port=settings.port if arguments.port is None else arguments.port,
+        workers=arguments.workers,
+    )
 
 
 def worker(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -42,7 +46,9 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     """bring the database's schema up to date"""
     settings = Settings.from_environment(environment, needs=MIGRATE_NEEDS)
     from adapters.postgres.migrate import migrate as run
+    from entrypoints.telemetry import configure_logs
 
+    configure_logs(settings)
     for name in asyncio.run(run(settings.database_url.get_secret_value())):
         print(f"applied {name}")
     print("The database is up to date.")
@@ -53,6 +59,9 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """check the settings and that Postgres and Redis can be used"""
     settings = Settings.from_environment(environment, needs=(*SERVE_NEEDS[:2],))
     from entrypoints.container import Container, running
+    from entrypoints.telemetry import configure_logs
+
+    configure_logs(settings)
 
     async def run() -> int:
         container = Container(settings=settings)
@@ -80,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser = subcommands.add_parser(
             run.__name__,
             help=run.__doc__,
-            description=f"{run.__doc__}. Settings come from the environment; .env.example names them.".capitalize(),
+            description=f"{_sentence(run.__doc__)} Settings come from the environment; .env.example names them.",
         )
         subparser.set_defaults(run=run)
         return subparser
@@ -91,12 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     add(up)
     serving = add(serve)
     serving.add_argument("--host", help="address to listen on (HOST, or 127.0.0.1)")
-    serving.add_argument("--port", type=int, help="port to listen on (PORT, or 8000)")
+    serving.add_argument("--port", type=_port, help="port to listen on (PORT, or 8000)")
     add_workers(serving)
     add_workers(add(worker))
     add(migrate)
     add(check)
     return parser
+
+
+def _sentence(words: str | None) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError("must be a whole number, at most 65535")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -20,7 +20,7 @@ MIGRATE_NEEDS = ("DATABASE_URL",)
 
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -146,9 +146,15 @@ class Settings(BaseModel):
 
 
 def _url(value: SecretStr, *schemes: str) -> SecretStr:
-    parts = urlsplit(value.get_secret_value())
-    if parts.scheme not in schemes or not parts.hostname:
-        raise ValueError(f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+    try:
+        parts = urlsplit(value.get_secret_value())
+        valid = parts.scheme in schemes and parts.hostname and parts.port != 0  # a port that is none raises
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"must be a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}, with a host"
+        )
     return value
 
 
@@ -162,7 +168,7 @@ def _line(error: dict[str, Any]) -> str:
             text = f"must be {context['expected']}"
         case "int_parsing" | "int_from_float" | "int_type":
             text = "must be a whole number"
-        case "float_parsing":
+        case "float_parsing" | "finite_number":
             text = "must be a number"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}

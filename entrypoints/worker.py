@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing.connection
-import multiprocessing.process
-import os
 import signal
-import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
@@ -19,6 +14,7 @@ from domain.errors import Unavailable
 from domain.ids import MessageId
 from entrypoints.container import Container, running
 from entrypoints.settings import Settings
+from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs
 
 log = structlog.get_logger(__name__)
@@ -57,56 +53,13 @@ def run(settings: Settings, *, workers: int) -> int:
     if workers == 1:
         _run_one(settings)
         return 0
-    return _Supervisor(settings, workers).run()
+    return Supervisor(_run_one, [settings], processes=workers).run()
 
 
 def _run_one(settings: Settings) -> None:
     configure_logs(settings)
-    if multiprocessing.parent_process():
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(work(settings))
-
-
-def _stop_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Supervisor:
-    """Keeps so many worker processes alive until it is told to stop."""
-
-    def __init__(self, settings: Settings, workers: int) -> None:
-        self._settings = settings
-        self._spawn = multiprocessing.get_context("spawn")
-        self._stopping = False
-        self._children = [self._start() for _ in range(workers)]
-
-    def run(self) -> int:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, self._stop)
-        while not self._stopping:
-            multiprocessing.connection.wait([child.sentinel for child in self._children], timeout=1)
-            for index, child in enumerate(self._children):
-                if not child.is_alive() and not self._stopping:
-                    log.warning("worker_died", exit_code=child.exitcode)
-                    time.sleep(1)  # a worker that cannot even start must not spin
-                    self._children[index] = self._start()
-        for child in self._children:
-            child.join()
-        return 0
-
-    def _start(self) -> multiprocessing.process.BaseProcess:
-        child = self._spawn.Process(target=_run_one, args=[self._settings])
-        child.start()
-        return child
-
-    def _stop(self, *_: object) -> None:
-        self._stopping = True
-        for child in self._children:
-            child.terminate()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

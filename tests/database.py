@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -17,6 +17,8 @@ from tortoise.context import TortoiseContext
 
 from adapters.postgres.connection import ALIAS, Postgres, PostgresClient
 from adapters.postgres.migrate import migrate
+
+T = TypeVar("T")
 
 
 async def open_pool() -> Any:
@@ -53,17 +55,17 @@ def new_database(server_url: str, *, migrated: bool = True) -> Iterator[str]:
     """A database of its own on a server, dropped afterwards."""
     name = f"test_{secrets.token_hex(6)}"
     url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
-    run_apart(execute(server_url, f'CREATE DATABASE "{name}"'))
+    asyncio.run(execute(server_url, f'CREATE DATABASE "{name}"'))
     try:
         if migrated:
-            run_apart(migrate(url))
+            asyncio.run(migrate(url))
         yield url
     finally:
-        run_apart(execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+        asyncio.run(execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
-def run_apart(coroutine: Any) -> Any:
-    """Run it in a loop and a context of its own: Tortoise closes the context's earlier connections otherwise."""
+def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
+    """In a loop and a context of its own, for what leaves something behind in the context."""
     return Context().run(asyncio.run, coroutine)
 
 

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -62,7 +62,7 @@ class GeminiStandIn:
             return json.load(response)
 
 
-def start_gemini_standin(*arguments: str) -> Iterator[GeminiStandIn]:
+def start_gemini_standin(*arguments: str) -> Generator[GeminiStandIn, None, None]:
     """A stand-in in a process of its own on a free port, until the iterator is closed."""
     command = [sys.executable, "-m", "entrypoints.local.gemini", "--port", "0", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

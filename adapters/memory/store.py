@@ -27,6 +27,9 @@ class Table(Generic[K, V]):
     def all(self) -> list[V]:
         return list(self._rows.values())
 
+    def items(self) -> list[tuple[K, V]]:
+        return list(self._rows.items())
+
     def put(self, key: K, value: V | None) -> None:
         """Store, or with None remove."""
         before = self._rows.get(key)

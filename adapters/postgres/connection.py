@@ -128,6 +128,10 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
     }
 
 
+#: For aerich's command line, which writes migrations from the last one and connects to nothing.
+MIGRATION_CONFIG = tortoise_config("postgres://localhost", engine="tortoise.backends.asyncpg")
+
+
 async def rows(sql: str, *values: object) -> list[dict[str, Any]]:
     """Run one statement below the ORM, in the current transaction if there is one."""
     result: list[dict[str, Any]] = await get_connections().get(ALIAS).execute_query_dict(sql, list(values))

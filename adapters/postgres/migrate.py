@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 from aerich import Command
+from tortoise.context import TortoiseContext
 
 from adapters.postgres.connection import database_errors, tortoise_config
 
 LOCATION = str(Path(__file__).parent / "migrations")
 _LOCK = 7_243_392_105  # any number that nobody else locks in this database
+
+
+@asynccontextmanager
+async def aerich_command(url: str, *, location: str = LOCATION) -> AsyncIterator[Command]:
+    """aerich on this database, whatever this process is connected to: it would take over any Tortoise it finds."""
+    # With Tortoise's own client: aerich needs to see the error of a table that is not there yet.
+    config = tortoise_config(url, engine="tortoise.backends.asyncpg")
+    async with TortoiseContext() as tortoise:
+        await tortoise.init(config=config)
+        command = Command(config, location=location)
+        await command.init()
+        yield command
 
 
 async def migrate(url: str) -> list[str]:
@@ -23,10 +38,7 @@ async def migrate(url: str) -> list[str]:
         guard = await asyncpg.connect(url, timeout=10)
         try:
             await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
-            # With Tortoise's own client: aerich needs to see the error of a table that is not there yet.
-            config = tortoise_config(url, engine="tortoise.backends.asyncpg")
-            async with Command(config, location=LOCATION) as command:
-                await command.init()
+            async with aerich_command(url) as command:
                 return await command.upgrade()
         finally:
             await guard.close()

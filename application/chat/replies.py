@@ -139,7 +139,7 @@ class GenerateReply:
             raise ModelUnavailable("The model took too long.") from None
         return Outcome(
             status=MessageStatus.COMPLETED,
-            response="".join(text),
+            response=_storable("".join(text)),
             finish_reason=finish_reason,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
@@ -156,6 +156,11 @@ class GenerateReply:
                     raise
                 await asyncio.sleep(pause)
                 pause *= 2
+
+
+def _storable(text: str) -> str:
+    """Without what Postgres refuses as text, which would cost the whole reply: NUL, and half a surrogate pair."""
+    return text.replace("\0", "").encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
@@ -30,6 +31,44 @@ class UnitOfWork(Protocol):
 
     @abstractmethod
     def __call__(self) -> AbstractAsyncContextManager[None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """A reply as it went over the wire."""
+
+    status: int
+    body: bytes
+
+
+class IdempotencyKeys(Protocol):
+    """Requests that a client may repeat without fear. A key is kept for 24 hours.
+
+    With the key an id is kept for what the request creates. If the process that began dies before
+    it has finished, whoever begins next gets the same id, and what exists is not created again.
+    """
+
+    @abstractmethod
+    async def begin(
+        self, scope: str, key: str, body_hash: bytes, *, new_id: UUID, busy_for: timedelta
+    ) -> UUID | StoredReply:
+        """The id to create with, for one caller at a time; or the reply, if the request has had one.
+
+        Raises IdempotencyKeyReused (another body) or IdempotencyKeyInUse (begun less than
+        `busy_for` ago and not finished).
+        """
+
+    @abstractmethod
+    async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
+        """Keep the reply for whoever repeats the request."""
+
+    @abstractmethod
+    async def abandon(self, scope: str, key: str) -> None:
+        """Forget a request that ended in a reply not worth keeping: it may be tried anew."""
+
+    @abstractmethod
+    async def purge(self) -> None:
+        """Remove what is older than 24 hours."""
 
 
 class Dependency(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -16,15 +17,14 @@ from sanic import HTTPResponse, Request, Sanic
 from application.accounts.sessions import Caller
 from domain.errors import ChatroomNotFound, DomainError, MessageNotFound, NotFound, TokenInvalid, TokenMissing
 from entrypoints.container import Container
-from entrypoints.http.errors import InvalidRequest, request_id
-from entrypoints.http.schemas import Schema
+from entrypoints.http.errors import NO_STORE, InvalidRequest, request_id
+from entrypoints.http.schemas import FieldError, Schema
 
 log = structlog.get_logger(__name__)
 
 # A malformed id names nothing, so it is answered like one that does not exist.
 _PATH_IDS: dict[str, type[NotFound]] = {"chatroom_id": ChatroomNotFound, "message_id": MessageNotFound}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_NO_STORE = "no-store"
 
 Handler = Callable[..., Awaitable[Schema]]
 
@@ -49,6 +49,11 @@ class Endpoint:
         return self.handler.__name__
 
     @property
+    def methods(self) -> list[str]:
+        """HEAD is GET without the body; probes and link checkers send it."""
+        return ["GET", "HEAD"] if self.method == "GET" else [self.method]
+
+    @property
     def path_ids(self) -> list[str]:
         return re.findall(r"<(\w+)>", self.path)
 
@@ -70,7 +75,7 @@ class Endpoints(list[Endpoint]):
     def route(self, app: Sanic[Any, Any], container: Container) -> None:
         for endpoint in self:
             app.add_route(
-                _sanic_handler(endpoint, container), endpoint.path, methods=[endpoint.method], name=endpoint.name
+                _sanic_handler(endpoint, container), endpoint.path, methods=endpoint.methods, name=endpoint.name
             )
 
 
@@ -111,7 +116,7 @@ def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Co
             # Only OtpReply has a field that may be left out rather than null.
             reply.model_dump_json(by_alias=True, exclude_unset=True),
             status=endpoint.status,
-            headers={"x-request-id": identifier, "cache-control": _NO_STORE},
+            headers={"x-request-id": identifier, **NO_STORE},
             content_type="application/json",
         )
 
@@ -122,7 +127,22 @@ def _body(schema: type[Schema], request: Request) -> Schema:
     try:
         return schema.model_validate_json(request.body or b"")
     except ValidationError as error:
-        raise InvalidRequest.of(error) from None
+        raise _lone_surrogates(schema, request.body) or InvalidRequest.of(error) from None
+
+
+def _lone_surrogates(schema: type[Schema], body: bytes) -> InvalidRequest | None:
+    """Pydantic's parser calls them broken JSON, but "\\ud800" is good JSON and a bad value of a field with a name."""
+    try:
+        values = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
+    names = {field.alias for field in schema.model_fields.values()}
+    wrong = [
+        FieldError(pointer=f"/{name}", detail="must be valid Unicode")
+        for name, value in (values.items() if isinstance(values, dict) else ())
+        if name in names and isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+    ]
+    return InvalidRequest(wrong) if wrong else None
 
 
 def _query(schema: type[Schema], request: Request) -> Schema:

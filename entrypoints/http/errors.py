@@ -22,6 +22,8 @@ from entrypoints.http.schemas import FieldError, Problem
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+_DISCARDED_BYTES = 4_194_304
+NO_STORE = {"cache-control": "no-store"}
 
 STATUS: dict[type[errors.DomainError], int] = {
     errors.InvalidInput: 422,
@@ -90,21 +92,52 @@ class ProblemHandler(ErrorHandler):
             case errors.DomainError():
                 return _of_domain_error(request, exception)
             case MethodNotAllowed():
-                allowed = dict(exception.headers or {})
-                return problem(
-                    request, 405, "method_not_allowed", "This path does not know that method.", headers=allowed
-                )
+                detail = "This path does not know that method."
+                return problem(request, 405, "method_not_allowed", detail, headers={"allow": _allowed(request)})
             case RouteNotFound():
                 return problem(request, 404, "route_not_found", "There is nothing at this path.")
             case SanicException() if exception.status_code in _SANIC_CODES:
-                code, detail = _SANIC_CODES[exception.status_code]
-                headers = {"retry-after": "2"} if exception.status_code == 503 else {}
-                return problem(request, exception.status_code, code, detail, headers=headers)
+                status = _true_status(request, exception.status_code)
+                if status == 413:
+                    _let_the_client_finish(request)
+                code, detail = _SANIC_CODES[status]
+                return problem(request, status, code, detail, headers={"retry-after": "2"} if status == 503 else {})
             case SanicException() if exception.status_code < 500:
                 code, detail = _SANIC_CODES[400]
                 return problem(request, exception.status_code, code, detail)
         log.error("unexpected_error", request_id=request_id(request), exc_info=exception)
         return problem(request, 500, "internal_error", "Something went wrong on our side.")
+
+
+def _true_status(request: Request, status: int) -> int:
+    """What Sanic tells apart by the exception's text alone."""
+    if status == 413 and request.method == "NONE":  # the empty request that it makes where it could read none
+        return 431
+    if status == 503 and request.stream is not None and request.stream.request_body:  # it waits for more of the body
+        return 408
+    return status
+
+
+def _let_the_client_finish(request: Request) -> None:
+    """Closing on a client that still sends resets the connection, and the problem is lost on its way.
+
+    Sanic discards what is left of a body before it closes, up to this limit, which is the connection's last.
+    """
+    if request.stream is not None:
+        request.stream.request_max_size = request.stream.protocol.request_max_size = _DISCARDED_BYTES
+
+
+def _allowed(request: Request) -> str:
+    """Sanic leaves it out for paths with an id and several methods."""
+    parts = _path(request).strip("/").split("/")
+    methods: set[str] = set()
+    for route in request.app.router.routes:
+        segments = route.path.strip("/").split("/")
+        if len(segments) == len(parts) and all(
+            segment.startswith("<") or segment == part for segment, part in zip(segments, parts, strict=True)
+        ):
+            methods |= route.methods
+    return ", ".join(sorted(methods))
 
 
 def _of_domain_error(request: Request, error: errors.DomainError) -> HTTPResponse:
@@ -143,7 +176,7 @@ def problem(
         request_id=identifier,
         errors=fields,
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
-    return _response({**body, **(extra or {})}, status, {**(headers or {}), "x-request-id": identifier})
+    return _response({**body, **(extra or {})}, status, {**(headers or {}), "x-request-id": identifier, **NO_STORE})
 
 
 def _response(body: dict[str, Any], status: int, headers: dict[str, str]) -> HTTPResponse:

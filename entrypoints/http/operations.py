@@ -13,9 +13,12 @@ from domain.errors import DatabaseUnavailable, DomainError
 from entrypoints.container import Container
 from entrypoints.http.docs_page import docs_page
 from entrypoints.http.endpoints import Endpoints
+from entrypoints.http.errors import request_id
 from entrypoints.http.schemas import HealthReply, ReadyReply
 
 endpoints = Endpoints("Operations")
+
+_READ = ["GET", "HEAD"]
 
 
 @endpoints.add("GET", "/health", reply=HealthReply)
@@ -61,14 +64,18 @@ def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:
     """The pages that are made once from the OpenAPI document, and the greeting."""
     page = docs_page(document)
 
-    @app.get("/openapi.json", name="openapi")
+    @app.route("/openapi.json", methods=_READ, name="openapi")
     async def openapi(request: Request) -> HTTPResponse:
-        return json(document)
+        return json(document, headers={"x-request-id": request_id(request)})
 
-    @app.get("/docs", name="docs")
+    @app.route("/docs", methods=_READ, name="docs")
     async def docs(request: Request) -> HTTPResponse:
-        return html(page, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"})
+        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        return html(page, headers={"x-request-id": request_id(request), "content-security-policy": policy})
 
-    @app.get("/", name="greeting")
+    @app.route("/", methods=_READ, name="greeting")
     async def greeting(request: Request) -> HTTPResponse:
-        return text("The Gemini backend is running. Its calls are described at /docs.")
+        return text(
+            "The Gemini backend is running. Its calls are described at /docs.",
+            headers={"x-request-id": request_id(request)},
+        )

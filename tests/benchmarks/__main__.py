@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,9 @@ REPLIES = 50
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gemini-bench-") as folder, ExitStack() as stack:
         database_url = stack.enter_context(EmbeddedPostgres(Path(folder, "postgres")))
-        gemini = next(stack.enter_context(closing(start_gemini_standin("--first-chunk-seconds", "0"))))
-        gemini.clear()
+        standin = start_gemini_standin("--first-chunk-seconds", "0", "--chunk-seconds", "0")
+        stack.callback(standin.close)
+        gemini = next(standin)
         environment = {
             "DATABASE_URL": database_url,
             "REDIS_URL": stack.enter_context(EmbeddedValkey(Path(folder, "valkey"))),

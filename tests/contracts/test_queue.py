@@ -27,14 +27,14 @@ class Bell:
 
 
 @pytest.fixture
-async def memory_bell() -> AsyncIterator[Bell]:
+def memory_bell() -> Bell:
     queue = MemoryJobQueue()
 
     async def heard(count: int) -> list[MessageId]:
         assert len(queue.rung) >= count
         return queue.rung
 
-    yield Bell(queue, heard)
+    return Bell(queue, heard)
 
 
 @pytest.fixture

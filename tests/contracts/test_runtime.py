@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -161,7 +162,7 @@ class TestIds:
     def test_a_hundred_thousand_are_strictly_increasing(self) -> None:
         ids = TimeOrderedIds()
         made = [ids.new() for _ in range(100_000)]
-        assert all(earlier < later for earlier, later in zip(made, made[1:], strict=False))
+        assert all(earlier < later for earlier, later in pairwise(made))
         assert {id.version for id in made} == {7}
         assert {id.variant for id in made} == {"specified in RFC 4122"}
         assert [str(id) for id in made] == sorted(str(id) for id in made), "their text sorts as they do"

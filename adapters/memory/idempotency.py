@@ -1,0 +1,58 @@
+"""Idempotency keys in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from adapters.memory.store import Table
+from application.ports.runtime import Clock, IdempotencyKeys, StoredReply
+from domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused
+
+_KEPT_FOR = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    body_hash: bytes
+    resource_id: UUID
+    busy_until: datetime
+    created_at: datetime
+    reply: StoredReply | None = None
+
+
+class MemoryIdempotencyKeys(IdempotencyKeys):
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.table: Table[tuple[str, str], _Kept] = Table()
+
+    async def begin(
+        self, scope: str, key: str, body_hash: bytes, *, new_id: UUID, busy_for: timedelta
+    ) -> UUID | StoredReply:
+        now = self._clock.now()
+        kept = self.table.get((scope, key))
+        if kept is None or kept.created_at <= now - _KEPT_FOR:
+            self.table.put((scope, key), _Kept(body_hash, new_id, now + busy_for, now))
+            return new_id
+        if kept.body_hash != body_hash:
+            raise IdempotencyKeyReused
+        if kept.reply is not None:
+            return kept.reply
+        if kept.busy_until > now:
+            raise IdempotencyKeyInUse
+        self.table.put((scope, key), replace(kept, busy_until=now + busy_for))
+        return kept.resource_id
+
+    async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
+        if kept := self.table.get((scope, key)):
+            self.table.put((scope, key), replace(kept, reply=reply))
+
+    async def abandon(self, scope: str, key: str) -> None:
+        kept = self.table.get((scope, key))
+        if kept and kept.reply is None:
+            self.table.put((scope, key), None)
+
+    async def purge(self) -> None:
+        for key in [key for key, kept in self.table.items() if kept.created_at <= self._clock.now() - _KEPT_FOR]:
+            self.table.put(key, None)

@@ -1,0 +1,50 @@
+"""One API process for all HTTP tests, on a database of its own, with no worker: messages stay as they were sent."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+
+from tests.database import new_database
+from tests.http_client import Person, http_client, sign_up
+from tests.processes import api_process
+
+
+@pytest.fixture(scope="session")
+def api_environment(postgres_url: str, redis_url: str) -> Iterator[dict[str, str]]:
+    with new_database(postgres_url) as database_url:
+        yield {
+            "DATABASE_URL": database_url,
+            "REDIS_URL": redis_url,
+            "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
+            "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
+        }
+
+
+@pytest.fixture(scope="session")
+async def http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    with api_process(api_environment) as (url, _):
+        async with http_client(url) as client:
+            yield client
+
+
+@pytest.fixture(scope="session")
+async def second_http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """Another API process on the same database; it waits less long for a request."""
+    with api_process({**api_environment, "HEADER_SECONDS": "0.5", "REQUEST_SECONDS": "1"}) as (url, _):
+        async with http_client(url) as client:
+            yield client
+
+
+@pytest.fixture
+async def person(http: httpx.AsyncClient) -> Person:
+    return await sign_up(http)
+
+
+@pytest.fixture(scope="session")
+async def stranger(http: httpx.AsyncClient) -> Person:
+    """Somebody else, for whom it does not matter what earlier tests did."""
+    return await sign_up(http, "Somebody else")

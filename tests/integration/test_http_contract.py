@@ -1,0 +1,359 @@
+"""The wire contract of accounts and chat: names, places and status codes as clients have known them for long."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.http_client import Person, new_mobile, sign_up
+
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+CODE = re.compile(r"\d{6}")
+
+
+def wrong(code: str) -> str:
+    """Another code."""
+    return f"{(int(code) + 1) % 1_000_000:06d}"
+
+
+async def post(http: httpx.AsyncClient, path: str, status: int, **body: str) -> dict[str, Any]:
+    response = await http.post(path, json=body)
+    assert response.status_code == status, response.text
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+# --- accounts ---
+
+
+async def test_signup(http: httpx.AsyncClient) -> None:
+    mobile = new_mobile()
+    reply = await post(http, "/auth/signup", 201, mobile=mobile, name="Asha")
+    assert reply["message"]
+    assert UUID.fullmatch(reply["user"].pop("id"))
+    assert reply["user"] == {"mobile": f"+91{mobile}", "name": "Asha"}
+
+
+async def test_one_number_signs_up_once_in_whatever_spelling(http: httpx.AsyncClient) -> None:
+    mobile = new_mobile()
+    await post(http, "/auth/signup", 201, mobile=mobile, name="Asha")
+    for spelling in (
+        mobile,
+        f"0{mobile}",
+        f"+91{mobile}",
+        f"0091{mobile}",
+        f"+91 {mobile[:5]} {mobile[5:]}",
+        f"+91-{mobile[:5]}-{mobile[5:]}",
+        f"(+91) {mobile}",
+        f" {mobile} ",
+        f"+91{mobile}".translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)}),  # full-width digits
+    ):
+        reply = await post(http, "/auth/signup", 409, mobile=spelling, name="Asha again")
+        assert reply["code"] == "mobile_taken"
+
+
+async def test_login_by_code(http: httpx.AsyncClient) -> None:
+    mobile = new_mobile()
+    user = (await post(http, "/auth/signup", 201, mobile=mobile, name="Asha"))["user"]
+
+    sent = await post(http, "/auth/send-otp", 200, mobile=mobile)
+    assert sent["message"]
+    assert CODE.fullmatch(sent["otp"])
+    refused = await post(http, "/auth/verify-otp", 400, mobile=mobile, otp=wrong(sent["otp"]))
+    assert refused["code"] == "otp_invalid"
+    reply = await post(http, "/auth/verify-otp", 200, mobile=f"+91{mobile}", otp=sent["otp"])
+    assert reply["message"]
+    assert reply["expiresIn"] == 3600
+    assert reply["user"] == user
+    me = await http.get("/user/me", headers={"Authorization": f"Bearer {reply['token']}"})
+    assert me.status_code == 200
+
+    again = await post(http, "/auth/verify-otp", 400, mobile=mobile, otp=sent["otp"])
+    assert again["code"] == "otp_invalid"
+
+
+async def test_a_new_code_kills_the_old_and_five_guesses_are_all(http: httpx.AsyncClient, person: Person) -> None:
+    first = (await post(http, "/auth/send-otp", 200, mobile=person.mobile))["otp"]
+    second = (await post(http, "/auth/send-otp", 200, mobile=person.mobile))["otp"]
+    if first != second:
+        await post(http, "/auth/verify-otp", 400, mobile=person.mobile, otp=first)
+    for _ in range(4 if first != second else 5):
+        await post(http, "/auth/verify-otp", 400, mobile=person.mobile, otp=wrong(second))
+    await post(http, "/auth/verify-otp", 400, mobile=person.mobile, otp=second)
+
+
+async def test_an_unknown_number_is_told_to_sign_up(http: httpx.AsyncClient) -> None:
+    for path in ("/auth/send-otp", "/auth/forgot-password"):
+        assert (await post(http, path, 404, mobile=new_mobile()))["code"] == "user_not_found"
+    assert (await post(http, "/auth/verify-otp", 400, mobile=new_mobile(), otp="123456"))["code"] == "otp_invalid"
+
+
+async def test_a_password_is_set_by_code_used_and_changed(http: httpx.AsyncClient, person: Person) -> None:
+    unset = await post(http, "/auth/login", 401, mobile=person.mobile, password="none is set")
+    assert unset["code"] == "credentials_invalid"
+    sent = await post(http, "/auth/forgot-password", 200, mobile=person.mobile)
+    assert CODE.fullmatch(sent["otp"])
+    set_by_code = await person.ask("POST", "/auth/change-password", {"otp": sent["otp"], "newPassword": "first secret"})
+    assert set_by_code.status_code == 200
+    assert set_by_code.json()["message"]
+
+    logged_in = await post(http, "/auth/login", 200, mobile=f"0{person.mobile}", password="first secret")
+    assert logged_in["token"]
+    assert logged_in["user"]["id"] == person.id
+    other = Person(http, person.id, person.mobile, logged_in["token"])
+
+    refused = await other.ask(
+        "POST", "/auth/change-password", {"currentPassword": "not it", "newPassword": "second secret"}
+    )
+    assert refused.status_code == 400
+    assert refused.json()["code"] == "password_wrong"
+    changed = await other.ask(
+        "POST", "/auth/change-password", {"currentPassword": "first secret", "newPassword": "second secret"}
+    )
+    assert changed.status_code == 200
+    assert (await other.ask("GET", "/user/me")).status_code == 200
+    assert (await person.ask("GET", "/user/me")).status_code == 401, "other sessions end"
+    await post(http, "/auth/login", 401, mobile=person.mobile, password="first secret")
+    await post(http, "/auth/login", 200, mobile=person.mobile, password="second secret")
+
+
+async def test_a_forgotten_password_is_reset_without_a_token(http: httpx.AsyncClient, person: Person) -> None:
+    login_code = (await post(http, "/auth/send-otp", 200, mobile=person.mobile))["otp"]
+    code = (await post(http, "/auth/forgot-password", 200, mobile=person.mobile))["otp"]
+    if login_code != code:
+        await post(http, "/auth/verify-otp", 400, mobile=person.mobile, otp=code)
+    reset = {"mobile": person.mobile, "newPassword": "a new secret"}
+    assert (await post(http, "/auth/reset-password", 400, otp=wrong(code), **reset))["code"] == "otp_invalid"
+    assert (await post(http, "/auth/reset-password", 200, otp=code, **reset))["message"]
+    await post(http, "/auth/reset-password", 400, otp=code, **reset)
+    await post(http, "/auth/login", 200, mobile=person.mobile, password="a new secret")
+    assert (await person.ask("GET", "/user/me")).status_code == 401
+
+
+async def test_profile(person: Person) -> None:
+    reply = await person.get("/user/me")
+    assert reply["message"]
+    usage = reply["data"].pop("usage")
+    assert reply["data"] == {
+        "id": person.id,
+        "mobile": f"+91{person.mobile}",
+        "name": "Asha",
+        "subscriptionTier": "Basic",
+    }
+    assert usage.pop("resetsAt") == tomorrow()
+    assert usage == {"used": 0, "total": 5, "remaining": 5}
+
+
+# --- chat ---
+
+
+def tomorrow() -> str:
+    return f"{datetime.now(UTC).date() + timedelta(days=1)}T00:00:00.000Z"
+
+
+async def test_a_room_is_created_listed_and_opened(person: Person) -> None:
+    created = await person.ask("POST", "/chatroom/", {"name": "  Física 🔭 "})
+    assert created.status_code == 201
+    assert created.json()["message"]
+    room = created.json()["data"]
+    assert room.keys() >= {"id", "name", "userId", "createdAt"}
+    assert UUID.fullmatch(room["id"])
+    assert TIME.fullmatch(room["createdAt"])
+    assert room["name"] == "  Física 🔭 "
+    assert room["userId"] == person.id
+
+    listed = await person.get("/chatroom/")
+    assert listed["message"]
+    assert listed["data"] == [room]
+    assert listed["nextCursor"] is None
+    opened = await person.get(f"/chatroom/{room['id']}")
+    assert opened["message"]
+    assert opened["data"] == {**room, "messages": []}
+
+
+async def test_rooms_come_newest_first(person: Person) -> None:
+    rooms = [await person.room(f"Room {number}") for number in range(3)]
+    assert [room["id"] for room in (await person.get("/chatroom"))["data"]] == rooms[::-1]
+
+
+async def test_a_message_is_accepted_and_shown(person: Person) -> None:
+    room = await person.room()
+    sent = await person.ask("POST", f"/chatroom/{room}/message", {"input": "Why is the sky blue?"})
+    assert sent.status_code == 202
+    reply = sent.json()
+    assert reply["message"]
+    assert reply["remainingMessages"] == 4
+    assert reply["dailyLimitInfo"] == {"used": 1, "total": 5, "resetsAt": tomorrow()}
+    message = reply["data"]
+    assert UUID.fullmatch(message["id"])
+    assert TIME.fullmatch(message["createdAt"])
+    assert message["input"] == "Why is the sky blue?"
+    assert message["response"] is None
+    assert message["chatroomId"] == room
+    assert (await person.get(f"/chatroom/{room}"))["data"]["messages"] == [message]
+    assert (await person.get(f"/chatroom/{room}/message"))["data"] == [message]
+    assert (await person.get(f"/chatroom/{room}/message/{message['id']}"))["data"] == message
+
+
+async def test_messages_come_oldest_first(person: Person) -> None:
+    room = await person.room()
+    sent = [await person.send(room, f"Question {number}") for number in range(3)]
+    assert [message["id"] for message in (await person.get(f"/chatroom/{room}"))["data"]["messages"]] == sent
+
+
+async def test_the_sixth_message_of_a_day_is_refused(person: Person) -> None:
+    room = await person.room()
+    for remaining in (4, 3, 2, 1, 0):
+        sent = await person.ask("POST", f"/chatroom/{room}/message", {"input": "Why?"})
+        assert sent.status_code == 202
+        assert sent.json()["remainingMessages"] == remaining
+    sixth = await person.ask("POST", f"/chatroom/{room}/message", {"input": "Why?"})
+    assert sixth.status_code == 403
+    assert sixth.json()["code"] == "quota_exceeded"
+    assert sixth.json()["resetsAt"] == tomorrow()
+    assert len((await person.get(f"/chatroom/{room}"))["data"]["messages"]) == 5
+    assert (await person.get("/user/me"))["data"]["usage"]["remaining"] == 0
+
+
+async def test_somebody_elses_room_looks_like_none(person: Person, stranger: Person) -> None:
+    theirs, message = await stranger.room("Private"), str(uuid4())
+    for method, path, body in (
+        ("GET", "/chatroom/{}", None),
+        ("GET", "/chatroom/{}/message", None),
+        ("GET", f"/chatroom/{{}}/message/{message}", None),
+        ("POST", "/chatroom/{}/message", {"input": "Let me in"}),
+    ):
+        answers = []
+        for room in (theirs, str(uuid4()), "not-a-uuid"):
+            response = await person.ask(method, path.format(room), body)
+            assert response.status_code == 404
+            problem = response.json()
+            text = response.text.replace(problem["requestId"], "").replace(problem["instance"], "")
+            del response.headers["x-request-id"], response.headers["content-length"]
+            answers.append((text, dict(response.headers)))
+        assert answers[0] == answers[1]
+        if "{}/message/" not in path:  # which says that there is no such message, whatever is wrong with the room
+            assert answers[0] == answers[2]
+    assert (await person.get("/user/me"))["data"]["usage"]["used"] == 0, "a refused message costs nothing"
+
+
+async def test_a_message_of_another_room_is_not_found(person: Person) -> None:
+    room, other = await person.room(), await person.room()
+    message = await person.send(room, "Where am I?")
+    response = await person.ask("GET", f"/chatroom/{other}/message/{message}")
+    assert response.status_code == 404
+    assert response.json()["code"] == "message_not_found"
+
+
+async def test_the_room_list_is_served_from_the_cache(person: Person, api_environment: dict[str, str]) -> None:
+    room = await person.room("As it was")
+    await person.get("/chatroom")
+    connection = await asyncpg.connect(api_environment["DATABASE_URL"])
+    try:  # behind the service's back, which a cache cannot know
+        await connection.execute("UPDATE chatrooms SET name = 'Changed' WHERE id = $1", room)
+    finally:
+        await connection.close()
+    assert [listed["name"] for listed in (await person.get("/chatroom"))["data"]] == ["As it was"]
+
+
+async def test_the_cached_list_shows_a_change_at_once_through_every_process(
+    person: Person, second_http: httpx.AsyncClient
+) -> None:
+    elsewhere = person.at(second_http)
+    rooms: list[str] = []
+    for number in range(6):
+        before = [(await one.get("/chatroom"))["data"] for one in (person, elsewhere)]
+        assert [[room["id"] for room in rooms] for rooms in before] == [rooms, rooms]
+        rooms.insert(0, await (person, elsewhere)[number % 2].room(f"Room {number}"))
+
+
+async def test_rooms_by_pages_while_rooms_are_added(person: Person) -> None:
+    rooms = [await person.room(f"Room {number}") for number in range(5)]
+    seen: list[str] = []
+    path = "/chatroom?limit=2"
+    while True:
+        page = await person.get(path)
+        seen += [room["id"] for room in page["data"]]
+        if page["nextCursor"] is None:
+            break
+        await person.room("Added meanwhile")
+        path = f"/chatroom/?limit=2&cursor={page['nextCursor']}"
+    assert seen == rooms[::-1]
+    assert len((await person.get("/chatroom?limit=100"))["data"]) == 7
+
+
+async def test_an_exactly_full_last_page_is_the_last(person: Person) -> None:
+    for number in range(2):
+        await person.room(f"Room {number}")
+    assert (await person.get("/chatroom?limit=2"))["nextCursor"] is None
+
+
+@pytest.mark.parametrize("path", ["/chatroom/{}", "/chatroom/{}/message"])
+async def test_messages_by_pages_while_messages_arrive(person: Person, path: str) -> None:
+    def messages(page: dict[str, Any]) -> list[str]:
+        found = page["data"] if isinstance(page["data"], list) else page["data"]["messages"]
+        return [message["id"] for message in found]
+
+    room = await person.room()
+    sent = [await person.send(room, f"Question {number}") for number in range(4)]
+    first = await person.get(f"{path.format(room)}?limit=2")
+    assert messages(first) == sent[2:]
+    await person.send(room, "One more meanwhile")
+    second = await person.get(f"{path.format(room)}?limit=2&before={first['nextCursor']}")
+    assert messages(second) == sent[:2]
+    assert second["nextCursor"] is None
+
+
+# --- all paths ---
+
+
+async def test_paths_answer_with_and_without_a_trailing_slash(http: httpx.AsyncClient, stranger: Person) -> None:
+    paths = (await http.get("/openapi.json")).json()["paths"]
+    some_id = str(uuid4())
+    calls = [(method, re.sub(r"\{\w+\}", some_id, path)) for path, methods in paths.items() for method in methods]
+    for method, path in [*calls, ("get", "/docs"), ("get", "/openapi.json"), ("get", "/no/such/path")]:
+        body: dict[str, str] | None = None if method == "get" else {}
+        plain, slashed = [await stranger.ask(method.upper(), spelling, body) for spelling in (path, f"{path}/")]
+        assert plain.status_code == slashed.status_code, path
+        assert plain.headers["content-type"] == slashed.headers["content-type"]
+        if plain.status_code < 300:
+            assert plain.content == slashed.content
+        else:
+            assert plain.json()["code"] == slashed.json()["code"]
+
+
+async def test_the_operators_calls(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/health")).json() == {"status": "ok"}
+    ready = await http.get("/ready")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ready", "dependencies": {"postgres": "ok", "redis": "ok"}, "warnings": []}
+    page = await http.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "/chatroom/{chatroom_id}/message" in page.text
+    assert not re.search(r"""(src|href)=["']?https?:""", page.text), "nothing is fetched from anywhere"
+    assert (await http.get("/")).status_code == 200
+
+
+async def test_a_reply_is_private_and_names_its_request(http: httpx.AsyncClient, person: Person) -> None:
+    for path in ("/", "/docs", "/openapi.json", "/health", "/ready", "/user/me", "/chatroom", "/nowhere"):
+        response = await person.ask("GET", path, headers={"X-Request-ID": "my-own.id_7"})
+        assert response.headers["x-request-id"] == "my-own.id_7", path
+        head = await person.ask("HEAD", path)
+        assert head.status_code == response.status_code
+        assert head.headers["content-type"] == response.headers["content-type"]
+        assert head.content == b""
+    assert (await person.ask("GET", "/user/me")).headers["cache-control"] == "no-store"
+    assert (await http.get("/user/me")).headers["cache-control"] == "no-store"
+
+
+async def test_people_share_nothing(http: httpx.AsyncClient, person: Person) -> None:
+    await person.room()
+    somebody_else = await sign_up(http)
+    assert (await somebody_else.get("/chatroom"))["data"] == []

@@ -1,0 +1,160 @@
+"""The schema: up, with rows present, down and up again, and in step with the ORM's models."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tortoise.context import TortoiseContext
+
+from adapters.postgres.accounts import PostgresUsers
+from adapters.postgres.chat import PostgresChatrooms, PostgresMessages
+from adapters.postgres.connection import tortoise_config
+from adapters.postgres.migrate import LOCATION, aerich_command, migrate
+from adapters.system import TimeOrderedIds
+from domain.accounts import MobileNumber, User
+from domain.chat import Chatroom, Message
+from domain.ids import ChatroomId, MessageId, UserId
+from entrypoints.container import Container
+from tests.database import connected, execute, new_database
+
+ROOT = Path(__file__).parents[2]
+VERSIONS = sorted(path.name for path in Path(LOCATION, "models").glob("[0-9]*.py"))
+TABLES = ["chatrooms", "daily_usage", "messages", "otp_challenges", "sessions", "users"]
+
+
+@pytest.fixture
+def empty_database(postgres_url: str) -> Iterator[str]:
+    with new_database(postgres_url, migrated=False) as url:
+        yield url
+
+
+def tables(url: str) -> list[str]:
+    found = asyncio.run(execute(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY tablename"))
+    return [row["tablename"] for row in found if row["tablename"] != "aerich"]
+
+
+def versions(url: str) -> list[str]:
+    return [row["version"] for row in asyncio.run(execute(url, "SELECT version FROM aerich ORDER BY id"))]
+
+
+async def downgrade(url: str) -> list[str]:
+    """One step at a time, the last first: aerich would undo several in the order in which they were made."""
+    async with aerich_command(url) as command:
+        return [name for _ in VERSIONS for name in await command.downgrade(-1, delete=False)]
+
+
+async def write_and_read(url: str) -> Message:
+    """A row in every table that a message needs, through the adapters."""
+    ids, now = TimeOrderedIds(), datetime.now(UTC).replace(microsecond=0)
+    async with connected(url):
+        user = User(id=UserId(ids.new()), mobile=MobileNumber("+919876543210"), name="Ann", created_at=now)
+        await PostgresUsers().add(user)
+        room = Chatroom(id=ChatroomId(ids.new()), user_id=user.id, name="Physics", created_at=now)
+        await PostgresChatrooms().add(room)
+        message = Message(
+            id=MessageId(ids.new()),
+            chatroom_id=room.id,
+            user_id=user.id,
+            input="Why?",
+            created_at=now,
+            allowance_day=now.date(),
+            max_output_tokens=10,
+        )
+        await PostgresMessages().accept(message, total=5)
+        assert await PostgresMessages().get(message.id, room.id, user.id) == message
+    return message
+
+
+def test_up_down_and_up_again_with_rows(empty_database: str) -> None:
+    assert asyncio.run(migrate(empty_database)) == VERSIONS
+    assert tables(empty_database) == TABLES
+    asyncio.run(write_and_read(empty_database))
+    assert asyncio.run(migrate(empty_database)) == [], "a second run has nothing to do"
+    assert asyncio.run(execute(empty_database, "SELECT count(*) AS n FROM messages"))[0]["n"] == 1
+
+    assert asyncio.run(downgrade(empty_database)) == VERSIONS[::-1]
+    assert tables(empty_database) == []
+    assert versions(empty_database) == []
+
+    assert asyncio.run(migrate(empty_database)) == VERSIONS
+    assert tables(empty_database) == TABLES
+    asyncio.run(write_and_read(empty_database))
+
+
+async def test_in_a_process_that_is_connected_elsewhere(empty_database: str, container: Container) -> None:
+    """Of its own database it migrates nothing else, and the container's connections live on."""
+    assert await migrate(empty_database) == VERSIONS
+    await container.postgres().check()
+
+
+def test_processes_that_migrate_at_once_wait_for_each_other(empty_database: str) -> None:
+    command = [sys.executable, "-m", "entrypoints.cli", "migrate"]
+    environment = {**os.environ, "DATABASE_URL": empty_database}
+    started = [
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for _ in range(3)
+    ]
+    outputs = [process.communicate(timeout=30)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], outputs
+    applied = [line for output in outputs for line in output.splitlines() if line.startswith("applied")]
+    assert sorted(applied) == [f"applied {version}" for version in VERSIONS]
+    assert tables(empty_database) == TABLES
+    assert versions(empty_database) == VERSIONS
+
+
+COLUMNS = """
+    SELECT table_name, column_name, data_type, character_maximum_length, is_nullable, column_default
+    FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'aerich'
+    ORDER BY table_name, column_name
+"""
+CONSTRAINTS = """
+    SELECT conrelid::regclass::text AS "table", contype::text AS kind, pg_get_constraintdef(oid) AS definition
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'aerich'
+    ORDER BY 1, 2, 3
+"""
+#: Those with a condition are the migrations' own: the ORM cannot say them.
+INDEXES = """
+    SELECT tablename, regexp_replace(indexdef, 'INDEX \\S+', 'INDEX') AS definition
+    FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'aerich' AND indexdef NOT LIKE '%WHERE%'
+    ORDER BY 1, 2
+"""
+
+
+@pytest.mark.parametrize("question", [COLUMNS, CONSTRAINTS, INDEXES], ids=["columns", "constraints", "indexes"])
+def test_migrations_make_what_the_models_say(empty_database: str, database_url: str, question: str) -> None:
+    async def generate() -> None:
+        async with TortoiseContext() as tortoise:
+            await tortoise.init(config=tortoise_config(empty_database, engine="tortoise.backends.asyncpg"))
+            await tortoise.generate_schemas()
+
+    asyncio.run(generate())
+    generated, migrated = [
+        [tuple(row) for row in asyncio.run(execute(url, question))] for url in (empty_database, database_url)
+    ]
+    assert migrated == generated
+    assert migrated
+
+
+def test_the_queues_partial_indexes_are_there(database_url: str) -> None:
+    found = asyncio.run(execute(database_url, "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%WHERE%'"))
+    assert {row["indexname"] for row in found} >= {"messages_queued", "messages_generating"}
+
+
+def test_no_model_has_changed_without_a_migration(database_url: str, tmp_path: Path) -> None:
+    location = shutil.copytree(LOCATION, tmp_path / "migrations")  # it would write the missing one there
+
+    async def missing() -> str | None:
+        async with aerich_command(database_url, location=str(location)) as command:
+            return await command.migrate("missing", no_input=True)
+
+    assert asyncio.run(missing()) == ""

@@ -1,0 +1,372 @@
+"""Postgres that is full, slow, hung, killed and back; clients that leave; and the plans of the hot queries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from adapters.postgres.accounts import PostgresSessions, PostgresUsers
+from adapters.postgres.chat import PostgresChatrooms, PostgresMessages
+from adapters.postgres.connection import PostgresUnitOfWork, rows
+from adapters.postgres.migrate import migrate
+from adapters.system import TimeOrderedIds
+from domain.accounts import MobileNumber, User
+from domain.chat import Chatroom, Message, MessageStatus, Outcome
+from domain.errors import DatabaseUnavailable
+from domain.ids import MessageId, UserId
+from entrypoints.local.postgres import EmbeddedPostgres
+from entrypoints.local.processes import free_port
+from tests.database import connected, connections_out, execute, new_database, open_pool
+
+IDS = TimeOrderedIds()
+BOUND = 5.0
+"""Seconds. Far more than any limit set here: it tells waiting from waiting for ever."""
+
+
+@pytest.fixture(scope="module")
+def own_database(postgres_url: str) -> Iterator[str]:
+    with new_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def own_server(data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(data_dir / "postgres-to-be-killed")
+    asyncio.run(migrate(server.start()))
+    yield server
+    server.stop()
+
+
+def new_user() -> User:
+    number = MobileNumber(f"+9198{IDS.new().int % 10**8:08d}")
+    return User(id=UserId(IDS.new()), mobile=number, name="Ann", created_at=datetime.now(UTC))
+
+
+def new_message(room: Chatroom) -> Message:
+    return Message(
+        id=MessageId(UUID(int=2**128 - 1)),
+        chatroom_id=room.id,
+        user_id=room.user_id,
+        input="Why?",
+        created_at=datetime.now(UTC),
+        allowance_day=datetime.now(UTC).date(),
+        max_output_tokens=10,
+    )
+
+
+async def unavailable(sql: str = "SELECT 1") -> None:
+    """The statement fails as it should, and soon enough."""
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(DatabaseUnavailable):
+            await rows(sql)
+
+
+class TestLimits:
+    async def test_a_pool_that_is_used_up_is_waited_for_and_no_longer(self, own_database: str) -> None:
+        unit_of_work = PostgresUnitOfWork()
+        all_in, leave = asyncio.Semaphore(0), asyncio.Event()
+
+        async def stay() -> None:
+            async with unit_of_work():
+                await rows("SELECT 1")
+                all_in.release()
+                await leave.wait()
+
+        async with connected(own_database, pool=3, acquire_seconds=0.1) as postgres:
+            holders = [asyncio.create_task(stay()) for _ in range(3)]
+            for _ in holders:
+                await all_in.acquire()
+            await unavailable()
+            with pytest.raises(DatabaseUnavailable):
+                await stay()
+            with pytest.raises(DatabaseUnavailable):
+                await PostgresUsers().find_by_mobile(MobileNumber("+919876543210"))
+            with pytest.raises(DatabaseUnavailable):
+                await postgres.check()
+            leave.set()
+            await asyncio.gather(*holders)
+            await postgres.check()
+            assert await connections_out() == 0
+
+    async def test_who_waits_in_time_gets_one(self, own_database: str) -> None:
+        async with connected(own_database, pool=2, acquire_seconds=BOUND):
+            found = await asyncio.gather(*(rows("SELECT pg_sleep(0.005), pg_backend_pid() AS pid") for _ in range(30)))
+            assert len({row["pid"] for [row] in found}) == 2
+
+    async def test_a_slow_statement_is_ended(self, own_database: str) -> None:
+        async with connected(own_database, pool=1, statement_seconds=0.1):
+            await unavailable("SELECT pg_sleep(60)")
+            assert await rows("SELECT 1 AS one") == [{"one": 1}]
+            assert await connections_out() == 0
+
+    async def test_a_slow_statement_undoes_its_unit_of_work(self, own_database: str) -> None:
+        user = new_user()
+
+        async def work() -> None:
+            async with PostgresUnitOfWork()():
+                await PostgresUsers().add(user)
+                await rows("SELECT pg_sleep(60)")
+
+        async with connected(own_database, pool=1, statement_seconds=0.1):
+            with pytest.raises(DatabaseUnavailable):
+                await work()
+            assert await PostgresUsers().find_by_mobile(user.mobile) is None
+            assert await connections_out() == 0
+
+    async def test_waiting_for_a_lock_counts_too(self, own_database: str) -> None:
+        somebody = await asyncpg.connect(own_database)
+        try:
+            async with connected(own_database, pool=2, statement_seconds=0.1), somebody.transaction():
+                await somebody.execute("LOCK TABLE messages")
+                with pytest.raises(DatabaseUnavailable):
+                    await PostgresMessages().claim(MessageId(IDS.new()), lease=timedelta(seconds=1))
+                assert await connections_out() == 0
+        finally:
+            await somebody.close()
+
+
+class TestAway:
+    async def test_nobody_listens(self) -> None:
+        async with connected(f"postgres://u:p@127.0.0.1:{free_port()}/d", acquire_seconds=1) as postgres:
+            await unavailable()
+            with pytest.raises(DatabaseUnavailable):
+                await postgres.check()
+
+    async def test_a_wrong_password_and_a_missing_database(self, own_database: str) -> None:
+        head, _, name = own_database.rpartition("/")
+        wrong_password = re.sub(r":[^:@/]+@", ":wrong@", own_database)
+        for url in (wrong_password, f"{head}/{name}_missing"):
+            async with connected(url):
+                await unavailable()
+
+    async def test_a_database_without_tables(self, postgres_url: str) -> None:
+        with_nothing = asyncio.get_running_loop().run_in_executor
+        database = new_database(postgres_url, migrated=False)
+        url = await with_nothing(None, database.__enter__)
+        try:
+            async with connected(url) as postgres:
+                with pytest.raises(DatabaseUnavailable):
+                    await postgres.check()
+        finally:
+            await with_nothing(None, database.__exit__, None, None, None)
+
+    async def test_killed_under_running_statements_and_restarted(self, own_server: EmbeddedPostgres) -> None:
+        kept = new_user()
+
+        async def stay(begun: asyncio.Semaphore) -> None:
+            async with PostgresUnitOfWork()():
+                await PostgresUsers().add(new_user())
+                begun.release()
+                await rows("SELECT pg_sleep(60)")
+
+        async with connected(own_server.url, pool=5, acquire_seconds=2) as postgres:
+            await PostgresUsers().add(kept)
+            begun = asyncio.Semaphore(0)
+            tasks = [asyncio.create_task(stay(begun)) for _ in range(3)]
+            for _ in tasks:
+                await begun.acquire()
+            own_server.kill()
+            async with asyncio.timeout(BOUND):
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [type(result) for result in results] == [DatabaseUnavailable] * 3
+            await unavailable()
+            await unavailable()
+            assert await connections_out() == 0
+
+            own_server.start()
+            # By itself, at the first try, on every connection of the pool.
+            found = await asyncio.gather(*(PostgresUsers().find_by_mobile(kept.mobile) for _ in range(10)))
+            assert [user and user.id for user in found] == [kept.id] * 10
+            await postgres.check()
+            assert await rows("SELECT count(*) AS n FROM users") == [{"n": 1}]
+            assert await connections_out() == 0
+
+    async def test_restarted_while_nobody_looked(self, own_server: EmbeddedPostgres) -> None:
+        """The pool's idle connections died with the server; nobody notices."""
+        async with connected(own_server.url, pool=5):
+            await asyncio.gather(*(rows("SELECT pg_sleep(0.02)") for _ in range(5)))
+            own_server.stop()
+            own_server.start()
+            await asyncio.sleep(0.05)
+            assert await asyncio.gather(*(rows("SELECT 1 AS one") for _ in range(5))) == [[{"one": 1}]] * 5
+
+    async def test_away_at_the_start(self, own_server: EmbeddedPostgres) -> None:
+        own_server.stop()
+        async with connected(own_server.url, acquire_seconds=1) as postgres:
+            await unavailable()
+            own_server.start()
+            await postgres.check()
+
+    async def test_hung_and_back(self, own_server: EmbeddedPostgres) -> None:
+        async with connected(own_server.url, pool=2, acquire_seconds=0.3, statement_seconds=0.3) as postgres:
+            processes = [row["pid"] for row in await rows("SELECT pid FROM pg_stat_activity")]
+            assert own_server.pid is not None
+            processes.insert(0, own_server.pid)
+            for process in processes:
+                os.kill(process, signal.SIGSTOP)
+            try:
+                await unavailable()
+                await unavailable()
+                async with asyncio.timeout(BOUND):
+                    with pytest.raises(DatabaseUnavailable):
+                        await postgres.check()
+            finally:
+                for process in processes:
+                    os.kill(process, signal.SIGCONT)
+            await asyncio.sleep(0.1)
+            async with asyncio.timeout(BOUND):
+                await postgres.check()
+            assert await connections_out() == 0
+
+
+class TestClientsThatLeave:
+    async def test_leak_nothing(self, own_database: str) -> None:
+        chance = random.Random(7)
+
+        async def work() -> None:
+            user = new_user()
+            async with PostgresUnitOfWork()():
+                await PostgresUsers().add(user)
+                await rows("SELECT pg_sleep(0.002)")
+                await PostgresUsers().set_password(user.id, "hash")
+            await PostgresUsers().find_by_mobile(user.mobile)
+
+        async with connected(own_database, pool=4, acquire_seconds=BOUND):
+            tasks = []
+            for _ in range(200):
+                tasks.append(asyncio.create_task(work()))
+                asyncio.get_running_loop().call_later(chance.random() * 0.1, tasks[-1].cancel)
+                if len(tasks) % 10 == 0:
+                    await asyncio.sleep(0.002)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(result) for result in results} <= {type(None), asyncio.CancelledError}
+            assert any(isinstance(result, asyncio.CancelledError) for result in results)
+            assert await connections_out() == 0
+            pool = await open_pool()
+            assert pool.get_size() <= 4
+            assert await rows(
+                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+            ) == []  # fmt: skip
+            half_written = await rows("SELECT id FROM users WHERE password_hash IS NULL")
+            assert half_written == [], "a cancelled unit of work was committed"
+
+    async def test_a_cancelled_statement_is_ended_in_the_server_too(self, own_database: str) -> None:
+        async with connected(own_database, pool=2):
+            task = asyncio.create_task(rows("SELECT pg_sleep(61)"))
+            count = "SELECT count(*) AS n FROM pg_stat_activity WHERE query LIKE '%sleep(61)%' AND state = 'active'"
+            async with asyncio.timeout(BOUND):
+                while not (await rows(f"{count} AND pid <> pg_backend_pid()"))[0]["n"]:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert await connections_out() == 0
+            assert await rows(f"{count} AND pid <> pg_backend_pid()") == [{"n": 0}]
+
+
+HISTORY = """
+    WITH owners AS (
+      INSERT INTO users (id, mobile, name, tier, chatrooms_version, created_at)
+      SELECT gen_random_uuid(), '+91' || n, 'Ann', 'Basic', 0, now() FROM generate_series(1, 500) n RETURNING id
+    ), devices AS (
+      INSERT INTO sessions (id, created_at, user_id)
+      SELECT gen_random_uuid(), now(), id FROM owners, generate_series(1, 4)
+    ), usage AS (
+      INSERT INTO daily_usage (day, used, user_id)
+      SELECT current_date - n, 1, id FROM owners, generate_series(1, 4) n
+    ), rooms AS (
+      INSERT INTO chatrooms (id, name, created_at, user_id)
+      SELECT gen_random_uuid(), 'room', now(), id FROM owners, generate_series(1, 4) RETURNING id, user_id
+    )
+    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, max_output_tokens,
+      due_at, rung_at, chatroom_id, user_id)
+    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, 10, now(), now(), id, user_id
+    FROM rooms, generate_series(1, 10)
+"""
+
+
+@pytest.fixture(scope="module")
+def history(postgres_url: str) -> Iterator[str]:
+    with new_database(postgres_url) as url:
+        asyncio.run(execute(url, HISTORY))
+        asyncio.run(execute(url, "ANALYZE"))
+        yield url
+
+
+class TestPlans:
+    """Rows read, by Postgres's own count, on a history of 20,000 messages of which none waits."""
+
+    async def count(self) -> int:
+        """Rows read so far, from indexes and from tables that were read from end to end."""
+        await rows("SELECT pg_stat_force_next_flush()")
+        [row] = await rows(
+            "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)"
+            " + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables) AS read"
+        )
+        return int(row["read"])
+
+    async def rows_read(self, history: str, call: Callable[[Chatroom], Awaitable[object]]) -> int:
+        async with connected(history, pool=1):
+            [row] = await rows("SELECT id, user_id, name, created_at FROM chatrooms LIMIT 1")
+            before = await self.count()
+            await call(Chatroom(**row))
+            after = await self.count()
+        return after - before
+
+    async def test_the_sweep_reads_what_waits(self, history: str) -> None:
+        messages = PostgresMessages()
+
+        async def sweep(_: Chatroom) -> None:
+            assert await messages.take_unrung(limit=500, quiet=timedelta(seconds=-1)) == []
+
+        assert await self.rows_read(history, sweep) < 50
+
+    async def test_a_page_of_a_room_reads_the_room(self, history: str) -> None:
+        async def page(room: Chatroom) -> None:
+            _, messages = await PostgresChatrooms().open(room.id, room.user_id, limit=5)
+            assert len(messages) == 5
+            _, messages = await PostgresChatrooms().open(room.id, room.user_id, limit=5, before=messages[-1].id)
+            assert len(messages) == 5
+            assert len(await PostgresMessages().before(new_message(room), limit=5)) == 5
+
+        assert await self.rows_read(history, page) < 50
+
+    async def test_a_list_of_rooms_reads_the_users(self, history: str) -> None:
+        async def page(room: Chatroom) -> None:
+            assert len(await PostgresChatrooms().list_of(room.user_id, limit=3)) == 3
+
+        assert await self.rows_read(history, page) < 50
+
+    async def test_a_message_is_sent_and_answered_by_its_keys(self, history: str) -> None:
+        messages = PostgresMessages()
+
+        async def answer(room: Chatroom) -> None:
+            message = new_message(room)
+            await messages.accept(message, total=5)
+            await messages.claim(message.id, lease=timedelta(seconds=9))
+            await messages.extend([(message.id, 1)], lease=timedelta(seconds=9))
+            await messages.retry(message.id, 1, delay=timedelta())
+            await messages.claim(message.id, lease=timedelta(seconds=9))
+            assert await messages.finish(message.id, 2, Outcome(status=MessageStatus.FAILED))
+            await messages.get(message.id, room.id, room.user_id)
+            await messages.allowance(room.user_id, day=message.allowance_day, total=5)
+
+        assert await self.rows_read(history, answer) < 50
+
+    async def test_a_caller_is_known_by_keys(self, history: str) -> None:
+        async def authenticate(room: Chatroom) -> None:
+            [session] = await rows("SELECT id FROM sessions WHERE user_id = $1 LIMIT 1", room.user_id)
+            assert await PostgresSessions().find_user(session["id"])
+            await PostgresSessions().end_all(room.user_id, now=datetime.now(UTC), keep=session["id"])
+
+        assert await self.rows_read(history, authenticate) < 50

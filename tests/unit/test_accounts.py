@@ -1,0 +1,340 @@
+"""Signing up, codes, passwords and sessions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from application.accounts.sessions import Caller, SignedIn
+from domain.accounts import OTP_GUESSES, OtpChallenge, OtpPurpose, Session, User
+from domain.billing import Tier
+from domain.errors import (
+    CredentialsInvalid,
+    InvalidMobile,
+    MobileTaken,
+    OtpInvalid,
+    PasswordWrong,
+    TokenExpired,
+    TokenInvalid,
+    UserNotFound,
+)
+from domain.ids import SessionId, UserId
+from tests.unit.conftest import ANN, World
+
+LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
+UNKNOWN = "+919876543211"
+
+
+async def code_for(world: World, purpose: OtpPurpose = LOGIN, mobile: str = ANN) -> str:
+    code = await world.container.send_otp()(mobile=mobile, purpose=purpose)
+    assert code is not None
+    return code
+
+
+def wrong(code: str) -> str:
+    return f"{(int(code) + 1) % 1_000_000:06d}"
+
+
+async def log_in_by_code(world: World) -> SignedIn:
+    return await world.container.verify_otp()(mobile=ANN, code=await code_for(world))
+
+
+async def caller_of(world: World, signed_in: SignedIn) -> Caller:
+    return await world.container.authenticate()(token=signed_in.access.token)
+
+
+async def is_alive(world: World, signed_in: SignedIn) -> bool:
+    try:
+        await caller_of(world, signed_in)
+    except TokenInvalid:
+        return False
+    return True
+
+
+class TestSignUp:
+    async def test_stores_a_basic_user_under_one_spelling(self, world: World) -> None:
+        user = await world.container.sign_up()(mobile="098765 43210", name="Ann")
+        assert (user.mobile, user.name, user.tier, user.password_hash) == (ANN, "Ann", Tier.BASIC, None)
+        assert user.created_at == world.clock.now()
+        assert await world.now(user) == user
+
+    @pytest.mark.parametrize("spelling", [ANN, "9876543210", "+91 98765-43210", "0091 9876543210"])
+    async def test_a_number_signs_up_once_however_it_is_spelled(self, world: World, spelling: str) -> None:
+        await world.user()
+        with pytest.raises(MobileTaken):
+            await world.user(spelling)
+
+    async def test_what_is_no_number_is_refused(self, world: World) -> None:
+        with pytest.raises(InvalidMobile):
+            await world.user("ring me")
+        assert world.users.table.all() == []
+
+
+class TestSendOtp:
+    async def test_hands_the_code_back_where_codes_go_into_replies(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world)
+        assert len(code) == 6
+        assert code.isdecimal()
+
+    async def test_an_unknown_number_is_told_in_development(self, world: World) -> None:
+        with pytest.raises(UserNotFound):
+            await world.container.send_otp()(mobile=ANN, purpose=LOGIN)
+
+    async def test_elsewhere_known_and_unknown_numbers_look_alike(self, world: World) -> None:
+        sender = world.deliver_codes()
+        await world.user()
+        assert await world.container.send_otp()(mobile="98765 43210", purpose=RESET) is None
+        assert await world.container.send_otp()(mobile=UNKNOWN, purpose=RESET) is None
+        [(mobile, code, purpose)] = sender.sent
+        assert (mobile, purpose) == (ANN, RESET)
+        assert len(code) == 6
+
+    async def test_what_is_no_number_is_refused(self, world: World) -> None:
+        with pytest.raises(InvalidMobile):
+            await world.container.send_otp()(mobile="12", purpose=LOGIN)
+
+    async def test_keeps_a_hash_and_not_the_code(self, world: World) -> None:
+        world = World()
+        world.container.code_hasher.reset_override()
+        await world.user()
+        code = await code_for(world)
+        [challenge] = world.challenges.table.all()
+        assert code not in challenge.code_hash
+        assert challenge.code_hash.startswith("$argon2id$v=19$m=47104,t=1,p=1$")
+        assert challenge.expires_at == world.clock.now() + timedelta(seconds=300)
+        signed_in = await world.container.verify_otp()(mobile=ANN, code=code)
+        assert signed_in.user.mobile == ANN
+
+
+class TestVerifyOtp:
+    async def test_logs_in(self, world: World) -> None:
+        user = await world.user()
+        signed_in = await log_in_by_code(world)
+        assert signed_in.user == user
+        assert signed_in.access.expires_in == 3600
+        assert (await caller_of(world, signed_in)).user == user
+
+    async def test_a_code_logs_in_once(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world)
+        await world.container.verify_otp()(mobile=ANN, code=code)
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code=code)
+        assert len(world.sessions.table.all()) == 1
+
+    async def test_a_wrong_code_spends_one_of_five_guesses(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world)
+        for _ in range(OTP_GUESSES - 1):
+            with pytest.raises(OtpInvalid):
+                await world.container.verify_otp()(mobile=ANN, code=wrong(code))
+        await world.container.verify_otp()(mobile=ANN, code=code)
+
+    async def test_after_five_wrong_guesses_the_right_one_is_wrong_too(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world)
+        for guess in [wrong(code)] * OTP_GUESSES + [code]:
+            with pytest.raises(OtpInvalid):
+                await world.container.verify_otp()(mobile=ANN, code=guess)
+
+    async def test_an_expired_code_is_wrong(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world)
+        world.clock.move(timedelta(seconds=300))
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code=code)
+
+    async def test_a_newer_code_kills_the_older(self, world: World) -> None:
+        await world.user()
+        old = await code_for(world)
+        while (new := await code_for(world)) == old:
+            pass
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code=old)
+        await world.container.verify_otp()(mobile=ANN, code=new)
+
+    async def test_a_code_for_a_reset_logs_nobody_in(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world, RESET)
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code=code)
+
+    async def test_somebody_elses_code_is_wrong(self, world: World) -> None:
+        await world.user()
+        await world.user(UNKNOWN)
+        code = await code_for(world, mobile=UNKNOWN)
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code=code)
+
+    async def test_without_an_account_or_a_code(self, world: World) -> None:
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code="123456")
+        await world.user()
+        with pytest.raises(OtpInvalid):
+            await world.container.verify_otp()(mobile=ANN, code="123456")
+
+
+class TestLogIn:
+    async def with_password(self, world: World) -> User:
+        user = await world.user()
+        await world.container.set_password()(user=user, new_password="correct horse")
+        return user
+
+    async def test_by_number_and_password(self, world: World) -> None:
+        user = await self.with_password(world)
+        signed_in = await world.container.log_in()(mobile="98765 43210", password="correct horse")
+        assert signed_in.user.id == user.id
+        assert await is_alive(world, signed_in)
+
+    @pytest.mark.parametrize(
+        ("mobile", "password"), [(ANN, "wrong horse"), (ANN, ""), (UNKNOWN, "correct horse"), (UNKNOWN, "")]
+    )
+    async def test_wrong_and_unknown_are_the_same(self, world: World, mobile: str, password: str) -> None:
+        await self.with_password(world)
+        with pytest.raises(CredentialsInvalid):
+            await world.container.log_in()(mobile=mobile, password=password)
+        assert world.sessions.table.all() == []
+
+    async def test_without_a_password_nothing_logs_in(self, world: World) -> None:
+        await world.user()
+        for password in ("", "None", "plain:"):
+            with pytest.raises(CredentialsInvalid):
+                await world.container.log_in()(mobile=ANN, password=password)
+
+
+class TestChangePassword:
+    async def test_with_the_current_one(self, world: World) -> None:
+        user = await world.user()
+        await world.container.set_password()(user=user, new_password="old horse")
+        mine = await world.container.log_in()(mobile=ANN, password="old horse")
+        other = await world.container.log_in()(mobile=ANN, password="old horse")
+        change = world.container.change_password()
+        caller = await caller_of(world, mine)
+        with pytest.raises(PasswordWrong):
+            await change(caller=caller, new_password="new horse", code=None, current_password="wrong")
+        assert await is_alive(world, other), "a failed change ends nothing"
+
+        await change(caller=caller, new_password="new horse", code=None, current_password="old horse")
+        assert (await is_alive(world, mine), await is_alive(world, other)) == (True, False)
+        await world.container.log_in()(mobile=ANN, password="new horse")
+        with pytest.raises(CredentialsInvalid):
+            await world.container.log_in()(mobile=ANN, password="old horse")
+
+    @pytest.mark.parametrize("purpose", OtpPurpose)
+    async def test_with_a_code_from_either_call(self, world: World, purpose: OtpPurpose) -> None:
+        await world.user()
+        mine, other = await log_in_by_code(world), await log_in_by_code(world)
+        code = await code_for(world, purpose)
+        change = world.container.change_password()
+        caller = await caller_of(world, mine)
+        with pytest.raises(OtpInvalid):
+            await change(caller=caller, new_password="new horse", code=wrong(code), current_password=None)
+        await change(caller=caller, new_password="new horse", code=code, current_password=None)
+        assert (await is_alive(world, mine), await is_alive(world, other)) == (True, False)
+        await world.container.log_in()(mobile=ANN, password="new horse")
+        with pytest.raises(OtpInvalid):
+            await change(caller=caller, new_password="newer horse", code=code, current_password=None)
+
+    @pytest.mark.parametrize("current", [None, "", "None"])
+    async def test_who_has_none_cannot_give_the_current_one(self, world: World, current: str | None) -> None:
+        await world.user()
+        caller = await caller_of(world, await log_in_by_code(world))
+        with pytest.raises(PasswordWrong):
+            await world.container.change_password()(
+                caller=caller, new_password="new horse", code=None, current_password=current
+            )
+        assert (await world.now(caller.user)).password_hash is None
+
+    async def test_a_code_that_somebody_else_spent_meanwhile_changes_nothing(self, world: World) -> None:
+        user = await world.user()
+        signed_in = await log_in_by_code(world)
+        await code_for(world)
+        with pytest.raises(OtpInvalid):
+            await world.container.set_password()(user=user, new_password="new horse", code=(LOGIN, "another hash"))
+        assert (await world.now(user)).password_hash is None
+        assert await is_alive(world, signed_in)
+
+
+class TestResetPassword:
+    async def test_sets_it_and_ends_all_sessions(self, world: World) -> None:
+        await world.user()
+        signed_in = await log_in_by_code(world)
+        code = await code_for(world, RESET)
+        reset = world.container.reset_password()
+        await reset(mobile="98765 43210", code=code, new_password="new horse")
+        assert not await is_alive(world, signed_in)
+        await world.container.log_in()(mobile=ANN, password="new horse")
+        with pytest.raises(OtpInvalid):
+            await reset(mobile=ANN, code=code, new_password="newer horse")
+
+    async def test_a_login_code_resets_nothing(self, world: World) -> None:
+        user = await world.user()
+        code = await code_for(world, LOGIN)
+        with pytest.raises(OtpInvalid):
+            await world.container.reset_password()(mobile=ANN, code=code, new_password="new horse")
+        assert (await world.now(user)).password_hash is None
+
+    async def test_an_unknown_number_and_a_wrong_code_are_the_same(self, world: World) -> None:
+        await world.user()
+        code = await code_for(world, RESET)
+        for mobile, guess in [(UNKNOWN, code), (ANN, wrong(code))]:
+            with pytest.raises(OtpInvalid):
+                await world.container.reset_password()(mobile=mobile, code=guess, new_password="new horse")
+
+
+class TestAuthenticate:
+    async def test_sees_the_user_as_stored_now(self, world: World) -> None:
+        user = await world.user()
+        signed_in = await log_in_by_code(world)
+        await world.room(user)
+        assert (await caller_of(world, signed_in)).user == replace(user, chatrooms_version=1)
+
+    async def test_an_expired_token(self, world: World) -> None:
+        await world.user()
+        signed_in = await log_in_by_code(world)
+        world.clock.move(timedelta(seconds=3605))
+        await caller_of(world, signed_in)
+        world.clock.move(timedelta(seconds=1))
+        with pytest.raises(TokenExpired):
+            await caller_of(world, signed_in)
+
+    async def test_a_session_that_is_not_there_or_somebody_elses(self, world: World) -> None:
+        await world.user()
+        caller = await caller_of(world, await log_in_by_code(world))
+        tokens, now = world.container.access_tokens(), world.clock.now()
+        for session in (
+            Session(id=SessionId(uuid4()), user_id=caller.user.id, created_at=now),
+            Session(id=caller.session_id, user_id=UserId(uuid4()), created_at=now),
+        ):
+            with pytest.raises(TokenInvalid):
+                await world.container.authenticate()(token=tokens.issue(session).token)
+
+
+class TestEntities:
+    def test_a_challenge_is_open_while_it_has_guesses_and_time(self, world: World) -> None:
+        now = world.clock.now()
+        challenge = OtpChallenge(
+            mobile=world.container.mobile_numbers().parse(ANN), purpose=LOGIN, code_hash="h", expires_at=now
+        )
+        moment = timedelta(milliseconds=1)
+        assert challenge.is_open(now - moment)
+        assert not challenge.is_open(now)
+        assert replace(challenge, guesses_left=1).is_open(now - moment)
+        assert not replace(challenge, guesses_left=0).is_open(now - moment)
+
+    def test_codes_are_six_digits_zeros_included(self) -> None:
+        codes = {OtpChallenge.new_code() for _ in range(2_000)}
+        assert all(len(code) == 6 and code.isdecimal() and code.isascii() for code in codes)
+        assert len(codes) > 1_900
+        assert any(code.startswith("0") for code in codes)
+
+    def test_a_session_ends_once(self, world: World) -> None:
+        now = world.clock.now()
+        session = Session(id=SessionId(uuid4()), user_id=UserId(uuid4()), created_at=now)
+        ended = session.end(now)
+        assert (session.ended_at, ended.ended_at) == (None, now)
+        assert ended.end(now + timedelta(hours=1)) == ended

@@ -1,0 +1,174 @@
+"""Chatrooms, and sending a message."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from domain.billing import Allowance, Tier
+from domain.chat import MessageStatus
+from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded
+from tests.unit.conftest import World
+
+OTHER = "+919876543211"
+
+
+class TestChatrooms:
+    async def test_lists_in_pages(self, world: World) -> None:
+        user = await world.user()
+        rooms = [await world.room(user) for _ in range(5)][::-1]
+        list_chatrooms, user = world.container.list_chatrooms(), await world.now(user)
+        first = await list_chatrooms(user=user, limit=2)
+        second = await list_chatrooms(user=user, limit=2, cursor=first.next)  # type: ignore[arg-type]
+        third = await list_chatrooms(user=user, limit=2, cursor=second.next)  # type: ignore[arg-type]
+        assert [*first.items, *second.items, *third.items] == rooms
+        assert (first.next, second.next, third.next) == (rooms[1].id, rooms[3].id, None)
+        whole = await list_chatrooms(user=user, limit=5)
+        assert (whole.items, whole.next) == (rooms, None), "a full page that is the last has no next"
+
+    async def test_comes_from_the_cache_until_the_list_changes(self, world: World) -> None:
+        user = await world.user()
+        first = await world.room(user)
+        user = await world.now(user)
+        list_chatrooms = world.container.list_chatrooms()
+        assert (await list_chatrooms(user=user, limit=10)).items == [first]
+        world.chatrooms.table.put(first.id, replace(first, name="changed behind the cache's back"))
+        assert (await list_chatrooms(user=user, limit=10)).items == [first]
+
+        second = await world.room(user)
+        found = await list_chatrooms(user=await world.now(user), limit=10)
+        assert [room.id for room in found.items] == [second.id, first.id]
+        assert found.items[1].name == "changed behind the cache's back"
+
+    async def test_a_cached_empty_list_is_a_list(self, world: World) -> None:
+        user = await world.user()
+        assert (await world.container.list_chatrooms()(user=user, limit=10)).items == []
+        assert list(world.lists.pages.values()) == [[]]
+
+    async def test_one_user_never_gets_the_others(self, world: World) -> None:
+        ann, bob = await world.user(), await world.user(OTHER)
+        await world.room(ann)
+        list_chatrooms = world.container.list_chatrooms()
+        await list_chatrooms(user=await world.now(ann), limit=10)
+        assert (await list_chatrooms(user=replace(bob, chatrooms_version=1), limit=10)).items == []
+
+    async def test_opens_in_pages(self, world: World) -> None:
+        room = await world.room()
+        user = world.users.table.all()[0]
+        messages = [await world.sent(str(number), room) for number in range(5)][::-1]
+        open_chatroom = world.container.open_chatroom()
+        found, first = await open_chatroom(user=user, chatroom_id=room.id, limit=3)
+        assert found == room
+        assert (first.items, first.next) == (messages[:3], messages[2].id)
+        _, second = await open_chatroom(user=user, chatroom_id=room.id, limit=3, before=messages[2].id)
+        assert (second.items, second.next) == (messages[3:], None)
+
+    async def test_somebody_elses_room_is_not_there(self, world: World) -> None:
+        room, bob = await world.room(), await world.user(OTHER)
+        with pytest.raises(ChatroomNotFound):
+            await world.container.open_chatroom()(user=bob, chatroom_id=room.id, limit=3)
+        with pytest.raises(ChatroomNotFound):
+            await world.container.send_message()(user=bob, chatroom_id=room.id, input="Hello?")
+        message = await world.sent(room=room)
+        with pytest.raises(MessageNotFound):
+            await world.container.get_message()(user=bob, chatroom_id=room.id, message_id=message.id)
+
+
+class TestSendMessage:
+    async def test_is_accepted_counted_and_rung_for(self, world: World) -> None:
+        room = await world.room()
+        user = world.users.table.all()[0]
+        message, allowance = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
+        assert (message.input, message.status, message.attempt) == ("Why?", MessageStatus.QUEUED, 0)
+        assert message.max_output_tokens == 2_048
+        assert allowance == Allowance(world.clock.now().date(), 1, 5)
+        assert world.queue.rung == [message.id]
+        found = await world.container.get_message()(user=user, chatroom_id=room.id, message_id=message.id)
+        assert found == message
+
+    async def test_the_sixth_of_a_day_is_refused(self, world: World) -> None:
+        room = await world.room()
+        for _ in range(5):
+            await world.sent(room=room)
+        with pytest.raises(QuotaExceeded) as caught:
+            await world.sent(room=room)
+        assert caught.value.total == 5
+        assert caught.value.resets_at == datetime(2026, 1, 2, tzinfo=UTC)
+        assert len(world.queue.rung) == 5, "no bell for what was refused"
+        allowance = await world.container.get_allowance()(user=world.users.table.all()[0])
+        assert (allowance.used, allowance.remaining) == (5, 0)
+
+    async def test_the_day_turns_at_midnight_utc(self, world: World) -> None:
+        room = await world.room()
+        for _ in range(5):
+            await world.sent(room=room)
+        world.clock.move(timedelta(hours=12) - timedelta(milliseconds=1))
+        with pytest.raises(QuotaExceeded):
+            await world.sent(room=room)
+        world.clock.move(timedelta(milliseconds=1))
+        await world.sent(room=room)
+        allowance = await world.container.get_allowance()(user=world.users.table.all()[0])
+        assert allowance == Allowance(datetime(2026, 1, 2, tzinfo=UTC).date(), 1, 5)
+
+    async def test_another_number_of_messages_is_a_setting(self) -> None:
+        world = World(FREE_DAILY_MESSAGES="0")
+        room = await world.room()
+        with pytest.raises(QuotaExceeded):
+            await world.sent(room=room)
+
+    async def test_pro_is_unlimited_and_may_write_more(self, world: World) -> None:
+        room = await world.room()
+        user = replace(world.users.table.all()[0], tier=Tier.PRO)
+        for number in range(1, 21):
+            message, allowance = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
+            assert (allowance.used, allowance.total, allowance.remaining) == (number, None, None)
+            assert message.max_output_tokens == 8_192
+
+    async def test_a_bell_that_cannot_be_rung_is_no_error(self, world: World) -> None:
+        world.queue.broken = True
+        message = await world.sent()
+        assert (await world.stored(message)).status is MessageStatus.QUEUED
+        assert await world.used(message) == 1
+        world.queue.broken = False
+        recover = world.container.recover_replies()
+        assert await recover() == 0
+        world.clock.move(timedelta(seconds=10))
+        assert await recover() == 1
+        assert world.queue.rung == [message.id]
+
+
+class TestRecoverReplies:
+    async def test_rings_in_batches_until_nothing_is_left(self, world: World) -> None:
+        world = World(FREE_DAILY_MESSAGES="1000")
+        room = await world.room()
+        messages = [await world.sent(room=room) for _ in range(25)]
+        world.queue.rung.clear()
+        world.clock.move(timedelta(minutes=1))
+        recover = replace(world.container.recover_replies(), batch=10)
+        assert await recover() == 25
+        assert world.queue.rung == [message.id for message in messages]
+        assert await recover() == 0
+
+    async def test_a_broken_bell_does_not_keep_it_busy(self, world: World) -> None:
+        room = await world.room()
+        for _ in range(4):
+            await world.sent(room=room)
+        world.queue.broken = True
+        world.clock.move(timedelta(minutes=1))
+        assert await replace(world.container.recover_replies(), batch=2)() == 4
+
+
+class TestAllowance:
+    @pytest.mark.parametrize(("used", "total", "remaining"), [(0, 5, 5), (5, 5, 0), (9, 5, 0), (9, None, None)])
+    def test_remaining_is_never_negative(self, used: int, total: int | None, remaining: int | None) -> None:
+        assert Allowance(datetime(2026, 1, 1, tzinfo=UTC).date(), used, total).remaining == remaining
+
+    @pytest.mark.parametrize(("day", "resets"), [((2026, 12, 31), (2027, 1, 1)), ((2028, 2, 28), (2028, 2, 29))])
+    def test_resets_at_the_next_midnight_utc(self, day: tuple[int, int, int], resets: tuple[int, int, int]) -> None:
+        assert Allowance(datetime(*day, tzinfo=UTC).date(), 1, 5).resets_at == datetime(*resets, tzinfo=UTC)
+
+    def test_tiers(self) -> None:
+        assert (Tier.BASIC.daily_messages(7), Tier.PRO.daily_messages(7)) == (7, None)
+        assert (str(Tier.BASIC), str(Tier.PRO)) == ("Basic", "Pro")

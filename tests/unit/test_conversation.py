@@ -1,0 +1,222 @@
+"""What the model is given to read, and when it is asked again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from domain.chat import (
+    MAX_WINDOW_TOKENS,
+    Message,
+    MessageStatus,
+    Outcome,
+    RetryPolicy,
+    Role,
+    Turn,
+    conversation_window,
+    estimated_tokens,
+)
+from domain.errors import (
+    DatabaseUnavailable,
+    DomainError,
+    ModelQuotaExhausted,
+    ModelRateLimited,
+    ModelRefused,
+    ModelUnavailable,
+    ReplyBlocked,
+    ReplyEmpty,
+    WorkersDied,
+)
+from domain.ids import ChatroomId, MessageId, UserId
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+MESSAGE = Message(
+    id=MessageId(UUID(int=1)),
+    chatroom_id=ChatroomId(UUID(int=2)),
+    user_id=UserId(UUID(int=3)),
+    input="now",
+    created_at=NOW,
+    allowance_day=NOW.date(),
+    max_output_tokens=77,
+)
+
+
+def past(input: str, response: str | None = "yes", status: MessageStatus = MessageStatus.COMPLETED) -> Message:
+    return replace(MESSAGE, input=input, response=response, status=status)
+
+
+def texts(earlier: list[Message], message: Message = MESSAGE, **limits: int) -> list[str]:
+    """`earlier` newest first, as the store gives them."""
+    return [turn.text for turn in conversation_window(message, earlier, **limits).turns]
+
+
+class TestWindow:
+    def test_of_a_first_message_is_the_message(self) -> None:
+        conversation = conversation_window(MESSAGE, [])
+        assert conversation.turns == (Turn(Role.USER, "now"),)
+        assert conversation.max_output_tokens == 77
+
+    def test_is_oldest_first_with_the_message_last(self) -> None:
+        turns = conversation_window(MESSAGE, [past("second", "2"), past("first", "1")]).turns
+        assert turns == (
+            Turn(Role.USER, "first"),
+            Turn(Role.MODEL, "1"),
+            Turn(Role.USER, "second"),
+            Turn(Role.MODEL, "2"),
+            Turn(Role.USER, "now"),
+        )
+
+    @pytest.mark.parametrize("status", [status for status in MessageStatus if status is not MessageStatus.COMPLETED])
+    def test_only_completed_exchanges_count(self, status: MessageStatus) -> None:
+        assert texts([past("b"), past("unfinished", "half", status), past("a")]) == ["a", "yes", "b", "yes", "now"]
+
+    def test_a_reply_that_is_missing_is_left_out(self) -> None:
+        assert texts([past("odd", None), past("a")]) == ["a", "yes", "now"]
+
+    def test_an_empty_reply_is_a_reply(self) -> None:
+        assert texts([past("a", "")]) == ["a", "", "now"]
+
+    @pytest.mark.parametrize(("max_messages", "kept"), [(1, 0), (2, 1), (20, 19), (50, 30)])
+    def test_has_so_many_messages_at_most(self, max_messages: int, kept: int) -> None:
+        earlier = [past(str(number)) for number in range(30)]
+        found = texts(earlier, max_messages=max_messages)
+        assert found[::2] == [str(number) for number in reversed(range(kept))] + ["now"]
+
+    def test_twenty_by_default(self) -> None:
+        assert len(texts([past(str(number)) for number in range(30)])) == 19 * 2 + 1
+
+    @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (1, 0), (20, 0), (21, 1), (40, 1), (41, 2), (61, 3)])
+    def test_takes_an_exchange_whole_or_not_at_all(self, max_tokens: int, kept: int) -> None:
+        # "now" is one token, each exchange twenty.
+        earlier = [past("i" * 40, "r" * 40) for _ in range(5)]
+        assert len(texts(earlier, max_tokens=max_tokens)) == kept * 2 + 1
+
+    def test_ends_where_the_budget_does_and_does_not_skip(self) -> None:
+        """An older exchange that would fit again says nothing without the one between."""
+        assert texts([past("b"), past("huge" * 100), past("a")], max_tokens=50) == ["b", "yes", "now"]
+
+    def test_a_huge_message_is_given_whole_and_alone(self) -> None:
+        huge = replace(MESSAGE, input="界" * 8_000)
+        assert texts([past("a")], huge, max_tokens=100) == [huge.input]
+
+    def test_never_exceeds_its_budget(self) -> None:
+        chance = random.Random(1)
+        alphabet = "ab cd 界🌻é"
+        for _ in range(500):
+            earlier = [
+                past(
+                    "".join(chance.choices(alphabet, k=chance.randrange(60))),
+                    "".join(chance.choices(alphabet, k=chance.randrange(60))),
+                    chance.choice(list(MessageStatus)),
+                )
+                for _ in range(chance.randrange(30))
+            ]
+            budget = chance.randrange(1, 400)
+            found = texts(earlier, max_tokens=budget)
+            assert found[-1] == "now"
+            assert len(found) % 2 == 1
+            assert len(found) == 1 or sum(map(estimated_tokens, found)) <= budget
+            completed = [m for m in earlier if m.status is MessageStatus.COMPLETED]
+            newest = [text for m in reversed(completed[: len(found) // 2]) for text in (m.input, m.response)]
+            assert found[:-1] == newest, "the newest, without a gap"
+
+    def test_is_read_no_further_than_needed(self) -> None:
+        def endless() -> list[Message]:
+            return [past("x" * 4 * MAX_WINDOW_TOKENS)] * 3
+
+        assert texts(endless()) == ["now"]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("界", 1), ("界界界", 3), ("abcd界", 2), ("🌻", 1)],
+)
+def test_estimated_tokens(text: str, tokens: int) -> None:
+    assert estimated_tokens(text) == tokens
+
+
+class TestRetryPolicy:
+    policy = RetryPolicy()
+
+    def delays(self, message: Message, error: DomainError, now: datetime = NOW, times: int = 500) -> list[float]:
+        found = [self.policy.delay(message, error, now) for _ in range(times)]
+        return [delay for delay in found if delay is not None]
+
+    @pytest.mark.parametrize(("failures", "ceiling"), [(0, 1), (1, 2), (2, 4), (3, 8)])
+    def test_waits_twice_as_long_each_time_with_full_jitter(self, failures: int, ceiling: float) -> None:
+        delays = self.delays(replace(MESSAGE, failures=failures), ModelUnavailable())
+        assert len(delays) == 500
+        assert all(0 <= delay <= ceiling for delay in delays)
+        assert min(delays) < ceiling * 0.1
+        assert max(delays) > ceiling * 0.9
+
+    def test_never_longer_than_its_ceiling_of_its_own_accord(self) -> None:
+        policy = RetryPolicy(max_attempts=2_000)
+        message = replace(MESSAGE, failures=1_000)
+        delays = [policy.delay(message, ModelUnavailable(), NOW) for _ in range(200)]
+        assert all(delay is not None and delay <= 60 for delay in delays)
+
+    @pytest.mark.parametrize(("asked", "least"), [(53.016, 53.016), (0.0, 0), (None, 0)])
+    def test_never_shorter_than_the_model_asked(self, asked: float | None, least: float) -> None:
+        for error in (ModelRateLimited(retry_after=asked), ModelUnavailable(retry_after=asked)):
+            delays = self.delays(MESSAGE, error)
+            assert len(delays) == 500
+            assert min(delays) >= least
+            assert max(delays) <= max(least, 1)
+
+    @pytest.mark.parametrize(("failures", "retried"), [(3, True), (4, False), (5, False)])
+    def test_five_attempts(self, failures: int, retried: bool) -> None:
+        assert bool(self.delays(replace(MESSAGE, failures=failures), ModelUnavailable())) is retried
+
+    @pytest.mark.parametrize(
+        ("age", "asked", "retried"),
+        [(0, 600, True), (0, 600.001, False), (598, None, True), (600, 1, False), (601, None, False)],
+    )
+    def test_within_ten_minutes_the_wait_included(self, age: float, asked: float | None, retried: bool) -> None:
+        now = NOW + timedelta(seconds=age)
+        assert bool(self.delays(MESSAGE, ModelUnavailable(retry_after=asked), now)) is retried
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ModelQuotaExhausted(),
+            ModelRefused(),
+            ReplyBlocked("SAFETY"),
+            ReplyEmpty(),
+            WorkersDied(),
+            DatabaseUnavailable(),
+        ],
+        ids=repr,
+    )
+    def test_what_no_try_will_help_is_not_tried(self, error: DomainError) -> None:
+        assert self.delays(MESSAGE, error) == []
+
+    @pytest.mark.parametrize(("deaths", "poison"), [(0, False), (2, False), (3, True), (4, True)])
+    def test_three_deaths_are_poison(self, deaths: int, poison: bool) -> None:
+        assert self.policy.is_poison(replace(MESSAGE, deaths=deaths)) is poison
+
+
+class TestOutcome:
+    def test_only_a_block_is_not_a_failure(self) -> None:
+        blocked = Outcome.of_error(ReplyBlocked("SAFETY"))
+        assert (blocked.status, blocked.finish_reason, blocked.error_code) == (
+            MessageStatus.BLOCKED,
+            "SAFETY",
+            "reply_blocked",
+        )
+        for error in (ModelUnavailable(), ModelRefused(), ReplyEmpty(), WorkersDied()):
+            outcome = Outcome.of_error(error)
+            assert outcome == Outcome(status=MessageStatus.FAILED, error_code=error.code, error_detail=error.detail)
+
+    def test_an_empty_reply_keeps_the_reason(self) -> None:
+        assert Outcome.of_error(ReplyEmpty("MAX_TOKENS")).finish_reason == "MAX_TOKENS"
+
+    def test_final_states(self) -> None:
+        assert {status for status in MessageStatus if not status.is_final} == {
+            MessageStatus.QUEUED,
+            MessageStatus.GENERATING,
+        }

@@ -1,0 +1,417 @@
+"""Answering a message: what may go wrong on the way, and that it always ends in a named state."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from adapters.memory.chat import MemoryMessages
+from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
+from domain.chat import Conversation, Message, MessageStatus, Outcome, Role, Turn
+from domain.errors import (
+    DatabaseUnavailable,
+    ModelError,
+    ModelQuotaExhausted,
+    ModelRateLimited,
+    ModelRefused,
+    ModelUnavailable,
+    ReplyBlocked,
+    ReplyEmpty,
+)
+from domain.ids import MessageId
+from tests.unit.conftest import World
+
+QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING
+COMPLETED, FAILED, BLOCKED = MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.BLOCKED
+HANGS = ScriptedReply(pieces=("Half a",), finish_reason=None)
+SILENT = ScriptedReply(pieces=(), finish_reason=None)
+
+
+async def answer(world: World, message: Message) -> MessageStatus | None:
+    return await world.container.generate_reply()(message_id=message.id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def answering(world: World, message: Message) -> AsyncIterator[asyncio.Task[MessageStatus | None]]:
+    """A task that is in the middle of the model's reply."""
+    task = asyncio.create_task(answer(world, message))
+    await until(lambda: world.model.open == 1)
+    yield task
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+class TestCompletes:
+    async def test_stores_the_reply_its_reason_and_its_usage(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("Rayleigh ", "scat", "tering."), finish_reason="MAX_TOKENS"))
+        message = await world.sent("Why is the sky blue?")
+        world.clock.move(timedelta(seconds=2))
+        assert await answer(world, message) is COMPLETED
+        assert await world.stored(message) == replace(
+            message,
+            status=COMPLETED,
+            attempt=1,
+            response="Rayleigh scattering.",
+            finish_reason="MAX_TOKENS",
+            input_tokens=5,
+            output_tokens=5,
+            completed_at=world.clock.now(),
+        )
+        assert (world.model.open, world.model.left) == (0, 0)
+        assert await world.used(message) == 1
+
+    async def test_asks_with_the_conversation_so_far(self, world: World) -> None:
+        room = await world.room()
+        world.model.add("Hello, Ann.", ReplyBlocked("SAFETY"), "Physics.")
+        for text in ("I am Ann.", "Something bad.", "What is my subject?"):
+            await answer(world, await world.sent(text, room))
+        assert world.model.asked[-1] == Conversation(
+            (
+                Turn(Role.USER, "I am Ann."),
+                Turn(Role.MODEL, "Hello, Ann."),
+                Turn(Role.USER, "What is my subject?"),
+            ),
+            max_output_tokens=2_048,
+        )
+
+    async def test_another_rooms_words_stay_there(self, world: World) -> None:
+        user = await world.user()
+        for text in ("one", "other"):
+            await answer(world, await world.sent(text, await world.room(user)))
+        assert [len(conversation.turns) for conversation in world.model.asked] == [1, 1]
+
+    async def test_what_no_database_can_hold_is_left_out(self, world: World) -> None:
+        world.model.add("a\0b\ud83dc 🌻")
+        message = await world.sent()
+        await answer(world, message)
+        assert (await world.stored(message)).response == "ab?c 🌻"
+
+    async def test_a_job_that_comes_twice_is_done_once(self, world: World) -> None:
+        message = await world.sent()
+        results = await asyncio.gather(*(answer(world, message) for _ in range(5)), return_exceptions=True)
+        results.append(await answer(world, message))
+        assert results.count(COMPLETED) == 1
+        assert results.count(None) == 5
+        assert len(world.model.asked) == 1
+
+    async def test_a_job_for_nothing_does_nothing(self, world: World) -> None:
+        assert await world.container.generate_reply()(message_id=MessageId(world.container.ids().new())) is None
+        assert world.model.asked == []
+
+    async def test_a_message_that_is_not_due_is_left_alone(self, world: World) -> None:
+        message = await world.sent()
+        await world.messages.claim(message.id, lease=timedelta(seconds=10))
+        await world.messages.retry(message.id, 1, delay=timedelta(seconds=5))
+        assert await answer(world, message) is None
+        world.clock.move(timedelta(seconds=5))
+        assert await answer(world, message) is COMPLETED
+
+
+class TestFails:
+    @pytest.mark.parametrize("error", [ModelUnavailable(), ModelRateLimited()], ids=repr)
+    async def test_what_may_work_later_is_tried_later(self, world: World, error: ModelError) -> None:
+        world.model.add(error)
+        message = await world.sent()
+        assert await answer(world, message) is QUEUED
+        assert await world.stored(message) == replace(message, attempt=1, failures=1)
+        assert await world.used(message) == 1
+        world.clock.move(timedelta(seconds=1))
+        assert await answer(world, message) is COMPLETED
+
+    async def test_not_before_the_model_said(self, world: World) -> None:
+        world.model.add(ModelRateLimited(retry_after=53))
+        message = await world.sent()
+        await answer(world, message)
+        world.clock.move(timedelta(seconds=52.9))
+        assert await answer(world, message) is None
+        world.clock.move(timedelta(seconds=0.2))
+        assert await answer(world, message) is COMPLETED
+
+    async def test_the_fifth_failure_is_the_last_and_refunds(self, world: World) -> None:
+        world.model.add(*[ModelUnavailable()] * 5)
+        message = await world.sent()
+        statuses = []
+        for _ in range(6):
+            statuses.append(await answer(world, message))
+            world.clock.move(timedelta(seconds=60))
+        assert statuses == [QUEUED] * 4 + [FAILED, None]
+        stored = await world.stored(message)
+        assert (stored.status, stored.error_code, stored.attempt) == (FAILED, "model_unavailable", 5)
+        assert await world.used(message) == 0
+
+    async def test_after_ten_minutes_there_is_no_further_try(self, world: World) -> None:
+        world.model.add(ModelUnavailable())
+        message = await world.sent()
+        world.clock.move(timedelta(minutes=10, milliseconds=1))
+        assert await answer(world, message) is FAILED
+
+    @pytest.mark.parametrize(
+        ("error", "code", "reason"),
+        [
+            (ModelQuotaExhausted(), "model_quota_exhausted", None),
+            (ModelRefused(), "model_refused", None),
+            (ReplyEmpty("MAX_TOKENS"), "reply_empty", "MAX_TOKENS"),
+        ],
+        ids=repr,
+    )
+    async def test_what_no_try_will_help_fails_and_refunds(
+        self, world: World, error: ModelError, code: str, reason: str | None
+    ) -> None:
+        world.model.add(error)
+        message = await world.sent()
+        assert await answer(world, message) is FAILED
+        stored = await world.stored(message)
+        assert (stored.status, stored.error_code, stored.finish_reason) == (FAILED, code, reason)
+        assert stored.error_detail == type(error).detail
+        assert (stored.response, stored.completed_at) == (None, world.clock.now())
+        assert await world.used(message) == 0
+        assert await answer(world, message) is None
+        assert await world.used(message) == 0, "one refund"
+
+    async def test_a_reply_without_a_word(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("", ""), finish_reason="OTHER"))
+        message = await world.sent()
+        assert await answer(world, message) is FAILED
+        assert (await world.stored(message)).error_code == "reply_empty"
+
+    async def test_a_blocked_reply_is_paid_for(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("How to ",), error=ReplyBlocked("SAFETY")))
+        message = await world.sent()
+        assert await answer(world, message) is BLOCKED
+        stored = await world.stored(message)
+        assert (stored.status, stored.finish_reason, stored.error_code) == (BLOCKED, "SAFETY", "reply_blocked")
+        assert stored.response is None
+        assert await world.used(message) == 1
+
+    async def test_a_cut_stream_begins_anew(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("Half a",), error=ModelUnavailable()), "Whole.")
+        message = await world.sent()
+        assert await answer(world, message) is QUEUED
+        assert (await world.stored(message)).response is None
+        world.clock.move(timedelta(seconds=1))
+        assert await answer(world, message) is COMPLETED
+        assert (await world.stored(message)).response == "Whole."
+
+    async def test_a_defect_leaves_it_to_the_next_worker(self, world: World) -> None:
+        world.model.add(ScriptedReply(error=LookupError("a defect")))
+        message = await world.sent()
+        with pytest.raises(LookupError):
+            await answer(world, message)
+        assert (await world.stored(message)).status is GENERATING
+        world.clock.move(timedelta(seconds=11))
+        assert await answer(world, message) is COMPLETED
+        assert (await world.stored(message)).deaths == 1
+
+
+class TestDeadlines:
+    @pytest.mark.parametrize("reply", [SILENT, ScriptedReply(pieces=("", ""), finish_reason=None)])
+    async def test_for_the_first_word(self, reply: ScriptedReply) -> None:
+        world = World(FIRST_TOKEN_SECONDS="0.05")
+        world.model.add(reply)
+        message = await world.sent()
+        async with asyncio.timeout(5):
+            assert await answer(world, message) is QUEUED
+        assert (world.model.open, world.model.left) == (0, 1), "the call was not left"
+        assert (await world.stored(message)).failures == 1
+
+    async def test_a_reply_that_has_begun_may_take_longer(self) -> None:
+        world = World(FIRST_TOKEN_SECONDS="0.05")
+        world.model.add(ScriptedReply(pieces=("a",) * 6, seconds=0.02))
+        assert await answer(world, await world.sent()) is COMPLETED
+
+    async def test_for_the_whole_reply(self) -> None:
+        world = World(FIRST_TOKEN_SECONDS="5", REPLY_SECONDS="0.05")
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with asyncio.timeout(5):
+            assert await answer(world, message) is QUEUED
+        assert world.model.left == 1
+        stored = await world.stored(message)
+        assert (stored.failures, stored.response) == (1, None)
+
+    async def test_the_whole_one_bounds_the_first_word_too(self) -> None:
+        world = World(FIRST_TOKEN_SECONDS="3600", REPLY_SECONDS="0.05")
+        world.model.add(SILENT)
+        async with asyncio.timeout(5):
+            assert await answer(world, await world.sent()) is QUEUED
+
+
+class TestPoison:
+    async def test_three_deaths_end_it_without_asking_the_model(self, world: World) -> None:
+        message = await world.sent()
+        for _ in range(3):
+            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1))
+        assert await answer(world, message) is FAILED
+        stored = await world.stored(message)
+        assert (stored.error_code, stored.deaths, stored.attempt) == ("workers_died", 3, 4)
+        assert world.model.asked == []
+        assert await world.used(message) == 0
+
+    async def test_two_do_not(self, world: World) -> None:
+        message = await world.sent()
+        for _ in range(2):
+            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1))
+        assert await answer(world, message) is COMPLETED
+
+
+class TestLeases:
+    async def test_renewed_it_is_kept(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("a", "b"), seconds=0.02))
+        message = await world.sent()
+        async with answering(world, message) as task:
+            for _ in range(5):
+                world.clock.move(timedelta(seconds=9))
+                await world.container.leases().renew()
+                assert await world.messages.claim(message.id, lease=timedelta(seconds=10)) is None
+            assert await task is COMPLETED
+
+    async def test_lost_it_stops_the_model_and_writes_nothing(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            world.clock.move(timedelta(seconds=11))
+            theirs = await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            await world.container.leases().renew()
+            assert await task is None
+        assert (world.model.open, world.model.left) == (0, 1)
+        assert await world.stored(message) == theirs
+        assert world.queue.rung == [message.id], "no bell but the first"
+
+    async def test_lost_unnoticed_its_end_counts_for_nothing(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("mine",), seconds=0.01))
+        message = await world.sent()
+        async with answering(world, message) as task:
+            world.clock.move(timedelta(seconds=11))
+            theirs = await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            assert await task is None
+        assert await world.stored(message) == theirs
+
+    async def test_lost_only_one_of_two_is_stopped(self, world: World) -> None:
+        world.model.add(HANGS, HANGS)
+        room = await world.room()
+        lost, kept = await world.sent(room=room), await world.sent(room=room)
+        tasks = [asyncio.create_task(answer(world, message)) for message in (lost, kept)]
+        await until(lambda: world.model.open == 2)
+        world.clock.move(timedelta(seconds=11))
+        await world.messages.claim(lost.id, lease=timedelta(seconds=10))
+        await world.container.leases().renew()
+        assert await tasks[0] is None
+        assert not tasks[1].done()
+        tasks[1].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[1]
+
+    async def test_lost_to_this_very_process(self, world: World) -> None:
+        world.model.add(HANGS, ScriptedReply(pieces=("a", "b"), seconds=0.02))
+        message = await world.sent()
+        async with answering(world, message) as old:
+            world.clock.move(timedelta(seconds=11))
+            new = asyncio.create_task(answer(world, message))
+            await until(lambda: world.model.open == 2)
+            await world.container.leases().renew()
+            assert await new is COMPLETED
+            assert not old.done(), "it learns of it at its end, or by its deadline"
+        assert (await world.stored(message)).response == "ab"
+
+    async def test_of_nothing_asks_nothing(self) -> None:
+        class Asked(MemoryMessages):
+            async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
+                raise AssertionError("nothing is held")
+
+        world = World(Asked)
+        await world.container.leases().renew()
+        await answer(world, await world.sent())
+        await world.container.leases().renew()
+
+    async def test_a_database_that_is_away_stops_nobody(self) -> None:
+        class Away(MemoryMessages):
+            async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
+                raise DatabaseUnavailable
+
+        world = World(Away)
+        world.model.add(ScriptedReply(pieces=("a", "b"), seconds=0.01))
+        async with answering(world, await world.sent()) as task:
+            await world.container.leases().renew()
+            assert await task is COMPLETED
+
+
+class TestShutdown:
+    async def test_hands_the_message_back_and_rings_for_it(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (world.model.open, world.model.left) == (0, 1)
+        assert await world.stored(message) == replace(message, attempt=1)
+        assert world.queue.rung == [message.id] * 2
+        assert await answer(world, message) is COMPLETED
+        stored = await world.stored(message)
+        assert (stored.failures, stored.deaths, stored.attempt) == (0, 0, 2)
+
+    async def test_a_message_that_has_ended_meanwhile_stays_as_it_is(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            await world.messages.finish(message.id, 1, Outcome(status=MessageStatus.CANCELLED, response="Half a"))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (await world.stored(message)).status is MessageStatus.CANCELLED
+
+
+class TestDatabaseAway:
+    async def test_at_the_end_the_reply_is_kept_until_it_is_back(self) -> None:
+        class AwayTwice(MemoryMessages):
+            away = 2
+
+            async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+                if self.away:
+                    self.away -= 1
+                    raise DatabaseUnavailable
+                return await super().finish(message_id, attempt, outcome)
+
+        world = World(AwayTwice)
+        message = await world.sent()
+        assert await answer(world, message) is COMPLETED
+        assert len(world.model.asked) == 1
+        assert (await world.stored(message)).response == "Hello, world."
+
+    async def test_at_the_claim_it_is_the_callers_to_know(self) -> None:
+        class Away(MemoryMessages):
+            async def claim(self, message_id: MessageId, *, lease: timedelta) -> Message | None:
+                raise DatabaseUnavailable
+
+        world = World(Away)
+        with pytest.raises(DatabaseUnavailable):
+            await answer(world, await world.sent())
+        assert world.model.asked == []
+
+
+async def test_many_at_once_each_get_their_own_reply() -> None:
+    def echo(conversation: Conversation) -> ScriptedReply:
+        return ScriptedReply(pieces=("You said ", conversation.turns[-1].text), seconds=0.001)
+
+    world = World(FREE_DAILY_MESSAGES="100")
+    world.replace(language_model=ScriptedLanguageModel(echo))
+    messages = [await world.sent(f"message {number}", await world.room(user)) for number, user in enumerate(
+        [await world.user(f"+9198765432{number:02d}") for number in range(40)]
+    )]  # fmt: skip
+    assert await asyncio.gather(*(answer(world, message) for message in messages)) == [COMPLETED] * 40
+    assert [(await world.stored(message)).response for message in messages] == [
+        f"You said message {number}" for number in range(40)
+    ]

@@ -1,0 +1,114 @@
+"""Settings that cannot be started with: a line for each, naming the variable and never its value."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def lines(needs: tuple[str, ...] = (), **environment: str) -> list[str]:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment(environment, needs=needs)
+    assert str(caught.value) == "\n".join(caught.value.lines)
+    return caught.value.lines
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("ACCESS_TOKEN_SECRET", "hunter2", "too weak"),
+        ("ACCESS_TOKEN_SECRET", SECRET[:31], "too weak"),
+        ("ACCESS_TOKEN_SECRET", "secretsecretsecretsecretsecretse", "too weak"),
+        ("DATABASE_URL", "mysql://user:hunter2@db/x", "must be a URL that starts with postgres://"),
+        ("DATABASE_URL", "user:hunter2@db/x", "must be a URL"),
+        ("DATABASE_URL", "postgres://", "must be a URL"),
+        ("DATABASE_URL", "postgres://u:hunter2@db:port/x", "must be a URL"),
+        ("DATABASE_URL", "postgres://[hunter2/x", "must be a URL"),
+        ("REDIS_URL", "redis://:hunter2@cache:65536", "must be a URL"),
+        ("REDIS_URL", "http://:hunter2@cache", "must be a URL that starts with redis:// or rediss://"),
+        ("REDIS_URL", "hunter2", "must be a URL"),
+        ("GEMINI_BASE_URL", "ftp://hunter2", "must be a URL that starts with http:// or https://"),
+        ("DEFAULT_REGION", "hunter2", "must be a two-letter region"),
+        ("DEFAULT_REGION", "in", "must be a two-letter region"),
+        ("PORT", "hunter2", "must be a whole number"),
+        ("PORT", "80.5", "must be a whole number"),
+        ("PORT", "65536", "must be at most 65535"),
+        ("PORT", "-1", "must be at least 0"),
+        ("APP_ENV", "hunter2", "must be 'development' or 'production'"),
+        ("LOG_LEVEL", "hunter2", "must be 'debug'"),
+        ("GEMINI_SDK", "hunter2", "must be 'google-genai' or 'google-generativeai'"),
+        ("OTP_IN_RESPONSE", "hunter2", "must be"),
+        ("REDIS_NAMESPACE", "hunter2:hunter2", "is not valid"),
+        ("FREE_DAILY_MESSAGES", "-1", "must be at least 0"),
+        ("WORKER_CONCURRENCY", "0", "must be at least 1"),
+        ("ACCESS_TOKEN_SECONDS", "hunter2", "must be a whole number"),
+        ("LEASE_SECONDS", "hunter2", "must be a number"),
+        ("LEASE_SECONDS", "nan", "LEASE_SECONDS must be"),
+        ("REPLY_SECONDS", "0", "must be greater than 0"),
+        ("POSTGRES_POOL", "0", "must be at least 1"),
+        ("HEARTBEAT_SECONDS", "5.1", "must be at most half of LEASE_SECONDS"),
+    ],
+)
+def test_a_bad_value_is_named_and_not_shown(name: str, value: str, says: str) -> None:
+    [line] = lines((), **{name: value})
+    assert line.startswith(name)
+    assert says in line
+    assert line.endswith(".")
+    assert "hunter2" not in line
+
+
+def test_what_is_needed_is_named() -> None:
+    assert lines(SERVE_NEEDS) == [f"{name} is not set." for name in SERVE_NEEDS]
+    assert lines(WORKER_NEEDS, DATABASE_URL="") == [f"{name} is not set." for name in WORKER_NEEDS]
+    assert lines(MIGRATE_NEEDS) == ["DATABASE_URL is not set."]
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    found = lines(SERVE_NEEDS, PORT="x", REDIS_URL="x", DEFAULT_REGION="x")
+    assert [line.split()[0] for line in found] == [
+        "DATABASE_URL", "ACCESS_TOKEN_SECRET", "PORT", "REDIS_URL", "DEFAULT_REGION",
+    ]  # fmt: skip
+
+
+def test_production_hands_no_codes_out_without_consent() -> None:
+    [line] = lines(APP_ENV="production")
+    assert line.startswith("OTP_IN_RESPONSE")
+    consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
+    assert consented.is_production
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    settings = Settings.from_environment({"PORT": "", "DATABASE_URL": "", "APP_ENV": "", "LEASE_SECONDS": ""})
+    assert settings == Settings()
+    assert settings.lease == timedelta(seconds=10)
+
+
+def test_good_ones_are_taken_and_others_ignored() -> None:
+    settings = Settings.from_environment(
+        {
+            "DATABASE_URL": "postgresql://user:hunter2@db:5433/name?sslmode=verify-full",
+            "REDIS_URL": "rediss://:hunter2@cache:6380/1",
+            "ACCESS_TOKEN_SECRET": SECRET,
+            "GEMINI_BASE_URL": "http://127.0.0.1:9000/",
+            "HEARTBEAT_SECONDS": "5",
+            "PATH": "/bin",
+        },
+        needs=SERVE_NEEDS,
+    )
+    assert settings.gemini_base_url == "http://127.0.0.1:9000"
+    assert settings.heartbeat_seconds == 5
+
+
+def test_secrets_do_not_show() -> None:
+    settings = Settings.from_environment({
+        "DATABASE_URL": "postgres://user:hunter2@db/name", "REDIS_URL": "redis://:hunter2@cache",
+        "ACCESS_TOKEN_SECRET": SECRET, "GEMINI_API_KEY": "hunter2",
+    })  # fmt: skip
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
+        assert "hunter2" not in shown
+        assert SECRET not in shown
