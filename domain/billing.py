@@ -11,13 +11,21 @@ class Tier(StrEnum):
     BASIC = "Basic"
     PRO = "Pro"
 
-    def daily_messages(self, free_daily_messages: int) -> int | None:
-        """Messages a UTC day; None is unlimited."""
-        return free_daily_messages if self is Tier.BASIC else None
-
     @property
     def max_output_tokens(self) -> int:
         return 2_048 if self is Tier.BASIC else 8_192
+
+
+@dataclass(frozen=True, slots=True)
+class SendingLimits:
+    """How many messages a user may send; None is unlimited."""
+
+    daily: int | None = None
+    """In a UTC day."""
+    in_flight: int | None = None
+    """Not answered yet, at any moment."""
+    per_minute: int | None = None
+    """Fair use, counted in minutes that begin with a message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from domain.errors import DomainError, ModelUnavailable, ReplyBlocked, ReplyEmpty
+from domain.errors import DomainError, ModelDeferred, ModelUnavailable, ReplyBlocked, ReplyEmpty
 from domain.ids import ChatroomId, MessageId, UserId
 
 MAX_INPUT_CHARACTERS = 8_000
 MAX_WINDOW_MESSAGES = 20
 MAX_WINDOW_TOKENS = 32_000
+MAX_DEATHS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,8 @@ class Message:
 
     `attempt` counts claims and is the fencing token: whoever writes must still hold it.
     `failures` counts attempts that the model failed, `deaths` those that ended in an expired
-    lease, that is, in a dead worker. `allowance_day` is the UTC day that paid for it.
+    lease, that is, in a dead worker. `allowance_day` is the UTC day that paid for it, as long as it
+    is `charged`; giving the allowance back ends that. Retries are counted in time from `queued_at`.
     """
 
     id: MessageId
@@ -67,6 +69,8 @@ class Message:
     failures: int = 0
     deaths: int = 0
     allowance_day: date
+    charged: bool = True
+    queued_at: datetime
     max_output_tokens: int
     completed_at: datetime | None = None
 
@@ -99,21 +103,26 @@ class RetryPolicy:
 
     max_attempts: int = 5
     max_age: timedelta = timedelta(minutes=10)
-    max_deaths: int = 3
+    max_deaths: int = MAX_DEATHS
     base_delay: float = 1.0
     max_delay: float = 60.0
 
     def delay(self, message: Message, error: DomainError, now: datetime) -> float | None:
         """Seconds to wait before the next attempt, or None when there shall be none.
 
+        A deferred call was no attempt, so only its age ends it.
+
         The wait is never shorter than what the model asked for; beyond that it is exponential
         with full jitter, so that a crowd of failed calls does not return as a crowd.
         """
-        if not isinstance(error, ModelUnavailable) or message.failures + 1 >= self.max_attempts:
+        if not isinstance(error, ModelUnavailable):
+            return None
+        deferred = isinstance(error, ModelDeferred)
+        if message.failures + 1 >= self.max_attempts and not deferred:
             return None
         ceiling = min(self.max_delay, self.base_delay * 2**message.failures)
         delay = max(error.retry_after or 0.0, random.uniform(0, ceiling))
-        if now + timedelta(seconds=delay) > message.created_at + self.max_age:
+        if now + timedelta(seconds=delay) > message.queued_at + self.max_age:
             return None
         return delay
 

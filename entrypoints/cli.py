@@ -1,4 +1,4 @@
-"""The one command: gemini-backend up | serve | worker | migrate | check."""
+"""The one command: gemini-backend up | serve | worker | migrate | check | messages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
+from domain.chat import MessageStatus
 from domain.errors import DomainError
+from domain.ids import MessageId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
 
 # Each subcommand imports what it needs when it runs: `--help` is quick, and no process pays for another's parts.
@@ -79,6 +82,30 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     return asyncio.run(run())
 
 
+def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """list messages by their state, or have a failed one answered after all"""
+    settings = Settings.from_environment(environment, needs=("DATABASE_URL", "REDIS_URL"))
+    from entrypoints.container import Container, running
+    from entrypoints.telemetry import configure_logs
+
+    configure_logs(settings)
+
+    async def run() -> None:
+        container = Container(settings=settings)
+        async with running(container.resources()):
+            if arguments.action == "requeue":
+                await container.requeue_message()(message_id=MessageId(arguments.id))
+                print(f"{arguments.id} is queued again.")
+                return
+            # Ids, times and codes only: what people wrote is none of the terminal's business.
+            for message in await container.messages().with_status(arguments.status, limit=arguments.limit):
+                sent = message.created_at.isoformat(timespec="seconds")
+                print(f"{message.id}  {sent}  attempts={message.attempt}  {message.error_code or ''}".rstrip())
+
+    asyncio.run(run())
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gemini-backend", description="A backend for talking with Gemini in authenticated chatrooms."
@@ -105,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     add_workers(add(worker))
     add(migrate)
     add(check)
+    actions = add(messages).add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="newest first: id, time, attempts and what went wrong")
+    listing.add_argument("--status", type=MessageStatus, choices=list(MessageStatus), default=MessageStatus.FAILED)
+    listing.add_argument("--limit", type=_count, default=50, help="at most so many (50)")
+    actions.add_parser("requeue", help="queue a failed message again").add_argument("id", type=UUID)
     return parser
 
 

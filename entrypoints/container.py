@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,8 +13,9 @@ from dependency_injector import containers, providers
 from adapters.otp_sender import ReplyOtpSender
 from adapters.phone_numbers import LibPhoneNumbers
 from adapters.postgres.accounts import PostgresOtpChallenges, PostgresSessions, PostgresUsers
-from adapters.postgres.chat import PostgresChatrooms, PostgresMessages
+from adapters.postgres.chat import PostgresChatrooms, PostgresMessages, PostgresModelBudget
 from adapters.postgres.connection import Postgres, PostgresUnitOfWork
+from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.redis.cache import RedisChatroomLists
 from adapters.redis.connection import RedisConnection
 from adapters.security import Argon2Hasher, JwtAccessTokens
@@ -23,11 +25,14 @@ from application.accounts.otp import CheckOtp, SendOtp, VerifyOtp
 from application.accounts.passwords import ChangePassword, ResetPassword, SetPassword
 from application.accounts.sessions import Authenticate, LogIn, OpenSession
 from application.accounts.signup import SignUp
+from application.chat.asking import AskModel
+from application.chat.breaker import Breaker
 from application.chat.chatrooms import CreateChatroom, ListChatrooms, OpenChatroom
-from application.chat.messages import GetAllowance, GetMessage, SendMessage
+from application.chat.messages import GetAllowance, GetMessage, RequeueMessage, SendMessage
 from application.chat.replies import GenerateReply, Leases, RecoverReplies
 from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
+from domain.billing import SendingLimits, Tier
 from domain.chat import RetryPolicy
 from entrypoints.settings import Settings
 
@@ -35,6 +40,20 @@ from entrypoints.settings import Settings
 def _otp_key(settings: Settings) -> bytes:
     """A key of its own for the codes, derived from the one secret there is."""
     return hmac.digest(settings.access_token_secret.get_secret_value().encode(), b"one-time codes", "sha256")
+
+
+def _sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
+    """The daily allowance is the product; the rest protects the service, and tests may switch it off."""
+    on = settings.rate_limits == "on"
+    return {
+        Tier.BASIC: SendingLimits(
+            daily=settings.free_daily_messages, in_flight=settings.basic_in_flight if on else None
+        ),
+        Tier.PRO: SendingLimits(
+            in_flight=settings.pro_in_flight if on else None,
+            per_minute=settings.pro_messages_per_minute if on else None,
+        ),
+    }
 
 
 def _language_model(settings: Settings) -> LanguageModel:
@@ -98,6 +117,9 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
     )
     language_model = providers.Singleton(_language_model, settings)
+    model_budget = providers.Singleton(PostgresModelBudget, settings.provided.gemini_max_rpm)
+    idempotency_keys = providers.Singleton(PostgresIdempotencyKeys)
+    sending_limits = providers.Callable(_sending_limits, settings)
 
     sign_up = providers.Singleton(SignUp, users=users, mobile_numbers=mobile_numbers, clock=clock, ids=ids)
     open_session = providers.Singleton(
@@ -155,12 +177,11 @@ class Container(containers.DeclarativeContainer):
         queue=queue,
         clock=clock,
         ids=ids,
-        free_daily_messages=settings.provided.free_daily_messages,
+        limits=sending_limits,
     )
     get_message = providers.Singleton(GetMessage, messages=messages)
-    get_allowance = providers.Singleton(
-        GetAllowance, messages=messages, clock=clock, free_daily_messages=settings.provided.free_daily_messages
-    )
+    requeue_message = providers.Singleton(RequeueMessage, messages=messages, queue=queue)
+    get_allowance = providers.Singleton(GetAllowance, messages=messages, clock=clock, limits=sending_limits)
 
     leases = providers.Singleton(Leases, messages, settings.provided.lease)
     retry_policy = providers.Singleton(
@@ -168,17 +189,25 @@ class Container(containers.DeclarativeContainer):
         max_attempts=settings.provided.max_attempts,
         max_age=providers.Callable(timedelta, minutes=settings.provided.max_message_minutes),
     )
+    ask_model = providers.Singleton(
+        AskModel,
+        model=language_model,
+        budget=model_budget,
+        breaker=providers.Singleton(Breaker),
+        clock=clock,
+        first_token_seconds=settings.provided.first_token_seconds,
+        reply_seconds=settings.provided.reply_seconds,
+    )
     generate_reply = providers.Singleton(
         GenerateReply,
         messages=messages,
-        model=language_model,
+        ask_model=ask_model,
         queue=queue,
         leases=leases,
         clock=clock,
         policy=retry_policy,
         lease=settings.provided.lease,
-        first_token_seconds=settings.provided.first_token_seconds,
-        reply_seconds=settings.provided.reply_seconds,
+        suspect=providers.Singleton(asyncio.Lock),
     )
     recover_replies = providers.Singleton(RecoverReplies, messages=messages, queue=queue, quiet=settings.provided.lease)
 

@@ -20,7 +20,7 @@ MIGRATE_NEEDS = ("DATABASE_URL",)
 
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -54,8 +54,13 @@ class Settings(BaseModel):
     gemini_base_url: str = ""
     gemini_model: str = "gemini-flash-latest"
     gemini_sdk: Literal["google-genai", "google-generativeai"] = "google-genai"
+    gemini_max_rpm: Annotated[int, Field(ge=0)] = 0
 
     free_daily_messages: Annotated[int, Field(ge=0)] = 5
+    rate_limits: Literal["on", "off"] = "on"
+    basic_in_flight: Count = 3
+    pro_in_flight: Count = 10
+    pro_messages_per_minute: Count = 40
 
     worker_concurrency: Count = 512
     lease_seconds: Seconds = 10
@@ -133,6 +138,12 @@ class Settings(BaseModel):
     def _heartbeat_within_lease(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("HEARTBEAT_SECONDS must be at most half of LEASE_SECONDS")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_in_production(self) -> Self:
+        if self.is_production and self.rate_limits == "off":
+            raise ValueError("RATE_LIMITS must be on with APP_ENV=production")
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,8 @@ from entrypoints.telemetry import configure_logs
 
 log = structlog.get_logger(__name__)
 
+PURGE_SECONDS = 600
+
 
 async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
     """Run until `stop` is set or SIGTERM or SIGINT arrives, then let running replies end.
@@ -41,6 +43,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
         async with (
             _every(settings.heartbeat_seconds, container.leases().renew),
             _every(settings.sweep_seconds, container.recover_replies()),
+            _every(PURGE_SECONDS, container.idempotency_keys().purge),
         ):
             await receiver.listen(stop)
             # A reserve for handing back what does not end and for closing connections.

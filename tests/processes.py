@@ -23,16 +23,15 @@ class ProductProcess:
 
     def __init__(self, command: str, environment: Mapping[str, str], *arguments: str, log: Path | None = None) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        self.log = log
-        output = log.open("ab") if log else subprocess.DEVNULL
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "entrypoints.cli", command, *arguments],
-            cwd=ROOT,
-            env={**inherited, **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (log or Path(os.devnull)).open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "entrypoints.cli", command, *arguments],
+                cwd=ROOT,
+                env={**inherited, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def signal(self, number: int) -> None:
         """To the whole group: Sanic's and the supervisor's children get it too."""

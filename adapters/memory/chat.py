@@ -8,11 +8,11 @@ from datetime import date, datetime, timedelta
 
 from adapters.memory.accounts import MemoryUsers
 from adapters.memory.store import Table
-from application.ports.chat import ChatroomLists, Chatrooms, JobQueue, Messages
+from application.ports.chat import ChatroomLists, Chatrooms, JobQueue, Messages, ModelBudget
 from application.ports.runtime import Clock
-from domain.billing import Allowance
-from domain.chat import Chatroom, Message, MessageStatus, Outcome
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded
+from domain.billing import Allowance, SendingLimits
+from domain.chat import MAX_DEATHS, Chatroom, Message, MessageStatus, Outcome
+from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import ChatroomId, MessageId, UserId
 
 
@@ -52,12 +52,29 @@ class _Queued:
         return since if since is not None and since <= now else None
 
 
+_MINUTE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    day: date
+    used: int
+    in_flight: int
+    minute_from: datetime
+    minute_used: int
+
+    def at(self, day: date, now: datetime) -> _Counted:
+        """With the day and the minute turned, if they have; a day never goes back."""
+        counted = self if self.day >= day else replace(self, day=day, used=0)
+        return counted if now < self.minute_from + _MINUTE else replace(counted, minute_from=now, minute_used=0)
+
+
 class MemoryMessages(Messages):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.rooms: Table[ChatroomId, Chatroom] = Table()
         self.table: Table[MessageId, _Queued] = Table()
-        self.usage: Table[tuple[UserId, date], int] = Table()
+        self.allowances: Table[UserId, _Counted] = Table()
 
     def newest(self, chatroom_id: ChatroomId, *, limit: int, before: MessageId | None) -> list[Message]:
         found = [
@@ -67,21 +84,30 @@ class MemoryMessages(Messages):
         ]
         return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
 
-    async def accept(self, message: Message, *, total: int | None) -> Allowance:
+    async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
         room = self.rooms.get(message.chatroom_id)
         if room is None or room.user_id != message.user_id:
             raise ChatroomNotFound
-        key = (message.user_id, message.allowance_day)
-        used = self.usage.get(key) or 0
-        if total is not None and used >= total:
-            raise QuotaExceeded(total=total, resets_at=Allowance(message.allowance_day, used, total).resets_at)
-        now = self._clock.now()
-        self.usage.put(key, used + 1)
-        self.table.put(message.id, _Queued(message, due_at=now, lease_until=None, rung_at=now))
-        return Allowance(message.allowance_day, used + 1, total)
+        if self.table.get(message.id):
+            return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+        before = self.allowances.get(message.user_id) or _Counted(message.allowance_day, 0, 0, message.created_at, 0)
+        now = before.at(message.allowance_day, message.created_at)
+        if limits.daily is not None and now.used >= limits.daily:
+            raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now.day, 0, None).resets_at)
+        if limits.in_flight is not None and now.in_flight >= limits.in_flight:
+            raise TooManyInFlight(limits.in_flight)
+        if limits.per_minute is not None and now.minute_used >= limits.per_minute:
+            left = now.minute_from + _MINUTE - message.created_at
+            raise SendingTooFast(limits.per_minute, retry_after=left.total_seconds())
+        counted = replace(now, used=now.used + 1, in_flight=now.in_flight + 1, minute_used=now.minute_used + 1)
+        self.allowances.put(message.user_id, counted)
+        stored, at = replace(message, allowance_day=counted.day), self._clock.now()
+        self.table.put(message.id, _Queued(stored, due_at=at, lease_until=None, rung_at=at))
+        return Allowance(counted.day, counted.used, limits.daily)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        return Allowance(day, self.usage.get((user_id, day)) or 0, total)
+        counted = self.allowances.get(user_id)
+        return Allowance(day, counted.used if counted and counted.day == day else 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         row = self.table.get(message_id)
@@ -93,7 +119,7 @@ class MemoryMessages(Messages):
         found = self.newest(message.chatroom_id, limit=len(self.table.all()), before=message.id)
         return [past for past in found if past.status is MessageStatus.COMPLETED][:limit]
 
-    async def claim(self, message_id: MessageId, *, lease: timedelta) -> Message | None:
+    async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         now = self._clock.now()
         row = self.table.get(message_id)
         if row is None or row.claimable_since(now) is None:
@@ -104,6 +130,8 @@ class MemoryMessages(Messages):
             attempt=row.message.attempt + 1,
             deaths=row.message.deaths + (row.message.status is MessageStatus.GENERATING),
         )
+        if claimed.deaths >= MAX_DEATHS - 1 and not alone:
+            return None
         self.table.put(message_id, replace(row, message=claimed, lease_until=now + lease))
         return claimed
 
@@ -130,17 +158,44 @@ class MemoryMessages(Messages):
             error_detail=outcome.error_detail,
             completed_at=self._clock.now(),
         )
+        refund = row.message.charged and outcome.status is MessageStatus.FAILED
+        ended = replace(ended, charged=row.message.charged and not refund)
         self.table.put(message_id, replace(row, message=ended, lease_until=None))
-        if outcome.status is MessageStatus.FAILED:
-            key = (ended.user_id, ended.allowance_day)
-            self.usage.put(key, (self.usage.get(key) or 0) - 1)
+        if counted := self.allowances.get(ended.user_id):
+            used = counted.used - (refund and counted.day == ended.allowance_day)
+            self.allowances.put(ended.user_id, replace(counted, used=used, in_flight=counted.in_flight - 1))
         return True
 
     async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
-        return self._requeue(message_id, attempt, delay, failures=1)
+        return self._put_back(message_id, attempt, delay, failures=1)
 
-    async def release(self, message_id: MessageId, attempt: int) -> bool:
-        return self._requeue(message_id, attempt, timedelta(), failures=0)
+    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
+        return self._put_back(message_id, attempt, delay, failures=0)
+
+    async def requeue(self, message_id: MessageId) -> bool:
+        row = self.table.get(message_id)
+        if row is None or row.message.status is not MessageStatus.FAILED:
+            return False
+        now = self._clock.now()
+        queued = replace(
+            row.message,
+            status=MessageStatus.QUEUED,
+            failures=0,
+            deaths=0,
+            error_code=None,
+            error_detail=None,
+            finish_reason=None,
+            completed_at=None,
+            queued_at=now,
+        )
+        self.table.put(message_id, _Queued(queued, due_at=now, lease_until=None, rung_at=now - timedelta(days=1)))
+        if counted := self.allowances.get(queued.user_id):
+            self.allowances.put(queued.user_id, replace(counted, in_flight=counted.in_flight + 1))
+        return True
+
+    async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+        found = [row.message for row in self.table.all() if row.message.status is status]
+        return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
 
     async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
         now = self._clock.now()
@@ -162,7 +217,7 @@ class MemoryMessages(Messages):
         held = row and row.message.attempt == attempt and row.message.status is MessageStatus.GENERATING
         return row if held else None
 
-    def _requeue(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
+    def _put_back(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
         row = self._held(message_id, attempt)
         if row is None:
             return False
@@ -197,3 +252,24 @@ class MemoryJobQueue(JobQueue):
         if not self.broken:
             self.rung += message_ids
         return not self.broken
+
+
+class MemoryModelBudget(ModelBudget):
+    """As many calls at once as a minute has, then none until the next."""
+
+    def __init__(self, clock: Clock, per_minute: int) -> None:
+        self._clock = clock
+        self._per_minute = per_minute
+        self._made: list[datetime] = []
+
+    async def reserve(self, *, within: float) -> float | None:
+        now = self._clock.now()
+        self._made = [made for made in self._made if made > now - _MINUTE]
+        if not self._per_minute or len(self._made) < self._per_minute:
+            self._made.append(now)
+            return 0.0
+        wait = (self._made[-self._per_minute] + _MINUTE - now).total_seconds()
+        if wait > within:
+            return None
+        self._made.append(now + timedelta(seconds=wait))
+        return wait

@@ -15,7 +15,7 @@ from domain.ids import SessionId, UserId
 
 class PostgresUsers(Users):
     async def add(self, user: User) -> None:
-        with constraint("users_mobile_key", MobileTaken):
+        with constraint("users_mobile_key", MobileTaken), constraint("users_pkey", MobileTaken):
             await UserRow.create(**to_row(user))
 
     async def find_by_mobile(self, mobile: MobileNumber) -> User | None:

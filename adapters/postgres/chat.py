@@ -8,20 +8,50 @@ from datetime import date, timedelta
 from tortoise.exceptions import IntegrityError
 
 from adapters.postgres.connection import rows
-from adapters.postgres.mapping import to_entity
+from adapters.postgres.mapping import to_entity, violated
 from adapters.postgres.tables import ChatroomRow, MessageRow
-from application.ports.chat import Chatrooms, Messages
-from domain.billing import Allowance
-from domain.chat import Chatroom, Message, MessageStatus, Outcome
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded
+from application.ports.chat import Chatrooms, Messages, ModelBudget
+from domain.billing import Allowance, SendingLimits
+from domain.chat import MAX_DEATHS, Chatroom, Message, MessageStatus, Outcome
+from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import ChatroomId, MessageId, UserId
+
+# One row holds all of a user's counters, so that one conditional statement decides and two cannot disagree.
+# $5 is the time of sending, $6 its day, $8, $9 and $10 the limits; NULL is unlimited. A day never goes back: a
+# message stamped before midnight that comes after it is counted on the new day.
+_ACCEPT = """
+WITH room AS (SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3),
+consumed AS (
+    INSERT INTO allowances AS a (user_id, day, used, in_flight, minute_from, minute_used)
+    SELECT $3, $6, 1, 1, $5, 1 FROM room
+    WHERE coalesce($8::int, 1) > 0 AND coalesce($9::int, 1) > 0 AND coalesce($10::int, 1) > 0
+    ON CONFLICT (user_id) DO UPDATE SET
+        day = greatest(a.day, excluded.day),
+        used = a.used * (a.day >= excluded.day)::int + 1,
+        in_flight = a.in_flight + 1,
+        minute_from = CASE WHEN a.minute_from + interval '60 s' > excluded.minute_from
+            THEN a.minute_from ELSE excluded.minute_from END,
+        minute_used = a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int + 1
+    WHERE ($8::int IS NULL OR a.used * (a.day >= excluded.day)::int < $8)
+        AND ($9::int IS NULL OR a.in_flight < $9)
+        AND ($10::int IS NULL OR a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int < $10)
+    RETURNING day, used
+),
+stored AS (
+    INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, allowance_day, charged, queued_at,
+        max_output_tokens, attempt, failures, deaths, due_at, rung_at)
+    SELECT $1, $2, $3, $4, $5, 'queued', day, true, $5, $7, 0, 0, 0, now(), now() FROM consumed
+)
+SELECT day, used FROM consumed
+"""
 
 
 class PostgresChatrooms(Chatrooms):
     async def add(self, chatroom: Chatroom) -> None:
         await rows(
             "WITH owner AS (UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = $2)"
-            " INSERT INTO chatrooms (id, user_id, name, created_at) VALUES ($1, $2, $3, $4)",
+            " INSERT INTO chatrooms (id, user_id, name, created_at) VALUES ($1, $2, $3, $4)"
+            " ON CONFLICT (id) DO NOTHING",
             chatroom.id,
             chatroom.user_id,
             chatroom.name,
@@ -56,41 +86,54 @@ class PostgresChatrooms(Chatrooms):
 
 
 class PostgresMessages(Messages):
-    async def accept(self, message: Message, *, total: int | None) -> Allowance:
-        try:
-            result = await rows(
-                "WITH room AS (SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3),"
-                " consumed AS ("
-                "   INSERT INTO daily_usage (user_id, day, used)"
-                "   SELECT $3, $6, 1 FROM room WHERE $7::int IS NULL OR $7 > 0"
-                "   ON CONFLICT (user_id, day) DO UPDATE SET used = daily_usage.used + 1"
-                "   WHERE $7::int IS NULL OR daily_usage.used < $7"
-                "   RETURNING used"
-                " ), stored AS ("
-                "   INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, allowance_day,"
-                "     max_output_tokens, attempt, failures, deaths, due_at, rung_at)"
-                "   SELECT $1, $2, $3, $4, $5, 'queued', $6, $8, 0, 0, 0, now(), now() FROM consumed"
-                " ) SELECT (SELECT used FROM consumed) AS used, EXISTS (SELECT FROM room) AS room_exists",
-                message.id,
-                message.chatroom_id,
-                message.user_id,
-                message.input,
-                message.created_at,
-                message.allowance_day,
-                total,
-                message.max_output_tokens,
-            )
-        except IntegrityError as error:  # the room was deleted between the look and the insert
-            raise ChatroomNotFound from error
-        if not result[0]["room_exists"]:
+    async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        while True:
+            try:
+                consumed = await rows(
+                    _ACCEPT,
+                    message.id,
+                    message.chatroom_id,
+                    message.user_id,
+                    message.input,
+                    message.created_at,
+                    message.allowance_day,
+                    message.max_output_tokens,
+                    limits.daily,
+                    limits.in_flight,
+                    limits.per_minute,
+                )
+            except IntegrityError as error:
+                if violated(error) == "messages_pkey":  # sent before, under the same Idempotency-Key
+                    return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+                raise ChatroomNotFound from error  # deleted between the look and the insert
+            if consumed:
+                return Allowance(consumed[0]["day"], consumed[0]["used"], limits.daily)
+            await self._refuse(message, limits)
+
+    async def _refuse(self, message: Message, limits: SendingLimits) -> None:
+        """Raise why; return if there is no reason any more, because a slot became free meanwhile."""
+        found = await rows(
+            "SELECT $3 < day AS is_past, used * (day >= $3)::int AS used, in_flight, minute_used,"
+            " extract(epoch FROM minute_from + interval '60 s' - $4::timestamptz)::float8 AS minute_left"
+            " FROM chatrooms LEFT JOIN allowances ON allowances.user_id = $2 WHERE id = $1 AND chatrooms.user_id = $2",
+            message.chatroom_id,
+            message.user_id,
+            message.allowance_day,
+            message.created_at,
+        )
+        if not found:
             raise ChatroomNotFound
-        if result[0]["used"] is None:
-            assert total is not None
-            raise QuotaExceeded(total=total, resets_at=Allowance(message.allowance_day, total, total).resets_at)
-        return Allowance(message.allowance_day, result[0]["used"], total)
+        now = found[0]
+        if limits.daily is not None and (now["used"] or 0) >= limits.daily:
+            day = message.allowance_day + timedelta(days=bool(now["is_past"]))
+            raise QuotaExceeded(total=limits.daily, resets_at=Allowance(day, 0, None).resets_at)
+        if limits.in_flight is not None and now["in_flight"] >= limits.in_flight:
+            raise TooManyInFlight(limits.in_flight)
+        if limits.per_minute is not None and now["minute_used"] >= limits.per_minute and now["minute_left"] > 0:
+            raise SendingTooFast(limits.per_minute, retry_after=now["minute_left"])
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        found = await rows("SELECT used FROM daily_usage WHERE user_id = $1 AND day = $2", user_id, day)
+        found = await rows("SELECT used FROM allowances WHERE user_id = $1 AND day = $2", user_id, day)
         return Allowance(day, found[0]["used"] if found else 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
@@ -103,14 +146,17 @@ class PostgresMessages(Messages):
         query = MessageRow.filter(chatroom_id=message.chatroom_id, id__lt=message.id, status=MessageStatus.COMPLETED)
         return [to_entity(Message, row) for row in await query.order_by("-id").limit(limit)]
 
-    async def claim(self, message_id: MessageId, *, lease: timedelta) -> Message | None:
+    async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         claimed = await rows(
             "UPDATE messages SET status = 'generating', attempt = attempt + 1, lease_until = now() + $2,"
             " deaths = deaths + (status = 'generating')::int"
             " WHERE id = $1 AND (status = 'queued' AND due_at <= now()"
-            " OR status = 'generating' AND lease_until <= now()) RETURNING *",
+            "   OR status = 'generating' AND lease_until <= now())"
+            " AND ($3 OR deaths + (status = 'generating')::int < $4) RETURNING *",
             message_id,
             lease,
+            alone,
+            MAX_DEATHS - 1,
         )
         return to_entity(Message, claimed[0]) if claimed else None
 
@@ -127,15 +173,19 @@ class PostgresMessages(Messages):
 
     async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
         ended = await rows(
-            "WITH ended AS ("
+            "WITH held AS ("
+            "   SELECT id, user_id, allowance_day, charged AND $3 = 'failed' AS refund FROM messages"
+            "   WHERE id = $1 AND attempt = $2 AND status = 'generating' FOR UPDATE"
+            " ), ended AS ("
             "   UPDATE messages SET status = $3, response = $4, finish_reason = $5, input_tokens = $6,"
-            "     output_tokens = $7, error_code = $8, error_detail = $9, lease_until = NULL,"
-            "     completed_at = date_trunc('milliseconds', now())"
-            "   WHERE id = $1 AND attempt = $2 AND status = 'generating' RETURNING user_id, allowance_day"
-            " ), refunded AS ("
-            "   UPDATE daily_usage SET used = used - 1 FROM ended WHERE $3 = 'failed'"
-            "   AND daily_usage.user_id = ended.user_id AND day = ended.allowance_day"
-            " ) SELECT 1 FROM ended",
+            "     output_tokens = $7, error_code = $8, error_detail = $9, charged = charged AND NOT held.refund,"
+            "     lease_until = NULL, completed_at = date_trunc('milliseconds', now())"
+            "   FROM held WHERE messages.id = held.id"
+            " ), given_back AS ("
+            "   UPDATE allowances SET in_flight = in_flight - 1,"
+            "     used = used - (held.refund AND day = held.allowance_day)::int"
+            "   FROM held WHERE allowances.user_id = held.user_id"
+            " ) SELECT 1 FROM held",
             message_id,
             attempt,
             outcome.status,
@@ -149,12 +199,30 @@ class PostgresMessages(Messages):
         return bool(ended)
 
     async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
-        return await self._requeue(message_id, attempt, delay, failures=1)
+        return await self._put_back(message_id, attempt, delay, failures=1)
 
-    async def release(self, message_id: MessageId, attempt: int) -> bool:
-        return await self._requeue(message_id, attempt, timedelta(), failures=0)
+    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
+        return await self._put_back(message_id, attempt, delay, failures=0)
 
-    async def _requeue(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
+    async def requeue(self, message_id: MessageId) -> bool:
+        return bool(
+            await rows(
+                "WITH requeued AS ("
+                "   UPDATE messages SET status = 'queued', failures = 0, deaths = 0, error_code = NULL,"
+                "     error_detail = NULL, finish_reason = NULL, completed_at = NULL, queued_at = now(),"
+                "     due_at = now(), rung_at = now() - interval '1 day'"
+                "   WHERE id = $1 AND status = 'failed' RETURNING user_id"
+                " ) UPDATE allowances SET in_flight = in_flight + 1 FROM requeued"
+                " WHERE allowances.user_id = requeued.user_id RETURNING 1",
+                message_id,
+            )
+        )
+
+    async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+        found = await MessageRow.filter(status=status).order_by("-id").limit(limit)
+        return [to_entity(Message, row) for row in found]
+
+    async def _put_back(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
         return bool(
             await rows(
                 "UPDATE messages SET status = 'queued', lease_until = NULL, due_at = now() + $3,"
@@ -186,3 +254,31 @@ class PostgresMessages(Messages):
             quiet,
         )
         return [MessageId(row["id"]) for row in taken]
+
+
+class PostgresModelBudget(ModelBudget):
+    """The generic cell rate algorithm in one row, so that all workers share it and a lost Redis does not reset it.
+
+    A tenth of the minute's calls may come at once. Together with the pace of the rest that is never
+    more than `per_minute` within any sixty seconds.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        """0 is unlimited, and costs nothing."""
+        self._per_minute = per_minute
+        at_once = max(1, per_minute // 10)
+        self._interval = timedelta(seconds=60 / max(per_minute - at_once, 0.99))
+        self._ahead = self._interval * (at_once - 1)
+
+    async def reserve(self, *, within: float) -> float | None:
+        if not self._per_minute:
+            return 0.0
+        booked = await rows(
+            "UPDATE model_budget SET booked_until = greatest(booked_until, clock_timestamp()) + $1"
+            " WHERE booked_until - $2::interval <= clock_timestamp() + $3::interval"
+            " RETURNING extract(epoch FROM booked_until - $1 - $2 - clock_timestamp())::float8 AS wait",
+            self._interval,
+            self._ahead,
+            timedelta(seconds=within),
+        )
+        return max(0.0, booked[0]["wait"]) if booked else None

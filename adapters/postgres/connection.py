@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -28,6 +29,7 @@ APPS = {
 _LOST = (
     OSError,  # refused, reset, no such host, and TimeoutError
     asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # the connection died between two packets of one statement
     asyncpg.InterfaceError,  # the pool is closing, the connection is closed
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timed out
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
@@ -117,7 +119,8 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
                     "password": unquote(parts.password or ""),
                     "database": parts.path.lstrip("/") or "postgres",
                     "ssl": ssl.create_default_context() if mode == "verify-full" else mode,
-                    "server_settings": {"application_name": "gemini-backend", "jit": "off"},
+                    # The process by name, for whoever reads pg_stat_activity.
+                    "server_settings": {"application_name": f"gemini-backend {os.getpid()}", "jit": "off"},
                     **credentials,
                 },
             }

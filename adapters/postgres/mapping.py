@@ -46,6 +46,11 @@ def constraint(name: str, error: type[DomainError]) -> Iterator[None]:
     try:
         yield
     except IntegrityError as violation:
-        if getattr(violation.args[0], "constraint_name", None) == name:
+        if violated(violation) == name:
             raise error from violation
         raise
+
+
+def violated(error: IntegrityError) -> str | None:
+    """The name of the violated constraint."""
+    return getattr(error.args[0], "constraint_name", None)

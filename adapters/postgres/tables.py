@@ -88,6 +88,8 @@ class MessageRow(Model):
     failures = fields.IntField(default=0)
     deaths = fields.IntField(default=0)
     allowance_day = fields.DateField()
+    charged = fields.BooleanField()
+    queued_at = fields.DatetimeField()
     max_output_tokens = fields.IntField()
     completed_at = fields.DatetimeField(null=True)
     due_at = fields.DatetimeField()
@@ -99,14 +101,43 @@ class MessageRow(Model):
         indexes = (("chatroom_id", "id"), ("user_id", "id"))
 
 
-class DailyUsageRow(Model):
-    id = fields.BigIntField(primary_key=True)
-    user: fields.ForeignKeyRelation[UserRow] = fields.ForeignKeyField(
-        "models.UserRow", related_name=False, on_delete=fields.CASCADE
+class AllowanceRow(Model):
+    """What a user has used of the latest day, what is unanswered, and what was sent in the latest minute."""
+
+    user: fields.OneToOneRelation[UserRow] = fields.OneToOneField(
+        "models.UserRow", related_name=False, on_delete=fields.CASCADE, primary_key=True
     )
     day = fields.DateField()
     used = fields.IntField()
+    in_flight = fields.IntField()
+    minute_from = fields.DatetimeField()
+    minute_used = fields.IntField()
 
     class Meta:
-        table = "daily_usage"
-        unique_together = (("user_id", "day"),)
+        table = "allowances"
+
+
+class ModelBudgetRow(Model):
+    """One row: the moment up to which the model's calls a minute are spoken for."""
+
+    id = fields.IntField(primary_key=True, generated=False)
+    booked_until = fields.DatetimeField()
+
+    class Meta:
+        table = "model_budget"
+
+
+class IdempotencyKeyRow(Model):
+    id = fields.BigIntField(primary_key=True)
+    scope = fields.TextField()
+    key = fields.TextField()
+    body_hash = fields.BinaryField()
+    resource_id = fields.UUIDField()
+    busy_until = fields.DatetimeField()
+    status = fields.IntField(null=True)
+    reply = fields.BinaryField(null=True)
+    created_at = fields.DatetimeField(db_index=True)
+
+    class Meta:
+        table = "idempotency_keys"
+        unique_together = (("scope", "key"),)

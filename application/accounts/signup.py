@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from application.ports.accounts import MobileNumbers, Users
 from application.ports.runtime import Clock, Ids
 from domain.accounts import User
+from domain.errors import MobileTaken
 from domain.ids import UserId
 
 
@@ -15,7 +16,7 @@ class SignUp:
     """Create an account for a mobile number.
 
     One number has one account, however it is spelled. The number is proved later, with a
-    one-time code.
+    one-time code. With a `user_id` of the caller's, signing up again has no further effect.
     """
 
     users: Users
@@ -23,12 +24,17 @@ class SignUp:
     clock: Clock
     ids: Ids
 
-    async def __call__(self, *, mobile: str, name: str) -> User:
+    async def __call__(self, *, mobile: str, name: str, user_id: UserId | None = None) -> User:
         user = User(
-            id=UserId(self.ids.new()),
+            id=user_id or UserId(self.ids.new()),
             mobile=self.mobile_numbers.parse(mobile),
             name=name,
             created_at=self.clock.now(),
         )
-        await self.users.add(user)
+        try:
+            await self.users.add(user)
+        except MobileTaken:
+            taken_by = await self.users.find_by_mobile(user.mobile)
+            if taken_by is None or taken_by.id != user.id:
+                raise
         return user

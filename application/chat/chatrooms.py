@@ -31,14 +31,16 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class CreateChatroom:
-    """Open a new chatroom."""
+    """Open a new chatroom. With a `chatroom_id` of the caller's, doing it again has no further effect."""
 
     chatrooms: Chatrooms
     clock: Clock
     ids: Ids
 
-    async def __call__(self, *, user: User, name: str) -> Chatroom:
-        room = Chatroom(id=ChatroomId(self.ids.new()), user_id=user.id, name=name, created_at=self.clock.now())
+    async def __call__(self, *, user: User, name: str, chatroom_id: ChatroomId | None = None) -> Chatroom:
+        room = Chatroom(
+            id=chatroom_id or ChatroomId(self.ids.new()), user_id=user.id, name=name, created_at=self.clock.now()
+        )
         await self.chatrooms.add(room)
         return room
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from application.ports.chat import JobQueue, Messages
 from application.ports.runtime import Clock, Ids
 from domain.accounts import User
-from domain.billing import Allowance
+from domain.billing import Allowance, SendingLimits, Tier
 from domain.chat import Message
+from domain.errors import MessageNotFound
 from domain.ids import ChatroomId, MessageId
 
 
@@ -17,27 +19,31 @@ class SendMessage:
     """Accept a message. It will be answered, or end in a named state, whatever happens from here on.
 
     The allowance is consumed and the message stored in one step. The bell is rung afterwards: if
-    it cannot be, a worker's next sweep finds the message.
+    it cannot be, a worker's next sweep finds the message. With a `message_id` of the caller's,
+    sending again has no further effect.
     """
 
     messages: Messages
     queue: JobQueue
     clock: Clock
     ids: Ids
-    free_daily_messages: int
+    limits: Mapping[Tier, SendingLimits]
 
-    async def __call__(self, *, user: User, chatroom_id: ChatroomId, input: str) -> tuple[Message, Allowance]:
+    async def __call__(
+        self, *, user: User, chatroom_id: ChatroomId, input: str, message_id: MessageId | None = None
+    ) -> tuple[Message, Allowance]:
         now = self.clock.now()
         message = Message(
-            id=MessageId(self.ids.new()),
+            id=message_id or MessageId(self.ids.new()),
             chatroom_id=chatroom_id,
             user_id=user.id,
             input=input,
             created_at=now,
+            queued_at=now,
             allowance_day=now.date(),
             max_output_tokens=user.tier.max_output_tokens,
         )
-        allowance = await self.messages.accept(message, total=user.tier.daily_messages(self.free_daily_messages))
+        allowance = await self.messages.accept(message, limits=self.limits[user.tier])
         await self.queue.ring([message.id])
         return message, allowance
 
@@ -53,13 +59,25 @@ class GetMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class RequeueMessage:
+    """For operators: have a failed message answered after all. The user does not pay for it again."""
+
+    messages: Messages
+    queue: JobQueue
+
+    async def __call__(self, *, message_id: MessageId) -> None:
+        if not await self.messages.requeue(message_id):
+            raise MessageNotFound("There is no failed message with this id.")
+        await self.queue.ring([message_id])
+
+
+@dataclass(frozen=True, slots=True)
 class GetAllowance:
     """What the user has used of today's allowance."""
 
     messages: Messages
     clock: Clock
-    free_daily_messages: int
+    limits: Mapping[Tier, SendingLimits]
 
     async def __call__(self, *, user: User) -> Allowance:
-        total = user.tier.daily_messages(self.free_daily_messages)
-        return await self.messages.allowance(user.id, day=self.clock.now().date(), total=total)
+        return await self.messages.allowance(user.id, day=self.clock.now().date(), total=self.limits[user.tier].daily)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
-from application.ports.chat import JobQueue, LanguageModel, Messages
+from application.chat.asking import AskModel
+from application.ports.chat import JobQueue, Messages
 from application.ports.runtime import Clock
 from domain.chat import (
     MAX_WINDOW_MESSAGES,
@@ -18,8 +20,10 @@ from domain.chat import (
     RetryPolicy,
     conversation_window,
 )
-from domain.errors import ModelError, ModelUnavailable, Unavailable, WorkersDied
+from domain.errors import ModelDeferred, ModelError, Unavailable, WorkersDied
 from domain.ids import MessageId
+
+T = TypeVar("T")
 
 
 class LeaseLost(Exception):
@@ -79,22 +83,29 @@ class GenerateReply:
     Returns the state in which this call left the message, or None if it was not ours to answer:
     a job may come twice or late, and only the claim decides. Killed at any point, the lease runs
     out and another worker takes the message. Cancelled, it is handed back at once.
+
+    A message that was there when two workers died may be what killed them. It is answered while no
+    other such message is, so that its third death is nobody else's.
     """
 
     messages: Messages
-    model: LanguageModel
+    ask_model: AskModel
     queue: JobQueue
     leases: Leases
     clock: Clock
     policy: RetryPolicy
     lease: timedelta
-    first_token_seconds: float
-    reply_seconds: float
+    suspect: asyncio.Lock
 
     async def __call__(self, *, message_id: MessageId) -> MessageStatus | None:
         message = await self.messages.claim(message_id, lease=self.lease)
-        if message is None:
-            return None
+        if message is not None:
+            return await self._work(message)
+        async with self.suspect:
+            message = await self.messages.claim(message_id, lease=self.lease, alone=True)
+            return None if message is None else await self._work(message)
+
+    async def _work(self, message: Message) -> MessageStatus | None:
         try:
             async with self.leases.hold(message):
                 return await self._answer(message)
@@ -109,58 +120,31 @@ class GenerateReply:
         try:
             if self.policy.is_poison(message):
                 raise WorkersDied
-            outcome = await self._ask(message)
+            earlier = await _patiently(lambda: self.messages.before(message, limit=MAX_WINDOW_MESSAGES - 1))
+            outcome = await self.ask_model(conversation_window(message, earlier))
         except ModelError as error:
-            delay = self.policy.delay(message, error, self.clock.now())
-            if delay is not None:
-                await self.messages.retry(message.id, message.attempt, delay=timedelta(seconds=delay))
-                return MessageStatus.QUEUED
+            seconds = self.policy.delay(message, error, self.clock.now())
+            if seconds is not None:
+                put_back = self.messages.release if isinstance(error, ModelDeferred) else self.messages.retry
+                delay = timedelta(seconds=seconds)
+                held = await _patiently(lambda: put_back(message.id, message.attempt, delay=delay))
+                return MessageStatus.QUEUED if held else None
             outcome = Outcome.of_error(error)
-        return outcome.status if await self._finish(message, outcome) else None
+        held = await _patiently(lambda: self.messages.finish(message.id, message.attempt, outcome))
+        return outcome.status if held else None
 
-    async def _ask(self, message: Message) -> Outcome:
-        earlier = await self.messages.before(message, limit=MAX_WINDOW_MESSAGES - 1)
-        text: list[str] = []
-        finish_reason = input_tokens = output_tokens = None
-        end = asyncio.get_running_loop().time() + self.reply_seconds
+
+async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
+    """A database that restarts must cost neither a reply nor count as a death; the lease sees to one that does not."""
+    pause = 0.1
+    while True:
         try:
-            async with (
-                asyncio.timeout(min(self.first_token_seconds, self.reply_seconds)) as deadline,
-                aclosing(self.model.stream(conversation_window(message, earlier))) as chunks,
-            ):
-                async for chunk in chunks:
-                    if chunk.text and not text:
-                        deadline.reschedule(end)
-                    text.append(chunk.text)
-                    finish_reason = chunk.finish_reason or finish_reason
-                    input_tokens = chunk.input_tokens or input_tokens
-                    output_tokens = chunk.output_tokens or output_tokens
-        except TimeoutError:
-            raise ModelUnavailable("The model took too long.") from None
-        return Outcome(
-            status=MessageStatus.COMPLETED,
-            response=_storable("".join(text)),
-            finish_reason=finish_reason,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-        )
-
-    async def _finish(self, message: Message, outcome: Outcome) -> bool:
-        """A finished reply is worth some patience with a database that restarts; the lease bounds it."""
-        pause = 0.1
-        while True:
-            try:
-                return await self.messages.finish(message.id, message.attempt, outcome)
-            except Unavailable:
-                if pause > 60:
-                    raise
-                await asyncio.sleep(pause)
-                pause *= 2
-
-
-def _storable(text: str) -> str:
-    """Without what Postgres refuses as text, which would cost the whole reply: NUL, and half a surrogate pair."""
-    return text.replace("\0", "").encode(errors="replace").decode()
+            return await step()
+        except Unavailable:
+            if pause > 60:
+                raise
+            await asyncio.sleep(pause)
+            pause *= 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from domain.ids import SessionId, UserId
 class Users(Protocol):
     @abstractmethod
     async def add(self, user: User) -> None:
-        """Store a new user. Raises MobileTaken, however many try at once."""
+        """Store a new user. Raises MobileTaken, however many try at once, also if it is this very user's already."""
 
     @abstractmethod
     async def find_by_mobile(self, mobile: MobileNumber) -> User | None: ...

@@ -8,8 +8,8 @@ from datetime import date, timedelta
 from typing import Protocol
 
 from application.ports.runtime import Resource
-from domain.billing import Allowance
-from domain.chat import Chatroom, Conversation, Message, Outcome, ReplyChunk
+from domain.billing import Allowance, SendingLimits
+from domain.chat import Chatroom, Conversation, Message, MessageStatus, Outcome, ReplyChunk
 from domain.ids import ChatroomId, MessageId, UserId
 
 
@@ -43,12 +43,13 @@ class Messages(Protocol):
     """
 
     @abstractmethod
-    async def accept(self, message: Message, *, total: int | None) -> Allowance:
-        """Consume one message of its day's allowance and store the message, both or neither.
+    async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        """Consume one message of the day's allowance and store the message, both or neither.
 
-        `total` None is unlimited; what is sent then is counted all the same. Atomic: however many
-        try at once, no more than `total` are accepted. Raises ChatroomNotFound (absent or
-        somebody else's) or QuotaExceeded; then nothing has changed.
+        What is unlimited is counted all the same. Atomic: however many try at once, no limit is
+        passed. A message whose id is stored already is accepted again without effect. Raises
+        ChatroomNotFound (absent or somebody else's), QuotaExceeded, TooManyInFlight or
+        SendingTooFast, the first that applies; then nothing has changed.
         """
 
     @abstractmethod
@@ -63,11 +64,12 @@ class Messages(Protocol):
         """The room's completed messages older than this one, newest first."""
 
     @abstractmethod
-    async def claim(self, message_id: MessageId, *, lease: timedelta) -> Message | None:
+    async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         """Take the message for one attempt: generating, attempt + 1, leased from now on.
 
         A claim on an expired lease also counts a death. None if it is not claimable, as for every
-        other caller at the same time.
+        other caller at the same time. A message that the next death would end is claimable only by
+        who promises to work on no other such message `alone`.
         """
 
     @abstractmethod
@@ -78,7 +80,7 @@ class Messages(Protocol):
     async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
         """Write the outcome if this attempt still holds the message; False changes nothing.
 
-        Ending as `failed` gives the allowance back in the same step, so it happens once.
+        Ending as `failed` gives the allowance back in the same step, and only if it is charged: once.
         """
 
     @abstractmethod
@@ -86,8 +88,16 @@ class Messages(Protocol):
         """After a failure: back to queued, due after `delay`, if this attempt still holds the message."""
 
     @abstractmethod
-    async def release(self, message_id: MessageId, attempt: int) -> bool:
-        """Give an unfinished message back: queued and due at once, and not counted as a failure."""
+    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
+        """Give an unfinished message back: queued and due after `delay`, not counted as a failure."""
+
+    @abstractmethod
+    async def requeue(self, message_id: MessageId) -> bool:
+        """Queue a failed message anew, as if it had just been sent, but uncharged. False if it is not failed."""
+
+    @abstractmethod
+    async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+        """The messages of all users in this state, newest first, for operators."""
 
     @abstractmethod
     async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
@@ -124,6 +134,14 @@ class JobQueue(Protocol):
     @abstractmethod
     async def ring(self, message_ids: Sequence[MessageId]) -> bool:
         """Ask some worker for these replies. False, within 500 ms, when the bell cannot be rung."""
+
+
+class ModelBudget(Protocol):
+    """Calls of the model a minute, for all workers together."""
+
+    @abstractmethod
+    async def reserve(self, *, within: float) -> float | None:
+        """Seconds until a call may be made, which is then counted; None if that would be more than `within`."""
 
 
 class LanguageModel(Resource, Protocol):

@@ -12,6 +12,7 @@ from domain.errors import (
     PasswordWrong,
     UserNotFound,
 )
+from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.endpoints import Endpoints
 from entrypoints.http.schemas import (
@@ -35,14 +36,20 @@ endpoints = Endpoints("Accounts")
 
 
 @endpoints.add(
-    "POST", "/auth/signup", body=SignUpBody, reply=SignUpReply, status=201, errors=(InvalidMobile, MobileTaken)
+    "POST",
+    "/auth/signup",
+    body=SignUpBody,
+    reply=SignUpReply,
+    status=201,
+    creates="user_id",
+    errors=(InvalidMobile, MobileTaken),
 )
-async def sign_up(container: Container, body: SignUpBody) -> SignUpReply:
+async def sign_up(container: Container, body: SignUpBody, user_id: UserId | None = None) -> SignUpReply:
     """Create an account for a mobile number.
 
     One number has one account, however it is spelled. Prove the number next, with send-otp and verify-otp.
     """
-    user = await container.sign_up()(mobile=body.mobile, name=body.name)
+    user = await container.sign_up()(mobile=body.mobile, name=body.name, user_id=user_id)
     return SignUpReply(message="Signed up. Verify the mobile number next.", user=UserOut.of(user))
 
 

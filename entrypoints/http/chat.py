@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from application.accounts.sessions import Caller
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded
+from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import ChatroomId, MessageId
 from entrypoints.container import Container
 from entrypoints.http.endpoints import Endpoints
@@ -26,10 +26,20 @@ from entrypoints.http.schemas import (
 endpoints = Endpoints("Chat")
 
 
-@endpoints.add("POST", "/chatroom", body=CreateChatroomBody, reply=ChatroomReply, status=201, authenticated=True)
-async def create_chatroom(container: Container, caller: Caller, body: CreateChatroomBody) -> ChatroomReply:
+@endpoints.add(
+    "POST",
+    "/chatroom",
+    body=CreateChatroomBody,
+    reply=ChatroomReply,
+    status=201,
+    authenticated=True,
+    creates="chatroom_id",
+)
+async def create_chatroom(
+    container: Container, caller: Caller, body: CreateChatroomBody, chatroom_id: ChatroomId | None = None
+) -> ChatroomReply:
     """Open a new chatroom."""
-    room = await container.create_chatroom()(user=caller.user, name=body.name)
+    room = await container.create_chatroom()(user=caller.user, name=body.name, chatroom_id=chatroom_id)
     return ChatroomReply(message="Chatroom created.", data=ChatroomOut.of(room))
 
 
@@ -80,17 +90,24 @@ async def open_chatroom(
     reply=AcceptedReply,
     status=202,
     authenticated=True,
-    errors=(ChatroomNotFound, QuotaExceeded),
+    creates="message_id",
+    errors=(ChatroomNotFound, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
 async def send_message(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, body: SendMessageBody
+    container: Container,
+    caller: Caller,
+    chatroom_id: ChatroomId,
+    body: SendMessageBody,
+    message_id: MessageId | None = None,
 ) -> AcceptedReply:
     """Send a message to the model.
 
     It is stored and will be answered by a worker; look for the reply with GET. Basic accounts have a
-    daily allowance, which comes back if the message fails.
+    daily allowance, which comes back if the message fails; so many messages may be unanswered at once.
     """
-    message, allowance = await container.send_message()(user=caller.user, chatroom_id=chatroom_id, input=body.input)
+    message, allowance = await container.send_message()(
+        user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id
+    )
     return AcceptedReply.of(message, allowance)
 
 

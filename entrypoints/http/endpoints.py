@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from sanic import HTTPResponse, Request, Sanic
 from application.accounts.sessions import Caller
 from domain.errors import ChatroomNotFound, DomainError, MessageNotFound, NotFound, TokenInvalid, TokenMissing
 from entrypoints.container import Container
+from entrypoints.http import idempotency
 from entrypoints.http.errors import NO_STORE, InvalidRequest, request_id
 from entrypoints.http.schemas import FieldError, Schema
 
@@ -43,6 +45,8 @@ class Endpoint:
     query: type[Schema] | None = None
     authenticated: bool = False
     errors: tuple[type[DomainError], ...] = ()
+    #: The handler's argument for the id of what it creates: such a call takes an Idempotency-Key.
+    creates: str | None = None
 
     @property
     def name(self) -> str:
@@ -93,6 +97,8 @@ def bearer_token(request: Request) -> str:
 def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Coroutine[Any, Any, HTTPResponse]]:
     takes = inspect.signature(endpoint.handler).parameters
     authenticate = container.authenticate()
+    keys, ids = container.idempotency_keys(), container.ids()
+    busy_for = timedelta(seconds=container.settings().request_seconds + 5)
 
     async def handle(request: Request, **path: str) -> HTTPResponse:
         identifier = request_id(request)
@@ -110,15 +116,25 @@ def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Co
                 arguments["query"] = _query(endpoint.query, request)
             if endpoint.body is not None:
                 arguments["body"] = _body(endpoint.body, request)
-            reply = await endpoint.handler(**arguments)
-            log.debug("request", call=endpoint.name, status=endpoint.status)
-        return HTTPResponse(
-            # Only OtpReply has a field that may be left out rather than null.
-            reply.model_dump_json(by_alias=True, exclude_unset=True),
-            status=endpoint.status,
-            headers={"x-request-id": identifier, **NO_STORE},
-            content_type="application/json",
-        )
+
+            async def respond(new_id: UUID | None = None) -> HTTPResponse:
+                created = {endpoint.creates: new_id} if endpoint.creates and new_id else {}
+                reply = await endpoint.handler(**arguments, **created)
+                log.debug("request", call=endpoint.name, status=endpoint.status)
+                return HTTPResponse(
+                    # Only OtpReply has a field that may be left out rather than null.
+                    reply.model_dump_json(by_alias=True, exclude_unset=True),
+                    status=endpoint.status,
+                    headers={"x-request-id": identifier, **NO_STORE},
+                    content_type="application/json",
+                )
+
+            if endpoint.creates and idempotency.HEADER in request.headers:
+                who = arguments["caller"].user.id if endpoint.authenticated else "anybody"
+                return await idempotency.once(
+                    request, keys, scope=f"{endpoint.name} {who}", new_id=ids.new(), busy_for=busy_for, run=respond
+                )
+            return await respond()
 
     return handle
 

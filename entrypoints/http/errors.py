@@ -33,6 +33,9 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.NotFound: 404,
     errors.MobileTaken: 409,
     errors.QuotaExceeded: 403,
+    errors.TooManyRequests: 429,
+    errors.IdempotencyKeyReused: 422,
+    errors.IdempotencyKeyInUse: 409,
     errors.Unavailable: 503,
 }
 
@@ -145,7 +148,7 @@ def _of_domain_error(request: Request, error: errors.DomainError) -> HTTPRespons
     match error:
         case errors.NotAuthenticated():
             headers = {"www-authenticate": "Bearer"}
-        case errors.Unavailable():
+        case errors.Unavailable() | errors.TooManyRequests() | errors.IdempotencyKeyInUse():
             headers = {"retry-after": str(math.ceil(error.retry_after))}
         case errors.InvalidInput():
             fields = [FieldError(pointer=error.pointer, detail=error.detail)]

@@ -9,12 +9,29 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from domain.errors import DatabaseUnavailable, DomainError, TokenExpired, TokenInvalid, TokenMissing
+from domain.errors import (
+    DatabaseUnavailable,
+    DomainError,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    TokenExpired,
+    TokenInvalid,
+    TokenMissing,
+)
+from entrypoints.http import idempotency
 from entrypoints.http.endpoints import Endpoint
 from entrypoints.http.errors import MEDIA_TYPE, status_of
 from entrypoints.http.schemas import Problem, Schema
 
 _AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
+_IDEMPOTENCY_KEY = {
+    "name": idempotency.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Makes it safe to repeat the request: its first reply is kept for 24 hours and replayed,"
+    " with `Idempotency-Replayed: true`.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 _TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -58,6 +75,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     }
     if description:
         operation["description"] = " ".join(description.split())
+    if endpoint.creates:
+        operation["parameters"].append(_IDEMPOTENCY_KEY)
     if endpoint.query:
         operation["parameters"] += _query_parameters(endpoint.query)
     if endpoint.body:
@@ -82,6 +101,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     raised: list[type[DomainError]] = [*endpoint.errors]
     if endpoint.authenticated:
         raised += _AUTHENTICATION_ERRORS
+    if endpoint.creates:
+        raised += (IdempotencyKeyReused, IdempotencyKeyInUse)
     if endpoint.tag != "Operations":
         raised.append(DatabaseUnavailable)
     for error in raised:

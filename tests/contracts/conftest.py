@@ -8,22 +8,25 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, TypeVar
 
 import asyncpg
 import pytest
 
 from adapters.memory.accounts import MemoryOtpChallenges, MemorySessions, MemoryUsers
-from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryMessages
+from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryMessages, MemoryModelBudget
+from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.runtime import MemoryClock
 from adapters.memory.store import MemoryUnitOfWork
+from adapters.postgres.chat import PostgresModelBudget
 from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
 from application.ports.accounts import OtpChallenges, Sessions, Users
-from application.ports.chat import ChatroomLists, Chatrooms, Messages
-from application.ports.runtime import Clock, Ids, UnitOfWork
+from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
+from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import MobileNumber, Session, User
+from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
@@ -49,6 +52,7 @@ class Adapters(ABC):
     chatrooms: Chatrooms
     messages: Messages
     lists: ChatroomLists
+    keys: IdempotencyKeys
     unit_of_work: UnitOfWork
     clock: Clock
     ids: Ids
@@ -64,6 +68,24 @@ class Adapters(ABC):
         All wait for the rows of a table that somebody else has locked, or for the table itself
         where there are no rows yet, and are then let go together.
         """
+
+    @abstractmethod
+    def budget(self, per_minute: int) -> ModelBudget:
+        """One that nothing has been taken from yet."""
+
+    @abstractmethod
+    async def counters(self) -> dict[UserId, tuple[date, int, int]]:
+        """Of each user the latest day, the messages used of it, and those in flight."""
+
+    async def check_counters(self) -> None:
+        """What is counted is what the messages say."""
+        messages = [m for status in MessageStatus for m in await self.messages.with_status(status, limit=1_000)]
+        counters = await self.counters()
+        assert counters.keys() >= {message.user_id for message in messages}
+        for user_id, (day, used, in_flight) in counters.items():
+            own = [message for message in messages if message.user_id == user_id]
+            charged = sum(message.charged and message.allowance_day == day for message in own)
+            assert (used, in_flight) == (charged, sum(not message.status.is_final for message in own))
 
     @asynccontextmanager
     async def rolled_back(self) -> AsyncIterator[None]:
@@ -102,6 +124,7 @@ class Adapters(ABC):
             "user_id": room.user_id,
             "input": "Why is the sky blue?",
             "created_at": now,
+            "queued_at": now,
             "allowance_day": now.date(),
             "max_output_tokens": 2_048,
         }
@@ -109,7 +132,7 @@ class Adapters(ABC):
 
     async def queued(self, room: Chatroom | None = None, **changes: Any) -> Message:
         message = self.new_message(room or await self.room(), **changes)
-        await self.messages.accept(message, total=None)
+        await self.messages.accept(message, limits=SendingLimits())
         return message
 
     async def claimed(self, room: Chatroom | None = None, lease: timedelta = HOUR) -> Message:
@@ -129,6 +152,13 @@ class Adapters(ABC):
 @dataclass(frozen=True, kw_only=True)
 class InMemory(Adapters):
     clock: MemoryClock
+    messages: MemoryMessages
+
+    def budget(self, per_minute: int) -> ModelBudget:
+        return MemoryModelBudget(self.clock, per_minute)
+
+    async def counters(self) -> dict[UserId, tuple[date, int, int]]:
+        return {user_id: (row.day, row.used, row.in_flight) for user_id, row in self.messages.allowances.items()}
 
     async def wait(self, seconds: float) -> None:
         self.clock.move(timedelta(seconds=seconds))
@@ -141,12 +171,20 @@ class InMemory(Adapters):
 class InPostgresAndRedis(Adapters):
     database_url: str
 
+    def budget(self, per_minute: int) -> ModelBudget:
+        return PostgresModelBudget(per_minute)
+
+    async def counters(self) -> dict[UserId, tuple[date, int, int]]:
+        return {row["user_id"]: (row["day"], row["used"], row["in_flight"]) for row in await rows("TABLE allowances")}
+
     async def wait(self, seconds: float) -> None:
-        await rows(
-            "UPDATE messages SET created_at = created_at - $1::interval, due_at = due_at - $1,"
-            " lease_until = lease_until - $1, rung_at = rung_at - $1",
-            timedelta(seconds=seconds),
-        )
+        for sql in (
+            "UPDATE messages SET created_at = created_at - $1::interval, queued_at = queued_at - $1,"
+            " due_at = due_at - $1, lease_until = lease_until - $1, rung_at = rung_at - $1",
+            "UPDATE idempotency_keys SET created_at = created_at - $1::interval, busy_until = busy_until - $1",
+            "UPDATE model_budget SET booked_until = booked_until - $1::interval",
+        ):
+            await rows(sql, timedelta(seconds=seconds))
 
     async def race(self, *calls: Coroutine[Any, Any, T], rows_of: str = "", table: str = "") -> list[T | BaseException]:
         gate = await asyncpg.connect(self.database_url)
@@ -164,39 +202,50 @@ class InPostgresAndRedis(Adapters):
 
 
 @pytest.fixture
-def memory() -> InMemory:
+async def memory() -> AsyncIterator[InMemory]:
     clock, users = MemoryClock(), MemoryUsers()
     messages = MemoryMessages(clock)
-    return InMemory(
+    adapters = InMemory(
         users=users,
         sessions=MemorySessions(users),
         challenges=MemoryOtpChallenges(),
         chatrooms=MemoryChatrooms(users, messages),
         messages=messages,
         lists=MemoryChatroomLists(),
+        keys=MemoryIdempotencyKeys(clock),
         unit_of_work=MemoryUnitOfWork(),
         clock=clock,
         ids=TimeOrderedIds(),
     )
+    yield adapters
+    await adapters.check_counters()
 
 
 @pytest.fixture
 async def real(container: Container, database_url: str) -> AsyncIterator[InPostgresAndRedis]:
     """On empty tables; afterwards no connection is left out of the pool and no transaction open."""
-    await rows("DELETE FROM users")
-    await rows("DELETE FROM otp_challenges")
-    yield InPostgresAndRedis(
+    for sql in (
+        "DELETE FROM users",
+        "DELETE FROM otp_challenges",
+        "DELETE FROM idempotency_keys",
+        "UPDATE model_budget SET booked_until = now()",
+    ):
+        await rows(sql)
+    adapters = InPostgresAndRedis(
         users=container.users(),
         sessions=container.sessions(),
         challenges=container.challenges(),
         chatrooms=container.chatrooms(),
         messages=container.messages(),
         lists=container.chatroom_lists(),
+        keys=container.idempotency_keys(),
         unit_of_work=container.unit_of_work(),
         clock=container.clock(),
         ids=container.ids(),
         database_url=database_url,
     )
+    yield adapters
+    await adapters.check_counters()
     pool = await open_pool()
     assert pool.get_size() - pool.get_idle_size() == 0, "a connection was not given back"
     assert (

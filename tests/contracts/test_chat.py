@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 import pytest
 
-from domain.billing import Allowance
+from domain.billing import Allowance, SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId
@@ -88,15 +88,19 @@ class TestAccept:
     async def test_stores_the_message_and_counts_it(self, adapters: Adapters) -> None:
         room = await adapters.room()
         message = adapters.new_message(room, input="Warum ist der Himmel blau? 🌻\n\t", max_output_tokens=77)
-        assert await adapters.messages.accept(message, total=5) == Allowance(message.allowance_day, 1, 5)
+        assert await adapters.messages.accept(message, limits=SendingLimits(daily=5)) == Allowance(
+            message.allowance_day, 1, 5
+        )
         assert await adapters.stored(message) == message
 
     async def test_the_one_too_many_changes_nothing(self, adapters: Adapters) -> None:
         room = await adapters.room()
         messages = [adapters.new_message(room) for _ in range(3)]
-        used = [(await adapters.messages.accept(message, total=2)).used for message in messages[:2]]
+        used = [
+            (await adapters.messages.accept(message, limits=SendingLimits(daily=2))).used for message in messages[:2]
+        ]
         with pytest.raises(QuotaExceeded) as caught:
-            await adapters.messages.accept(messages[2], total=2)
+            await adapters.messages.accept(messages[2], limits=SendingLimits(daily=2))
         assert caught.value.total == 2
         assert caught.value.resets_at.date() == messages[2].allowance_day + timedelta(days=1)
         assert used == [1, 2]
@@ -107,24 +111,27 @@ class TestAccept:
     async def test_an_allowance_of_none_accepts_nothing(self, adapters: Adapters) -> None:
         message = adapters.new_message(await adapters.room())
         with pytest.raises(QuotaExceeded):
-            await adapters.messages.accept(message, total=0)
+            await adapters.messages.accept(message, limits=SendingLimits(daily=0))
         assert await adapters.used(message) == 0
 
     async def test_the_unlimited_are_counted_all_the_same(self, adapters: Adapters) -> None:
         room = await adapters.room()
         for used in (1, 2, 3):
-            allowance = await adapters.messages.accept(message := adapters.new_message(room), total=None)
+            message = adapters.new_message(room)
+            allowance = await adapters.messages.accept(message, limits=SendingLimits())
             assert allowance == Allowance(message.allowance_day, used, None)
         with pytest.raises(QuotaExceeded):
-            await adapters.messages.accept(adapters.new_message(room), total=3)
+            await adapters.messages.accept(adapters.new_message(room), limits=SendingLimits(daily=3))
 
     async def test_each_day_and_each_user_has_its_own(self, adapters: Adapters) -> None:
         ann, bob = await adapters.room(), await adapters.room()
         today, tomorrow = date(2026, 2, 28), date(2026, 3, 1)
         for room, day in [(ann, today), (ann, tomorrow), (bob, today)]:
-            allowance = await adapters.messages.accept(adapters.new_message(room, allowance_day=day), total=1)
+            allowance = await adapters.messages.accept(
+                adapters.new_message(room, allowance_day=day), limits=SendingLimits(daily=1)
+            )
             assert allowance == Allowance(day, 1, 1)
-        assert await adapters.messages.allowance(ann.user_id, day=today, total=1) == Allowance(today, 1, 1)
+        assert await adapters.messages.allowance(ann.user_id, day=tomorrow, total=1) == Allowance(tomorrow, 1, 1)
         assert await adapters.messages.allowance(bob.user_id, day=tomorrow, total=9) == Allowance(tomorrow, 0, 9)
 
     async def test_a_room_of_another_is_as_absent_as_none(self, adapters: Adapters) -> None:
@@ -133,7 +140,7 @@ class TestAccept:
             message = adapters.new_message(own, chatroom_id=chatroom_id)
             for total in (0, 5, None):
                 with pytest.raises(ChatroomNotFound):
-                    await adapters.messages.accept(message, total=total)
+                    await adapters.messages.accept(message, limits=SendingLimits(daily=total))
             assert await adapters.used(message) == 0
 
     @pytest.mark.parametrize("used_before", [0, 2])
@@ -142,8 +149,8 @@ class TestAccept:
         for _ in range(used_before):
             await adapters.queued(room)
         messages = [adapters.new_message(room) for _ in range(20)]
-        calls = [adapters.messages.accept(message, total=5) for message in messages]
-        gate = {"rows_of": "daily_usage"} if used_before else {"table": "daily_usage"}
+        calls = [adapters.messages.accept(message, limits=SendingLimits(daily=5)) for message in messages]
+        gate = {"rows_of": "allowances"} if used_before else {"table": "allowances"}
         results = await adapters.race(*calls, **gate)
         accepted = [result for result in results if isinstance(result, Allowance)]
         assert sorted(allowance.used for allowance in accepted) == list(range(used_before + 1, 6))
@@ -219,7 +226,7 @@ class TestClaim:
         assert await adapters.messages.claim(message.id, lease=LEASE) is None
         await adapters.wait(2)
         again = await adapters.messages.claim(message.id, lease=EXPIRED)
-        once_more = await adapters.messages.claim(message.id, lease=LEASE)
+        once_more = await adapters.messages.claim(message.id, lease=LEASE, alone=True)
         assert again is not None
         assert once_more is not None
         assert (again.attempt, again.deaths, again.failures) == (2, 1, 0)
@@ -321,6 +328,7 @@ class TestFinish:
             error_code=outcome.error_code,
             error_detail=outcome.error_detail,
             completed_at=stored.completed_at,
+            charged=outcome is not FAILED,
         )
 
     @pytest.mark.parametrize(("outcome", "used"), [(COMPLETED, 2), (FAILED, 1), (BLOCKED, 2), (CANCELLED, 2)], ids=str)
@@ -337,11 +345,15 @@ class TestFinish:
     async def test_the_refund_goes_to_the_day_that_paid(self, adapters: Adapters) -> None:
         room = await adapters.room()
         yesterday = (adapters.clock.now() - timedelta(days=1)).date()
-        old = await adapters.queued(room, allowance_day=yesterday)
+        old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
+        await adapters.messages.claim(old[0].id, lease=HOUR)
+        await adapters.messages.finish(old[0].id, 1, FAILED)
+        assert await adapters.used(old[1]) == 1
         today = await adapters.queued(room)
-        await adapters.messages.claim(old.id, lease=HOUR)
-        await adapters.messages.finish(old.id, 1, FAILED)
-        assert (await adapters.used(old), await adapters.used(today)) == (0, 1)
+        await adapters.messages.claim(old[1].id, lease=HOUR)
+        await adapters.messages.finish(old[1].id, 1, FAILED)
+        assert await adapters.used(today) == 1
+        assert not (await adapters.stored(old[1])).charged
 
     async def test_of_many_at_once_one_ends_it_and_refunds_once(self, adapters: Adapters) -> None:
         room = await adapters.room()
@@ -357,8 +369,8 @@ class TestFinish:
         new = [adapters.new_message(room) for _ in range(10)]
         results = await adapters.race(
             *(adapters.messages.finish(message.id, 1, FAILED) for message in failing),
-            *(adapters.messages.accept(message, total=None) for message in new),
-            rows_of="daily_usage",
+            *(adapters.messages.accept(message, limits=SendingLimits()) for message in new),
+            rows_of="allowances",
         )
         assert names(results) == {"bool": 10, "Allowance": 10}
         assert await adapters.used(new[0]) == 10

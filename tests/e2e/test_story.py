@@ -86,11 +86,10 @@ async def test_a_password_is_set_used_forgotten_and_reset(http: httpx.AsyncClien
 async def test_five_messages_a_day(http: httpx.AsyncClient, gemini_standin: GeminiStandIn) -> None:
     asha = await sign_up(http)
     room = await asha.room()
-    sent = [await asha.send(room, f"Question {number}") for number in range(5)]
+    for number in range(5):  # three may be unanswered at a time
+        assert (await asha.reply(room, await asha.send(room, f"Question {number}")))["status"] == "completed"
     sixth = await asha.ask("POST", f"/chatroom/{room}/message", {"input": "One more"})
     assert sixth.status_code == 403
-    for message in sent:
-        assert (await asha.reply(room, message))["status"] == "completed"
     assert gemini_standin.log()["total"] == 5
     assert (await asha.ask("POST", f"/chatroom/{room}/message", {"input": "One more"})).status_code == 403
 

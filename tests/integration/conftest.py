@@ -21,6 +21,7 @@ def api_environment(postgres_url: str, redis_url: str) -> Iterator[dict[str, str
             "REDIS_URL": redis_url,
             "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
             "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
+            "RATE_LIMITS": "off",  # nothing is ever answered here, so all would stay in flight
         }
 
 
@@ -35,6 +36,14 @@ async def http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClie
 async def second_http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """Another API process on the same database; it waits less long for a request."""
     with api_process({**api_environment, "HEADER_SECONDS": "0.5", "REQUEST_SECONDS": "1"}) as (url, _):
+        async with http_client(url) as client:
+            yield client
+
+
+@pytest.fixture(scope="session")
+async def limited_http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """Another one, with all limits on."""
+    with api_process({**api_environment, "RATE_LIMITS": "on"}) as (url, _):
         async with http_client(url) as client:
             yield client
 

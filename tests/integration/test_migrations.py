@@ -8,18 +8,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tortoise.context import TortoiseContext
 
 from adapters.postgres.accounts import PostgresUsers
-from adapters.postgres.chat import PostgresChatrooms, PostgresMessages
+from adapters.postgres.chat import PostgresChatrooms, PostgresMessages, PostgresModelBudget
 from adapters.postgres.connection import tortoise_config
+from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import LOCATION, aerich_command, migrate
 from adapters.system import TimeOrderedIds
 from domain.accounts import MobileNumber, User
+from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message
 from domain.ids import ChatroomId, MessageId, UserId
 from entrypoints.container import Container
@@ -27,7 +29,16 @@ from tests.database import connected, execute, new_database
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(path.name for path in Path(LOCATION, "models").glob("[0-9]*.py"))
-TABLES = ["chatrooms", "daily_usage", "messages", "otp_challenges", "sessions", "users"]
+TABLES = [
+    "allowances",
+    "chatrooms",
+    "idempotency_keys",
+    "messages",
+    "model_budget",
+    "otp_challenges",
+    "sessions",
+    "users",
+]
 
 
 @pytest.fixture
@@ -65,11 +76,15 @@ async def write_and_read(url: str) -> Message:
             user_id=user.id,
             input="Why?",
             created_at=now,
+            queued_at=now,
             allowance_day=now.date(),
             max_output_tokens=10,
         )
-        await PostgresMessages().accept(message, total=5)
+        await PostgresMessages().accept(message, limits=SendingLimits(daily=5))
         assert await PostgresMessages().get(message.id, room.id, user.id) == message
+        assert await PostgresModelBudget(10).reserve(within=0) == 0, "the row that the budget is kept in"
+        kept = await PostgresIdempotencyKeys().begin("scope", "key", b"", new_id=message.id, busy_for=timedelta())
+        assert kept == message.id
     return message
 
 
@@ -147,7 +162,7 @@ def test_migrations_make_what_the_models_say(empty_database: str, database_url: 
 
 def test_the_queues_partial_indexes_are_there(database_url: str) -> None:
     found = asyncio.run(execute(database_url, "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%WHERE%'"))
-    assert {row["indexname"] for row in found} >= {"messages_queued", "messages_generating"}
+    assert {row["indexname"] for row in found} >= {"messages_queued", "messages_generating", "messages_failed"}
 
 
 def test_no_model_has_changed_without_a_migration(database_url: str, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from adapters.postgres.connection import PostgresUnitOfWork, rows
 from adapters.postgres.migrate import migrate
 from adapters.system import TimeOrderedIds
 from domain.accounts import MobileNumber, User
+from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable
 from domain.ids import MessageId, UserId
@@ -59,6 +60,7 @@ def new_message(room: Chatroom) -> Message:
         user_id=room.user_id,
         input="Why?",
         created_at=datetime.now(UTC),
+        queued_at=datetime.now(UTC),
         allowance_day=datetime.now(UTC).date(),
         max_output_tokens=10,
     )
@@ -282,15 +284,19 @@ HISTORY = """
       INSERT INTO sessions (id, created_at, user_id)
       SELECT gen_random_uuid(), now(), id FROM owners, generate_series(1, 4)
     ), usage AS (
-      INSERT INTO daily_usage (day, used, user_id)
-      SELECT current_date - n, 1, id FROM owners, generate_series(1, 4) n
+      INSERT INTO allowances (day, used, in_flight, minute_from, minute_used, user_id)
+      SELECT current_date, 1, 0, now(), 1, id FROM owners
+    ), keys AS (
+      INSERT INTO idempotency_keys (scope, key, body_hash, resource_id, busy_until, status, reply, created_at)
+      SELECT 'POST /chatroom', id::text || n, '', id, now(), 201, '{}', now() FROM owners, generate_series(1, 4) n
     ), rooms AS (
       INSERT INTO chatrooms (id, name, created_at, user_id)
       SELECT gen_random_uuid(), 'room', now(), id FROM owners, generate_series(1, 4) RETURNING id, user_id
     )
-    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, max_output_tokens,
-      due_at, rung_at, chatroom_id, user_id)
-    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, 10, now(), now(), id, user_id
+    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
+      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id)
+    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
+      now(), id, user_id
     FROM rooms, generate_series(1, 10)
 """
 
@@ -352,7 +358,7 @@ class TestPlans:
 
         async def answer(room: Chatroom) -> None:
             message = new_message(room)
-            await messages.accept(message, total=5)
+            await messages.accept(message, limits=SendingLimits(daily=5))
             await messages.claim(message.id, lease=timedelta(seconds=9))
             await messages.extend([(message.id, 1)], lease=timedelta(seconds=9))
             await messages.retry(message.id, 1, delay=timedelta())

@@ -8,7 +8,14 @@ import pytest
 from dependency_injector import providers
 
 from adapters.memory.accounts import MemoryOtpChallenges, MemoryOtpSender, MemorySessions, MemoryUsers, PlainHasher
-from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryJobQueue, MemoryMessages
+from adapters.memory.chat import (
+    MemoryChatroomLists,
+    MemoryChatrooms,
+    MemoryJobQueue,
+    MemoryMessages,
+    MemoryModelBudget,
+)
+from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.language_model import ScriptedLanguageModel
 from adapters.memory.runtime import MemoryClock
 from adapters.memory.store import MemoryUnitOfWork
@@ -21,7 +28,7 @@ ANN = "+919876543210"
 
 
 class World:
-    """One product in memory, and what a test looks at from behind."""
+    """One product in memory, and what a test looks at from behind. Limits are off unless a test asks for them."""
 
     def __init__(self, messages: type[MemoryMessages] = MemoryMessages, **settings: str) -> None:
         self.clock = MemoryClock()
@@ -33,9 +40,11 @@ class World:
         self.lists = MemoryChatroomLists()
         self.queue = MemoryJobQueue()
         self.model = ScriptedLanguageModel()
-        self.container = Container(
-            settings=Settings.from_environment({"ACCESS_TOKEN_SECRET": secrets.token_hex(32), **settings})
+        self.keys = MemoryIdempotencyKeys(self.clock)
+        given = Settings.from_environment(
+            {"ACCESS_TOKEN_SECRET": secrets.token_hex(32), "RATE_LIMITS": "off", **settings}
         )
+        self.container = Container(settings=given)
         self.replace(
             clock=self.clock,
             users=self.users,
@@ -46,6 +55,8 @@ class World:
             chatroom_lists=self.lists,
             queue=self.queue,
             language_model=self.model,
+            model_budget=MemoryModelBudget(self.clock, given.gemini_max_rpm),
+            idempotency_keys=self.keys,
             unit_of_work=MemoryUnitOfWork(),
             password_hasher=PlainHasher(),
             code_hasher=PlainHasher(),

@@ -170,5 +170,5 @@ class TestAllowance:
         assert Allowance(datetime(*day, tzinfo=UTC).date(), 1, 5).resets_at == datetime(*resets, tzinfo=UTC)
 
     def test_tiers(self) -> None:
-        assert (Tier.BASIC.daily_messages(7), Tier.PRO.daily_messages(7)) == (7, None)
+        assert (Tier.BASIC.max_output_tokens, Tier.PRO.max_output_tokens) == (2_048, 8_192)
         assert (str(Tier.BASIC), str(Tier.PRO)) == ("Basic", "Pro")

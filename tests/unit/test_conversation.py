@@ -40,6 +40,7 @@ MESSAGE = Message(
     user_id=UserId(UUID(int=3)),
     input="now",
     created_at=NOW,
+    queued_at=NOW,
     allowance_day=NOW.date(),
     max_output_tokens=77,
 )

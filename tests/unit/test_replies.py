@@ -253,7 +253,7 @@ class TestPoison:
     async def test_three_deaths_end_it_without_asking_the_model(self, world: World) -> None:
         message = await world.sent()
         for _ in range(3):
-            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1))
+            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1), alone=True)
         assert await answer(world, message) is FAILED
         stored = await world.stored(message)
         assert (stored.error_code, stored.deaths, stored.attempt) == ("workers_died", 3, 4)
@@ -263,7 +263,7 @@ class TestPoison:
     async def test_two_do_not(self, world: World) -> None:
         message = await world.sent()
         for _ in range(2):
-            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1))
+            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1), alone=True)
         assert await answer(world, message) is COMPLETED
 
 
@@ -393,7 +393,7 @@ class TestDatabaseAway:
 
     async def test_at_the_claim_it_is_the_callers_to_know(self) -> None:
         class Away(MemoryMessages):
-            async def claim(self, message_id: MessageId, *, lease: timedelta) -> Message | None:
+            async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
                 raise DatabaseUnavailable
 
         world = World(Away)

@@ -7,7 +7,25 @@ RUN_IN_TRANSACTION = True
 
 async def upgrade(db: BaseDBAsyncClient) -> str:
     return """
-        CREATE TABLE IF NOT EXISTS "otp_challenges" (
+        CREATE TABLE IF NOT EXISTS "idempotency_keys" (
+    "id" BIGSERIAL NOT NULL PRIMARY KEY,
+    "scope" TEXT NOT NULL,
+    "key" TEXT NOT NULL,
+    "body_hash" BYTEA NOT NULL,
+    "resource_id" UUID NOT NULL,
+    "busy_until" TIMESTAMPTZ NOT NULL,
+    "status" INT,
+    "reply" BYTEA,
+    "created_at" TIMESTAMPTZ NOT NULL,
+    CONSTRAINT "uid_idempotency_scope_0666a8" UNIQUE ("scope", "key")
+);
+CREATE INDEX IF NOT EXISTS "idx_idempotency_created_944834" ON "idempotency_keys" ("created_at");
+CREATE TABLE IF NOT EXISTS "model_budget" (
+    "id" INT NOT NULL PRIMARY KEY,
+    "booked_until" TIMESTAMPTZ NOT NULL
+);
+INSERT INTO "model_budget" VALUES (1, now());
+CREATE TABLE IF NOT EXISTS "otp_challenges" (
     "id" BIGSERIAL NOT NULL PRIMARY KEY,
     "mobile" VARCHAR(16) NOT NULL,
     "purpose" VARCHAR(16) NOT NULL,
@@ -25,6 +43,14 @@ CREATE TABLE IF NOT EXISTS "users" (
     "chatrooms_version" BIGINT NOT NULL,
     "created_at" TIMESTAMPTZ NOT NULL
 );
+CREATE TABLE IF NOT EXISTS "allowances" (
+    "day" DATE NOT NULL,
+    "used" INT NOT NULL,
+    "in_flight" INT NOT NULL,
+    "minute_from" TIMESTAMPTZ NOT NULL,
+    "minute_used" INT NOT NULL,
+    "user_id" UUID NOT NULL PRIMARY KEY REFERENCES "users" ("id") ON DELETE CASCADE
+);
 CREATE TABLE IF NOT EXISTS "chatrooms" (
     "id" UUID NOT NULL PRIMARY KEY,
     "name" TEXT NOT NULL,
@@ -32,13 +58,6 @@ CREATE TABLE IF NOT EXISTS "chatrooms" (
     "user_id" UUID NOT NULL REFERENCES "users" ("id") ON DELETE CASCADE
 );
 CREATE INDEX IF NOT EXISTS "idx_chatrooms_user_id_13e4c3" ON "chatrooms" ("user_id", "id");
-CREATE TABLE IF NOT EXISTS "daily_usage" (
-    "id" BIGSERIAL NOT NULL PRIMARY KEY,
-    "day" DATE NOT NULL,
-    "used" INT NOT NULL,
-    "user_id" UUID NOT NULL REFERENCES "users" ("id") ON DELETE CASCADE,
-    CONSTRAINT "uid_daily_usage_user_id_84e217" UNIQUE ("user_id", "day")
-);
 CREATE TABLE IF NOT EXISTS "messages" (
     "id" UUID NOT NULL PRIMARY KEY,
     "input" TEXT NOT NULL,
@@ -54,6 +73,8 @@ CREATE TABLE IF NOT EXISTS "messages" (
     "failures" INT NOT NULL,
     "deaths" INT NOT NULL,
     "allowance_day" DATE NOT NULL,
+    "charged" BOOL NOT NULL,
+    "queued_at" TIMESTAMPTZ NOT NULL,
     "max_output_tokens" INT NOT NULL,
     "completed_at" TIMESTAMPTZ,
     "due_at" TIMESTAMPTZ NOT NULL,
@@ -67,6 +88,8 @@ CREATE INDEX IF NOT EXISTS "idx_messages_user_id_683af4" ON "messages" ("user_id
 -- The queue. Ended messages are in neither, so a sweep costs what is waiting and not what ever was.
 CREATE INDEX "messages_queued" ON "messages" ("due_at") WHERE status = 'queued';
 CREATE INDEX "messages_generating" ON "messages" ("lease_until") WHERE status = 'generating';
+-- For operators, who look at what failed.
+CREATE INDEX "messages_failed" ON "messages" ("id") WHERE status = 'failed';
 CREATE TABLE IF NOT EXISTS "sessions" (
     "id" UUID NOT NULL PRIMARY KEY,
     "created_at" TIMESTAMPTZ NOT NULL,
@@ -86,7 +109,9 @@ async def downgrade(db: BaseDBAsyncClient) -> str:
     return """
 DROP TABLE "messages";
 DROP TABLE "chatrooms";
-DROP TABLE "daily_usage";
+DROP TABLE "allowances";
+DROP TABLE "model_budget";
+DROP TABLE "idempotency_keys";
 DROP TABLE "sessions";
 DROP TABLE "otp_challenges";
 DROP TABLE "users";
@@ -94,38 +119,48 @@ DROP TABLE "users";
 
 
 MODELS_STATE = (
-    "eJztXG1v4jgQ/itWPu1JvYrS10Onk4Bmu9xS6LX0brXbVWQSA1YTO5s4R6ve/vez80JC3k"
-    "rYUsLWX0oZzyTOM+OZ8XjCk2JRA5nufncGmUOpdU3nSgs8KQRaiP+TN7wHFGjb8aAgMDg2"
-    "fX49ZPSpcOwyB+qMD0yg6SJOMpCrO9hmmBJOJZ5pCiLVOSMm05jkEfzNQxqjU8RmyOEDX7"
-    "5yMiYGekCu+PpF8VzkaNgQd+J/v4px+16bYGQaS88QsPh0jT3aPu32tnf+3ucU9x9rOjU9"
-    "i8Tc9iObUbJg9zxs7AsZMTZFBDmQISPxXGLaIQYRKXgETmCOhxZzN2KCgSbQMwU6yu8Tj+"
-    "gCFODfSfw5+iOcWoJN0wbDkXajjjRNqQCmTolQBCZMIPf0PbhuDIhPVcQNuh/a1+8OT37x"
-    "IaAumzr+oA+X8t0XhAwGor4WYpT9zwzOI/TA8nGO+FNI84mug3FEiEGOLS6CLwLodSEdqZ"
-    "9G4sqW634zBWHwd/vax/my/ckH2noMR/rDwUXETvnCCZbUoNsfdnzwY7B1BwlwNMiykJ/z"
-    "EYYtlA/7smQKfCMU3Y/++clU0btUb0bty6slfZy3R6oYaS7pIqK+CxZDrI7FRcA/vdEHIL"
-    "6Cz8OBml4yC77RZ0XMCXqMaoTONWgkMYnIEWlJzQkPt6r7Soi8pA+rr1KfcVkiKkzucz2W"
-    "gCoL7XvqIDwlH9GjD3CPzwMSPc9VhbHxll8mjIu7iWpMjWOTA+eLSJq0Kf74/KER8wHotm"
-    "+67XNV8UEeQ/1+Dh1DW0JbjNAmTVEWvNkhq2mlKZDAqQ+OeAox5xD4c4jNx1uXDxZkLcsM"
-    "pXmLIVg1T/C+fOaylKoY8DHIVRK5TKXUpYOnPVIQVHMXvlBsyjhDLf9Y1rJBy+ST5R+//t"
-    "ZsHh6eNhuHJ2fHR6enx2eNM87rzzc7dFriJDq9i94gFVcFoTylEarKDa/54IfsZTF1d51E"
-    "HqoiRqYSE27oOSZbaK8R+/MWuwNIhUbbPDg6PTo7PDla2OqCUmaikTnK6C+jv4z+z0f/S+"
-    "SWhP7EaGnctwK+1coVymiGQCixB+YzrM8AdgFmLqBzAqjHxvShBbjJMM/dA5AxZNlsD5gI"
-    "ukjzCMMmgMQABs8PIAPQQYCnCIBbg4f2lZTSNn6zVUosUTknUWbZA7LyUq/KCya2l1MHKC"
-    "69LARk7UXWXmTtJb/2EjjWrIq7M+ioxLMy+cGSqmPpOq8x5a9b9VY9bwVRwbgjF+pAvW6P"
-    "eoOLFginyPV9R7rDy6u+OhKsOrVskQJw7vftXl+QJnzzLL53+sPuR0EYm1S/F5Rue9BV+z"
-    "6TLnAyzSDfXyGZtuCDZiIyZTP+9eCkxLSiNX2QNpdotTf9oeVVzC3F5nesVLJOyqyl1jD8"
-    "7MJy3YTnnGCC3ZnGvaDLJ1oB+IygRL86+n7U5+nePSI5bq24pJQSW2urXjPoX3qnzpPxtb"
-    "DNyElws+Aix6EOB82o5KuXpaS/qO4vAgQNxHh0r458LCexr459uJuv4EoSEq9XTG3siAsR"
-    "CarnoCquOSkiAU0DavCN7KwKnLGABDMNJjRNOhe7I63igVNG8E0fPYkN47qJWK6sPJTKMd"
-    "bF9n+d+ldK9gUqYDuUJ+xaASw4OKiq41hK1jdrrd7EOVFVHadE5TKus54dj0zXWMcJMbmQ"
-    "a63g1BntqqetKTHZLiK7b16x+yayviy8lTtwUu+m7Ca6z3bhpJZrfidO2n5fAF3Z37Sl/q"
-    "Yhs7llm+IItKjJKc2yV9bpRJmt6RH3Bl7P+sJvOsZmYEqew90Bkn3Ou9HnHCsu2+pQUC+J"
-    "VV3j9obV1bDhZoNoPeQi/HwzSUK8znAr/SG3vhYw6RSTO3Ktcr4W4CkB8tfl9tUgTgO1GX"
-    "RnVY6zloTqDH9tD7PQg425FayxCV2WlPvQWu9Dpx5yXa4sE02qHFymxWTVPYzYmd3TdvLQ"
-    "G64e/vQFKWhitDT7dAO+1/xZANmWvt22dNkn/SbcPuIQrqPkpJw8QaizhmUlVL6HKOt0Rf"
-    "lRBHxOcpTQSXFmJB5r82mRzIW2mgttv8K23TLnhgs78renXrGcY0PXnVPuNqtW0jKCsjO8"
-    "OvoM56ULq9WRI9k6m73Sad/0ui3QgS7W78jV9bAFrhxakwJy9OuG2r88aOO8l9jKTq1yxX"
-    "+afuhXOcSS5YU3sPmsSeWzjRysz5ScxD4cKc3rYcxTm8T+rZyn/2C3e3EeX+j2ixP5Yldf"
-    "q7i7Zi7fPD5eIchyrsIo64+lXojhi6oCwiH7T4juQaOxSgrTaBTnMGIsfQpOGCI5UfPPm+"
-    "Gg6Ax8IZIOl1hn4D9gYncXj+lKwBVglCfv6Tw9FfzEBTrbPsb7/j92FGP8"
+    "eJztXW1v2zYQ/iuCv2wDsiJ10qYzhgG243ZeE7tLnL21g0BLtE1EIjWJmmN0/e876sWSqJ"
+    "dYrh3LLb/ENnknUc+Rx4fHo/KxZTMTW96zrmWxJaIGvmHLVkf72KLIxvClsP5EayHHSWpF"
+    "AUdTK1BAsWRQjKYed5HBoWaGLA9DkYk9wyUOJ4wK+d8XiGtI8z3sagvkiS+mxmYaX2DNQh"
+    "x7XDPR6kRbCjkC9RRRb4ldbJ5oiJph+RIUPUxBgKYVbUJ9jp+JhpjMgJYQOn/Ce/qU/ONj"
+    "nbM5BgEX7vz+bygm1MQPAE/007nXZwRbZgZ20TSdmOIqQaXOV05QcXc3vHwdiIuHmuoGs3"
+    "ybSirOii8YXev4PjGfCUVRN8cUu9BUM2US6ltWZL+4KGw7FHDXx+tGm0mBiWfIt4RhhXbY"
+    "mKSspeuj8US/HUx0vZUzeqyRsklUZDAqOgyhXODz8VN43QSCoLQlbtD/uXvz7dnL74LnZR"
+    "6fu0FlAFDrU6CIOApVA6wTcMG2eWAvAZNiYCNxCVS4OubExs/El22AjQsSZJMRclhoL7uT"
+    "QQBhpj8WdMYh5aV9sagjwr2PECloL3x8335+fnH+6uzl+SsQCRq6LrmoAHM4mkhYEqrPLD"
+    "Jf8BqAZnQUqgWohn5Xn7nMLh7cYrAWgyupVg108eUIwa5AcjK8HtxOutfvxOVtz/vHil2A"
+    "qGkHpSup9NvQ7TKY2cNJf30R7ffh5GdN/NT+Go8GsnNey03+aok2IZ8znbKljsw0JnFxXF"
+    "Rk6JoeSdJSQygaQoKBzO5T06QomCLjfolcU8/VsDYrnFIF+chbY0zxhMGfwCRDaLvghQXw"
+    "RyTzDi4S8ctjZClJaXJ/Fy3X7C7N0ODh4ZExDx6/373tdy9hys1gn4VaVNltWy5BFM2D5x"
+    "UtE+2IoOwDQ3UZs0vofLq6ks0bkeBmZL4cscep8Ps0PPD371JuXI8WH4IRt36c+dQQoGjB"
+    "ncSf859aR0WSg88czhP8UOJgY3kJaWjoEXrWqvly8MckM1WOfuveBDhfd//4LjNdXo1Hb2"
+    "LxZK4c9a/GPYm8GC4W4OiogBNWc5espqIujaYuzVnVN9eoj7isHF95jIO8Zi4mc/oWr/bP"
+    "QpqB6o55yCMccHecZWhi22EcU2MF1iphLnmhSv5CEnH9Hq/2QGPetzyDOUF/ghuEtGWTCF"
+    "+RG+iReXkEYMN1S2TwxpLlaNHyQ7t9dnbRPj17+erF+cXFi1en69VLvqpqGdMbvhErmYxP"
+    "j6MD5exmbbNN6c1aQfGbLfiNGBk1wI7EFdRbQD1l5kpfIG9R5F4oclfFkGfUJOCnKx7u5n"
+    "w50PcEcGnoAfnecNS9+bMY+1g+zUh6f04GXQl9qGK+a+CaLE9SU0xP7tS+t9J9yolVd32U"
+    "1VTro0avj4Cac9+rEdVNFLYK6Ea8pymm3PWWiIsdq2DerZoG1ipbTgENQ/QAM8BxhXIasp"
+    "l/FJ7qs7ZKdrdMvsaeBzUl6+NU7UnVwtgO5TZM0pkssBZpiKwYYixEWgzhnsaWVGM+n7KH"
+    "jhZ64xMNcQ6rbn6iWRh5OJx9g7wZE9bOIvPGxUHGDHRKvyA7Z98322QvIt73SO1HnGhqi6"
+    "JZWxSEOn6Bly1fV64V1MpSbVKoqa0eCe8vkDugvp0Lo2/GyBs1xlq/3g3uBpedcFYwP9A3"
+    "g9HgpjsZjt50tKiJYO8PtD++fnc1mAhRg9mOiJSD9Ovu8EoUzRCxxG/ghv23omBqMeNelP"
+    "S7o/7gKhAyBE6WFeadbLAIsNGDbmE65wv4+fxlRdeKx/RzubvEo70dVOUiFA7csVbwM62z"
+    "lVmPZ1mwF885I5R4Cx28oAcNrQF8TlGhXx/9YNYHunePaZ3YgqymIgz5CAOQ8a2wzekpcP"
+    "PgYtdlLoBm1vLVWS3lL+r7ixBBE3NUFG5+DPlET2FfH/toNV/DlaQ0ni6p9/RIXIggqL6L"
+    "67jmtIoCVAbUhIXsog6ciYICUwZzfVRQr3kiK6f4VZ/NMmBhPi86DNFjzMKIlsRkEi15rw"
+    "fUvizQeuPxVWaq6g3luejuujeAlXQwb4EQCTPi8n02DBhsEQPLKKoQWKNDYCIEs+3SplBX"
+    "HTcqGErrgNo2EWVJdwcD6oiY97GNp3Arrq6NEy3lLhtt3tTOa10bS6pqGDfZzq5P51uM45"
+    "SaGsiNNrCU9bBp/oKkprJX8y/PUMe+Pg/OimNfce/Lw1v76Jd0LPo40X30+Jc0XIuPgMn9"
+    "dwfoqoN1BzpYdy0+er45x7wsazArcVKZOSiK9GkgHEg+mj04plhz2bIT5OHZzBYvzfIdjb"
+    "Mouy8shqt+42kGsixPQ9FrtILsPc8R62htxtx8ruBuL/0ZL+wqcu+ffZZvN6l+jQ8JlGf4"
+    "TRnYx9zy5Iekq7hn47hnQzKqx9yBmd8SSVdladWySKWHZNzRjVh6L0eObTYlVjjV+i5YAq"
+    "tzx8dx7jgxXD65siSenJi6wQmVm5thz+mN8XgoRPjx9NWUepPhbl2Nofd1NIvNCf1AbwYg"
+    "19HAG4eU7PBmEPlHJaeQyxNoMkpNhr+x6TP4wSHQC7YI0mU1FVdqHFdKm3nuY88DY1l4Vi"
+    "dVSlZTu5K7eAni7njoLZgHnr6EgqZqK9mnF8o95Rv71EG4pwgol7NKdTLrq3D7GCDcxshp"
+    "PbXD2mQLq50i9YJAtY9Rxo9i4AvIUcom5cxIPNb+aZHiQgflQoePsB02zLnnwI56LfQThn"
+    "Mc5HlLBm6zbiQtp6jOotVHn5MiurBZHDnWbXK3b/W6t8N+R+shjxgf6LubcUd757KGBJDj"
+    "fzyg/wuTNik6Nl+1a1Wo/sWcwHqSTSwVXvgKFp8NiXx2sUuMRauA2Ec1lbweJTKNIfZfy3"
+    "763lJ/St1+OZEvd/WNmne35PLtFy82mGRBqnSWDeqkI7gwqGogHIl/geg+Pz3dhMKcnpZz"
+    "GFEn74JTjmnBrPnL7XhUtge+VpGnS2Jw7T/NIt4xbtNVgCvAqCbvMk+XJj9xgd6ht/E+/Q"
+    "+Usir3"
 )
