@@ -25,7 +25,8 @@ class MemoryChatrooms(Chatrooms):
     async def add(self, chatroom: Chatroom) -> None:
         if owner := self._users.table.get(chatroom.user_id):
             self._users.table.put(owner.id, replace(owner, chatrooms_version=owner.chatrooms_version + 1))
-        self.table.put(chatroom.id, chatroom)
+        if self.table.get(chatroom.id) is None:
+            self.table.put(chatroom.id, chatroom)
 
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         rooms = [r for r in self.table.all() if r.user_id == user_id and (before is None or r.id < before)]

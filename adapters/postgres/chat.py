@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from tortoise.exceptions import IntegrityError
+import asyncpg
 
 from adapters.postgres.connection import rows
 from adapters.postgres.mapping import to_entity, violated
@@ -20,7 +20,9 @@ from domain.ids import ChatroomId, MessageId, UserId
 # $5 is the time of sending, $6 its day, $8, $9 and $10 the limits; NULL is unlimited. A day never goes back: a
 # message stamped before midnight that comes after it is counted on the new day.
 _ACCEPT = """
-WITH room AS (SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3),
+WITH room AS (
+    SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3 AND NOT EXISTS (SELECT FROM messages WHERE id = $1)
+),
 consumed AS (
     INSERT INTO allowances AS a (user_id, day, used, in_flight, minute_from, minute_used)
     SELECT $3, $6, 1, 1, $5, 1 FROM room
@@ -102,35 +104,44 @@ class PostgresMessages(Messages):
                     limits.in_flight,
                     limits.per_minute,
                 )
-            except IntegrityError as error:
+            except asyncpg.IntegrityConstraintViolationError as error:
                 if violated(error) == "messages_pkey":  # sent before, under the same Idempotency-Key
                     return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
                 raise ChatroomNotFound from error  # deleted between the look and the insert
             if consumed:
                 return Allowance(consumed[0]["day"], consumed[0]["used"], limits.daily)
-            await self._refuse(message, limits)
+            if await self._is_sent(message, limits):
+                return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
 
-    async def _refuse(self, message: Message, limits: SendingLimits) -> None:
-        """Raise why; return if there is no reason any more, because a slot became free meanwhile."""
+    async def _is_sent(self, message: Message, limits: SendingLimits) -> bool:
+        """Why nothing was consumed: True if the message is stored already, else it raises the reason.
+
+        False if there is no reason any more, because a slot became free meanwhile.
+        """
         found = await rows(
-            "SELECT $3 < day AS is_past, used * (day >= $3)::int AS used, in_flight, minute_used,"
-            " extract(epoch FROM minute_from + interval '60 s' - $4::timestamptz)::float8 AS minute_left"
+            "SELECT EXISTS (SELECT FROM messages WHERE id = $5) AS is_sent, greatest(day, $3::date) AS day,"
+            " coalesce(used * (day >= $3)::int, 0) AS used, coalesce(in_flight, 0) AS in_flight,"
+            " CASE WHEN minute_from + interval '60 s' > $4 THEN minute_used ELSE 0 END AS minute_used,"
+            " extract(epoch FROM coalesce(minute_from, $4) + interval '60 s' - $4)::float8 AS minute_left"
             " FROM chatrooms LEFT JOIN allowances ON allowances.user_id = $2 WHERE id = $1 AND chatrooms.user_id = $2",
             message.chatroom_id,
             message.user_id,
             message.allowance_day,
             message.created_at,
+            message.id,
         )
         if not found:
             raise ChatroomNotFound
         now = found[0]
-        if limits.daily is not None and (now["used"] or 0) >= limits.daily:
-            day = message.allowance_day + timedelta(days=bool(now["is_past"]))
-            raise QuotaExceeded(total=limits.daily, resets_at=Allowance(day, 0, None).resets_at)
+        if now["is_sent"]:
+            return True
+        if limits.daily is not None and now["used"] >= limits.daily:
+            raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now["day"], 0, None).resets_at)
         if limits.in_flight is not None and now["in_flight"] >= limits.in_flight:
             raise TooManyInFlight(limits.in_flight)
-        if limits.per_minute is not None and now["minute_used"] >= limits.per_minute and now["minute_left"] > 0:
+        if limits.per_minute is not None and now["minute_used"] >= limits.per_minute:
             raise SendingTooFast(limits.per_minute, retry_after=now["minute_left"])
+        return False
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
         found = await rows("SELECT used FROM allowances WHERE user_id = $1 AND day = $2", user_id, day)
@@ -274,7 +285,7 @@ class PostgresModelBudget(ModelBudget):
         if not self._per_minute:
             return 0.0
         booked = await rows(
-            "UPDATE model_budget SET booked_until = greatest(booked_until, clock_timestamp()) + $1"
+            "UPDATE model_budget SET booked_until = greatest(booked_until, clock_timestamp()) + $1::interval"
             " WHERE booked_until - $2::interval <= clock_timestamp() + $3::interval"
             " RETURNING extract(epoch FROM booked_until - $1 - $2 - clock_timestamp())::float8 AS wait",
             self._interval,

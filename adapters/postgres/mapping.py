@@ -9,6 +9,7 @@ from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
+import asyncpg
 from tortoise.exceptions import IntegrityError
 from tortoise.models import Model
 
@@ -51,6 +52,6 @@ def constraint(name: str, error: type[DomainError]) -> Iterator[None]:
         raise
 
 
-def violated(error: IntegrityError) -> str | None:
-    """The name of the violated constraint."""
-    return getattr(error.args[0], "constraint_name", None)
+def violated(error: IntegrityError | asyncpg.IntegrityConstraintViolationError) -> str | None:
+    """The name of the violated constraint; Tortoise wraps the error that has it."""
+    return getattr(error.args[0] if isinstance(error, IntegrityError) else error, "constraint_name", None)

@@ -10,7 +10,7 @@ from application.chat.breaker import Breaker
 from application.ports.chat import LanguageModel, ModelBudget
 from application.ports.runtime import Clock
 from domain.chat import Conversation, MessageStatus, Outcome
-from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable
+from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable, Unavailable
 
 #: Seconds. A call whose turn comes sooner is waited for; a later one is put off, so that it can run elsewhere.
 LONGEST_WAIT = 5.0
@@ -32,27 +32,34 @@ class AskModel:
     reply_seconds: float
 
     async def __call__(self, conversation: Conversation) -> Outcome:
-        if (pause := self.breaker.wait(self.clock.now())) is not None:
+        began = self.clock.now()
+        if (pause := self.breaker.wait(began)) is not None:
             raise ModelDeferred(retry_after=pause)
         try:
-            wait = await self.budget.reserve(within=LONGEST_WAIT)
+            wait = await self._turn()
             if wait is None:
                 raise ModelDeferred(retry_after=LONGEST_WAIT)
             await asyncio.sleep(wait)
             outcome = await self._read(conversation)
         except ModelDeferred:
-            self.breaker.forget()
+            self.breaker.forget(began=began)
             raise
         except ModelError as error:
             # A limit, a refusal or a blocked reply comes from a model that is well.
             ill = isinstance(error, ModelUnavailable) and not isinstance(error, ModelRateLimited)
-            self.breaker.report(failed=ill, now=self.clock.now())
+            self.breaker.report(failed=ill, began=began, now=self.clock.now())
             raise
         except BaseException:
-            self.breaker.forget()
+            self.breaker.forget(began=began)
             raise
-        self.breaker.report(failed=False, now=self.clock.now())
+        self.breaker.report(failed=False, began=began, now=self.clock.now())
         return outcome
+
+    async def _turn(self) -> float | None:
+        try:
+            return await self.budget.reserve(within=LONGEST_WAIT)
+        except Unavailable:
+            return None  # a lost database must not look like a lost worker
 
     async def _read(self, conversation: Conversation) -> Outcome:
         text: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 
 class Breaker:
@@ -18,36 +18,36 @@ class Breaker:
         self._least = window // 2
         self._pause = pause
         self._failed: deque[bool] = deque(maxlen=window)
-        self._open_until: datetime | None = None
+        self._open = False
         self._probing = False
+        #: The end of the latest pause. Calls from before it were overtaken by what has been seen since.
+        self._since = datetime.min.replace(tzinfo=UTC)
 
     def wait(self, now: datetime) -> float | None:
         """Seconds for which no call may be made; None lets one through, and it must be reported."""
-        if self._open_until is None:
+        if not self._open:
             return None
-        if now < self._open_until:
-            return (self._open_until - now).total_seconds()
+        if now < self._since:
+            return (self._since - now).total_seconds()
         if self._probing:
             return 1.0
         self._probing = True
         return None
 
-    def report(self, *, failed: bool, now: datetime) -> bool:
-        """Tell how a call ended; True if this opened the breaker."""
-        was_open = self._open_until is not None
-        if was_open and not self._probing:
-            return False  # a call from before it opened
-        self._probing = False
+    def report(self, *, failed: bool, began: datetime, now: datetime) -> bool:
+        """Tell how a call ended that was let through when it `began`; True if this opened the breaker."""
+        if began < self._since:
+            return False
+        was_open, self._open, self._probing = self._open, False, False
         if was_open and not failed:
-            self._open_until = None
             self._failed.clear()
             return False
         self._failed.append(failed)
         if was_open or (len(self._failed) >= self._least and sum(self._failed) * 2 >= len(self._failed)):
-            self._open_until = now + self._pause
-            return True
-        return False
+            self._open, self._since = True, now + self._pause
+        return self._open
 
-    def forget(self) -> None:
+    def forget(self, *, began: datetime) -> None:
         """A call ended without a verdict, such as one that was cancelled: another may probe."""
-        self._probing = False
+        if began >= self._since:
+            self._probing = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +11,8 @@ from typing import Any
 from tests.chaos.world import World
 
 # The test database writes down every claim, every ending and every refund, by triggers of its own: whatever a
-# process believes it did, this is what happened, and what happened twice stands there twice.
+# process believes it did, this is what happened, and what happened twice stands there twice. Writes that met no row
+# stand there too: an UPDATE of the reply that changes nothing is what a process tried that had lost its message.
 _WITNESS = """
 CREATE TABLE witness (
     message_id uuid, event text, attempt int, deaths int, process text, at timestamptz DEFAULT clock_timestamp()
@@ -19,7 +22,7 @@ BEGIN
     INSERT INTO witness VALUES (
         NEW.id,
         CASE WHEN NEW.attempt > OLD.attempt THEN 'claimed'
-             WHEN NEW.status = 'queued' THEN 'handed back'
+             WHEN NEW.status IN ('queued', 'generating') THEN 'handed back'
              ELSE 'ended' END,
         NEW.attempt, NEW.deaths, current_setting('application_name')
     );
@@ -29,7 +32,16 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER witness AFTER UPDATE ON messages FOR EACH ROW
-    WHEN (NEW.status <> OLD.status OR NEW.attempt <> OLD.attempt) EXECUTE FUNCTION bear_witness();
+    WHEN (NEW.status <> OLD.status OR NEW.attempt <> OLD.attempt OR NEW.charged <> OLD.charged
+        OR NEW.response IS DISTINCT FROM OLD.response OR NEW.completed_at IS DISTINCT FROM OLD.completed_at)
+    EXECUTE FUNCTION bear_witness();
+CREATE FUNCTION note_attempted_ending() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO witness VALUES (NULL, 'tried to end', NULL, NULL, current_setting('application_name'));
+    RETURN NULL;
+END $$;
+CREATE TRIGGER attempted_ending AFTER UPDATE OF response ON messages FOR EACH STATEMENT
+    EXECUTE FUNCTION note_attempted_ending();
 """
 
 _FINAL = {"completed", "failed", "blocked", "cancelled"}
@@ -41,22 +53,17 @@ class Verdict:
 
     accepted: int
     statuses: Counter[str]
-    lost: set[str] = field(default_factory=set)
-    stuck: set[str] = field(default_factory=set)
-    duplicated: set[str] = field(default_factory=set)
-    refunded_twice: set[str] = field(default_factory=set)
-    wrong_usage: list[str] = field(default_factory=list)
+    wrong: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def kept(self) -> bool:
-        return not (self.lost or self.stuck or self.duplicated or self.refunded_twice or self.wrong_usage)
+        return not any(self.wrong.values())
 
     def __str__(self) -> str:
-        return (
-            f"{self.accepted} accepted, {dict(self.statuses)}, {len(self.lost)} lost, {len(self.stuck)} stuck,"
-            f" {len(self.duplicated)} duplicated, {len(self.refunded_twice)} refunded twice"
-            + (f", wrong usage: {self.wrong_usage[:3]}" if self.wrong_usage else "")
-        )
+        found = ", ".join(f"{number} {status}" for status, number in sorted(self.statuses.items()))
+        told = [f"{len(ids)} {what}" for what, ids in self.wrong.items() if ids or what in ("lost", "duplicated")]
+        named = [f"{what}: {', '.join(ids[:3])}" for what, ids in self.wrong.items() if ids]
+        return "; ".join([f"{self.accepted} accepted: {found}", ", ".join(told), *named])
 
 
 class Ledger:
@@ -66,28 +73,58 @@ class Ledger:
         self._world = world
         self.accepted: set[str] = set()
 
-    async def open(self) -> None:
+    async def open(self) -> Ledger:
         await self._world.execute(_WITNESS)
+        return self
 
     async def open_count(self) -> int:
         """Messages without an ending."""
         found = await self._world.fetch("SELECT count(*) AS n FROM messages WHERE status IN ('queued', 'generating')")
         return int(found[0]["n"])
 
-    async def verdict(self) -> Verdict:
-        stored = {str(row["id"]): row["status"] for row in await self._world.fetch("SELECT id, status FROM messages")}
+    async def settled(self, *, seconds: float) -> float | None:
+        """Seconds until every message had ended; None if some have not in that time."""
+        began = time.monotonic()
+        while await self.open_count():
+            if time.monotonic() > began + seconds:
+                return None
+            await asyncio.sleep(0.1)
+        return time.monotonic() - began
+
+    async def verdict(self, *, quoted: bool = True) -> Verdict:
+        """`quoted`: the stand-in's ordinary reply repeats the question, so a reply at the wrong place shows."""
+        stored = {str(row["id"]): row for row in await self._world.fetch("SELECT * FROM messages")}
         events = Counter[tuple[str, str]](
             (str(row["message_id"]), row["event"]) for row in await self._world.fetch("SELECT * FROM witness")
         )
-        verdict = Verdict(len(self.accepted), Counter(stored[id] for id in self.accepted if id in stored))
-        verdict.lost = self.accepted - stored.keys()
-        verdict.stuck = {id for id, status in stored.items() if status not in _FINAL}
-        verdict.duplicated = {id for (id, event), times in events.items() if event == "ended" and times > 1}
-        verdict.refunded_twice = {id for (id, event), times in events.items() if event == "refunded" and times > 1}
-        verdict.wrong_usage = [str(dict(row)) for row in await self._wrong_usage()]
+
+        def twice(what: str) -> list[str]:
+            return [id for (id, event), times in events.items() if event == what and times > 1]
+
+        verdict = Verdict(len(self.accepted), Counter(stored[id]["status"] for id in self.accepted if id in stored))
+        verdict.wrong = {
+            "lost": sorted(self.accepted - stored.keys()),
+            "duplicated": twice("ended"),
+            "stuck": [
+                f"{id} ({row['status']}, attempt {row['attempt']}, deaths {row['deaths']}, lease {row['lease_until']},"
+                f" due {row['due_at']}, rung {row['rung_at']})"
+                for id, row in stored.items()
+                if row["status"] not in _FINAL
+            ],
+            "refunded twice": twice("refunded"),
+            "wrongly charged": [
+                f"{id} ({row['status']})" for id, row in stored.items() if (row["status"] == "failed") == row["charged"]
+            ],
+            "with somebody else's reply": [
+                id
+                for id, row in stored.items()
+                if quoted and row["status"] == "completed" and f"“{row['input']}”" not in row["response"]
+            ],
+            "users with wrong counters": [str(dict(row)) for row in await self._wrong_counters()],
+        }
         return verdict
 
-    async def _wrong_usage(self) -> list[dict[str, Any]]:
+    async def _wrong_counters(self) -> list[dict[str, Any]]:
         """Users whose counters do not say what their messages say."""
         return await self._world.fetch(
             "SELECT * FROM (SELECT a.user_id, a.used, a.in_flight,"
@@ -103,11 +140,20 @@ class Ledger:
         `kills` are epoch seconds by the name under which the process spoke to the database.
         """
         claims = await self._world.fetch(
-            "SELECT process, extract(epoch FROM at)::float8 AS at, lead(extract(epoch FROM at)::float8) OVER w AS next,"
-            " lead(event) OVER w AS what FROM witness WHERE event <> 'refunded' WINDOW w AS (PARTITION BY message_id ORDER BY at)"
+            "SELECT process, lead(extract(epoch FROM at)::float8) OVER w AS next, lead(event) OVER w AS what"
+            " FROM witness WHERE event IN ('claimed', 'handed back', 'ended')"
+            " WINDOW w AS (PARTITION BY message_id ORDER BY at)"
         )
         return [
             row["next"] - kills[row["process"]]
             for row in claims
             if row["what"] == "claimed" and row["process"] in kills and row["next"] > kills[row["process"]]
         ]
+
+    async def events(self, message_id: str) -> list[dict[str, Any]]:
+        """What happened to a message, in order: {event, attempt, deaths, process, at (epoch seconds)}."""
+        return await self._world.fetch(
+            "SELECT event, attempt, deaths, process, extract(epoch FROM at)::float8 AS at FROM witness"
+            " WHERE message_id = $1::text::uuid ORDER BY witness.at",
+            message_id,
+        )

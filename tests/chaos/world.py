@@ -1,22 +1,46 @@
-"""The whole product as real processes that a scenario may kill, stop and start again."""
+"""The whole product as real processes that a scenario may kill, freeze, stop and start again."""
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import secrets
+import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
+from adapters.postgres.accounts import PostgresSessions, PostgresUsers
+from adapters.postgres.chat import PostgresChatrooms
 from adapters.postgres.migrate import migrate
+from adapters.security import JwtAccessTokens
+from adapters.system import SystemClock, TimeOrderedIds
+from application.accounts.sessions import OpenSession
+from application.chat.chatrooms import CreateChatroom
+from domain.accounts import MobileNumber, User
+from domain.billing import Tier
+from domain.ids import UserId
 from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.processes import free_port
 from entrypoints.local.valkey import EmbeddedValkey
+from tests.database import connected, run_apart
 from tests.gemini_standin import GeminiStandIn, start_gemini_standin
 from tests.processes import ProductProcess, wait_for_api
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Person:
+    id: str
+    token: str
+    room: str
 
 
 class World:
@@ -42,23 +66,65 @@ class World:
             **settings,
         }
 
-    def start_api(self, url: str | None = None) -> str:
+    @property
+    def urls(self) -> list[str]:
+        return list(self.apis)
+
+    async def start_api(self, url: str | None = None) -> str:
         """Another API process, on its own or on a given URL; returns where it serves, once it does."""
         url = url or f"http://127.0.0.1:{free_port()}"
         port = url.rsplit(":", 1)[1]
         process = ProductProcess("serve", self.environment, "--port", port, log=self.folder / f"api-{port}.log")
         self.apis[url] = process
-        wait_for_api(url, process.process)
+        await asyncio.to_thread(wait_for_api, url, process.process, seconds=60)
         return url
 
-    def start_worker(self) -> ProductProcess:
-        worker = ProductProcess("worker", self.environment, log=self.folder / "workers.log")
+    def start_worker(self, **settings: str) -> ProductProcess:
+        worker = ProductProcess("worker", {**self.environment, **settings}, log=self.folder / "workers.log")
         self.workers.append(worker)
         return worker
 
+    def kill_worker(self, worker: ProductProcess) -> tuple[str, float]:
+        """Returns its name in the database and when it died."""
+        worker.kill()
+        self.workers.remove(worker)
+        return name_of(worker), time.time()
+
+    async def workers_ready(self, *, seconds: float = 60) -> None:
+        """Each worker has looked at the database, so it takes jobs too."""
+        give_up = time.monotonic() + seconds
+        wanted = {name_of(worker) for worker in self.workers}
+        while wanted - {
+            row["name"] for row in await self.fetch("SELECT DISTINCT application_name AS name FROM pg_stat_activity")
+        }:
+            assert time.monotonic() < give_up, f"workers did not start: {self.log_of_workers()}"
+            await asyncio.sleep(0.1)
+
+    def log_of_workers(self) -> str:
+        return (self.folder / "workers.log").read_text(errors="replace")[-2000:]
+
     def close(self) -> None:
         for process in [*self.apis.values(), *self.workers]:
-            process.kill()
+            process.signal(signal.SIGKILL)
+            process.process.wait()
+
+    async def people(self, count: int, *, tier: Tier = Tier.BASIC) -> list[Person]:
+        """Users with a session and a room each, made by the product's own code but without a code by SMS."""
+        clock, ids = SystemClock(), TimeOrderedIds()
+        tokens = JwtAccessTokens(
+            secret=self.environment["ACCESS_TOKEN_SECRET"], lifetime_seconds=7200, clock=clock
+        )
+        sign_in = OpenSession(sessions=PostgresSessions(), access_tokens=tokens, clock=clock, ids=ids)
+        create_room = CreateChatroom(chatrooms=PostgresChatrooms(), clock=clock, ids=ids)
+        made = []
+        async with connected(self.postgres.url):
+            for _ in range(count):
+                mobile = MobileNumber(f"+9198{next(_numbers):08d}")
+                user = User(id=UserId(ids.new()), mobile=mobile, name="Asha", tier=tier, created_at=clock.now())
+                await PostgresUsers().add(user)
+                token = (await sign_in(user=user)).access.token
+                made.append(Person(str(user.id), token, str((await create_room(user=user, name="A room")).id)))
+        return made
 
     async def execute(self, sql: str) -> None:
         connection = await asyncpg.connect(self.postgres.url)
@@ -75,22 +141,33 @@ class World:
             with suppress(OSError, asyncpg.PostgresError):
                 await connection.close()
 
+    async def model_log(self) -> dict[str, Any]:
+        """What the stand-in was asked, without holding up the load while it answers."""
+        return await asyncio.to_thread(self.gemini.log)
+
+
+def name_of(process: ProductProcess) -> str:
+    """Under which a process speaks to the database."""
+    return f"gemini-backend {process.process.pid}"
+
 
 @asynccontextmanager
 async def world(*, apis: int = 1, workers: int = 1, **settings: str) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gemini-chaos-")))
         postgres, valkey = EmbeddedPostgres(folder / "postgres"), EmbeddedValkey(folder / "valkey")
-        stack.enter_context(postgres)
-        stack.enter_context(valkey)
         standin = start_gemini_standin("--first-chunk-seconds", "0", "--chunk-seconds", "0")
+        stack.push_async_callback(asyncio.to_thread, postgres.stop)
+        stack.push_async_callback(asyncio.to_thread, valkey.stop)
         stack.callback(standin.close)
-        gemini = next(standin)
-        await migrate(postgres.url)
+        _, _, gemini = await asyncio.gather(
+            asyncio.to_thread(postgres.start), asyncio.to_thread(valkey.start), asyncio.to_thread(next, standin)
+        )
+        await asyncio.to_thread(run_apart, migrate(postgres.url))
         made = World(folder, postgres, valkey, gemini, **settings)
         stack.callback(made.close)
-        for _ in range(apis):
-            made.start_api()
         for _ in range(workers):
             made.start_worker()
+        await asyncio.gather(*(made.start_api() for _ in range(apis)))
+        await made.workers_ready()
         yield made

@@ -108,7 +108,7 @@ class TestLimits:
     async def test_a_slow_statement_is_ended(self, own_database: str) -> None:
         async with connected(own_database, pool=1, statement_seconds=0.1):
             await unavailable("SELECT pg_sleep(60)")
-            assert await rows("SELECT 1 AS one") == [{"one": 1}]
+            assert (await rows("SELECT 1 AS one"))[0]["one"] == 1
             assert await connections_out() == 0
 
     async def test_a_slow_statement_undoes_its_unit_of_work(self, own_database: str) -> None:
@@ -190,7 +190,7 @@ class TestAway:
             found = await asyncio.gather(*(PostgresUsers().find_by_mobile(kept.mobile) for _ in range(10)))
             assert [user and user.id for user in found] == [kept.id] * 10
             await postgres.check()
-            assert await rows("SELECT count(*) AS n FROM users") == [{"n": 1}]
+            assert (await rows("SELECT count(*) AS n FROM users"))[0]["n"] == 1
             assert await connections_out() == 0
 
     async def test_restarted_while_nobody_looked(self, own_server: EmbeddedPostgres) -> None:
@@ -200,7 +200,8 @@ class TestAway:
             own_server.stop()
             own_server.start()
             await asyncio.sleep(0.05)
-            assert await asyncio.gather(*(rows("SELECT 1 AS one") for _ in range(5))) == [[{"one": 1}]] * 5
+            found = await asyncio.gather(*(rows("SELECT 1 AS one") for _ in range(5)))
+            assert [row["one"] for (row,) in found] == [1] * 5
 
     async def test_away_at_the_start(self, own_server: EmbeddedPostgres) -> None:
         own_server.stop()
@@ -273,7 +274,7 @@ class TestClientsThatLeave:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert await connections_out() == 0
-            assert await rows(f"{count} AND pid <> pg_backend_pid()") == [{"n": 0}]
+            assert (await rows(f"{count} AND pid <> pg_backend_pid()"))[0]["n"] == 0
 
 
 HISTORY = """

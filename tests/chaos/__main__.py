@@ -1,0 +1,44 @@
+"""The long run: python -m tests.chaos [--only NAME …] [--seed N] [--small]"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+
+from tests.chaos.scale import LONG, SMALL, Row, Scale
+from tests.chaos.scenarios import SCENARIOS
+
+
+async def _play(names: list[str], scale: Scale, seed: int) -> list[Row]:
+    rows = []
+    for name in names:
+        began = time.monotonic()
+        print(f"{name} …", file=sys.stderr, flush=True)
+        try:
+            async with asyncio.timeout(600):
+                row = await SCENARIOS[name](scale, seed)
+        except Exception as error:  # noqa: BLE001 - one that breaks must not hide the others' results
+            row = Row(name, "to be played to its end", f"{type(error).__name__}: {error}", held=False)
+        print(f"{name}: {'held' if row.held else 'DID NOT HOLD'}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+        print(f"  {row.measured}", file=sys.stderr, flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    arguments.add_argument("--only", action="append", choices=SCENARIOS, help="this scenario; may be given repeatedly")
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--small", action="store_true", help="as pytest plays it")
+    given = arguments.parse_args()
+    rows = asyncio.run(_play(given.only or list(SCENARIOS), SMALL if given.small else LONG, given.seed))
+    print("| test | to reach | measured | held |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.test} | {row.to_reach} | {row.measured} | {'yes' if row.held else 'NO'} |")
+    return 0 if all(row.held for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Messages sent while things go wrong, and what the sender saw."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.chaos.client import Answer, Client, Failed
+from tests.chaos.ledger import Ledger
+from tests.chaos.world import Person
+
+
+@dataclass
+class Load:
+    """Sends messages and notes every answer. An unexpected one is described in `complaints`."""
+
+    client: Client
+    ledger: Ledger
+    people: Sequence[Person]
+    random: random.Random
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    complaints: list[str] = field(default_factory=list)
+    also: frozenset[int] = frozenset()
+    """Statuses beside 202 that are right as long as they come as a problem, and 503 with Retry-After."""
+
+    async def send(self, text: str | None = None, person: Person | None = None) -> Answer | None:
+        person = person or self.random.choice(self.people)
+        text = text or f"Question {self.random.getrandbits(64):x}"
+        try:
+            answer = await self.client.ask(person, "POST", f"/chatroom/{person.room}/message", {"input": text})
+        except Failed as failed:
+            self.complaints.append(str(failed))
+            return None
+        self.statuses[answer.status] += 1
+        self.seconds.append(answer.seconds)
+        if answer.status == 202:
+            self.ledger.accepted.add(answer.json["data"]["id"])
+        elif answer.status not in self.also or not answer.is_problem or not _says_when(answer):
+            self.complaints.append(f"{answer.status} {answer.headers.get('content-type')} {answer.body[:120]!r}")
+        return answer
+
+    async def all_at_once(self, texts: Sequence[str]) -> list[Answer | None]:
+        return await asyncio.gather(*(self.send(text) for text in texts))
+
+    async def steadily(self, total: int, *, per_second: float) -> None:
+        """Open-loop: the next one is sent on time whatever has become of the last."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.TaskGroup() as sending:
+            for number in range(total):
+                await asyncio.sleep(began + number / per_second - loop.time())
+                sending.create_task(self.send())
+
+    @asynccontextmanager
+    async def running(self, *, per_second: float) -> AsyncIterator[None]:
+        """Sends steadily beside the block, and waits at its end for the last answers."""
+        stop = asyncio.Event()
+
+        async def send_on() -> None:
+            async with asyncio.TaskGroup() as sending:
+                while not stop.is_set():
+                    sending.create_task(self.send())
+                    await asyncio.sleep(1 / per_second)
+
+        task = asyncio.create_task(send_on())
+        try:
+            yield
+        finally:
+            stop.set()
+            await task
+
+
+def _says_when(answer: Answer) -> bool:
+    return answer.status not in (429, 503) or int(answer.headers.get("retry-after", "0")) >= 1
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """0.0 of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
