@@ -20,6 +20,7 @@ MAX_INPUT_CHARACTERS = 8_000
 MAX_WINDOW_MESSAGES = 20
 MAX_WINDOW_TOKENS = 32_000
 MAX_DEATHS = 3
+DEFERRED_SPREAD = 5.0  # seconds over which those return that were put off together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class RetryPolicy:
     def delay(self, message: Message, error: DomainError, now: datetime) -> float | None:
         """Seconds to wait before the next attempt, or None when there shall be none.
 
-        A deferred call was no attempt, so only its age ends it.
+        A deferred call was no attempt, so only its age ends it; deferred ones spread out too.
 
         The wait is never shorter than what the model asked for; beyond that it is exponential
         with full jitter, so that a crowd of failed calls does not return as a crowd.
@@ -120,8 +121,11 @@ class RetryPolicy:
         deferred = isinstance(error, ModelDeferred)
         if message.failures + 1 >= self.max_attempts and not deferred:
             return None
-        ceiling = min(self.max_delay, self.base_delay * 2**message.failures)
-        delay = max(error.retry_after or 0.0, random.uniform(0, ceiling))
+        asked = error.retry_after or 0.0
+        if deferred:
+            delay = asked + random.uniform(0, DEFERRED_SPREAD)
+        else:
+            delay = max(asked, random.uniform(0, min(self.max_delay, self.base_delay * 2**message.failures)))
         if now + timedelta(seconds=delay) > message.queued_at + self.max_age:
             return None
         return delay

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,7 +28,7 @@ from application.chat.asking import AskModel
 from application.chat.breaker import Breaker
 from application.chat.chatrooms import CreateChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import GetAllowance, GetMessage, RequeueMessage, SendMessage
-from application.chat.replies import GenerateReply, Leases, RecoverReplies
+from application.chat.replies import GenerateReply, Leases, RecoverReplies, Suspects
 from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
 from domain.billing import SendingLimits, Tier
@@ -207,7 +206,7 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
         policy=retry_policy,
         lease=settings.provided.lease,
-        suspect=providers.Singleton(asyncio.Lock),
+        suspects=providers.Singleton(Suspects),
     )
     recover_replies = providers.Singleton(RecoverReplies, messages=messages, queue=queue, quiet=settings.provided.lease)
 

@@ -203,7 +203,7 @@ class MemoryMessages(Messages):
         taken: list[tuple[datetime, MessageId]] = []
         for row in self.table.all():
             since = row.claimable_since(now)
-            waited = min((now - row.message.created_at) / 2, 3 * quiet)
+            waited = min((now - row.message.queued_at) / 2, 3 * quiet)
             patience = max(quiet, waited) if row.message.status is MessageStatus.QUEUED else quiet
             if since is not None and (row.rung_at < since or row.rung_at <= now - patience):
                 taken.append((row.due_at, row.message.id))

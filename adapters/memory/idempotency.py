@@ -45,7 +45,8 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
         return kept.resource_id
 
     async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
-        if kept := self.table.get((scope, key)):
+        kept = self.table.get((scope, key))
+        if kept and kept.reply is None:
             self.table.put((scope, key), replace(kept, reply=reply))
 
     async def abandon(self, scope: str, key: str) -> None:

@@ -253,7 +253,7 @@ class PostgresMessages(Messages):
             "WITH unrung AS MATERIALIZED ("
             "   SELECT id FROM messages"
             "   WHERE status = 'queued' AND due_at <= now() AND (rung_at < due_at"
-            "     OR rung_at <= now() - greatest($2::interval, least((now() - created_at) / 2, 3 * $2::interval)))"
+            "     OR rung_at <= now() - greatest($2::interval, least((now() - queued_at) / 2, 3 * $2::interval)))"
             "   OR status = 'generating' AND lease_until <= now()"
             "     AND (rung_at < lease_until OR rung_at <= now() - $2::interval)"
             "   ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED"
@@ -285,9 +285,12 @@ class PostgresModelBudget(ModelBudget):
         if not self._per_minute:
             return 0.0
         booked = await rows(
-            "UPDATE model_budget SET booked_until = greatest(booked_until, clock_timestamp()) + $1::interval"
-            " WHERE booked_until - $2::interval <= clock_timestamp() + $3::interval"
-            " RETURNING extract(epoch FROM booked_until - $1 - $2 - clock_timestamp())::float8 AS wait",
+            "INSERT INTO model_budget AS budget VALUES (1, clock_timestamp() + $1::interval)"
+            " ON CONFLICT (id) DO UPDATE"
+            " SET booked_until = greatest(budget.booked_until, clock_timestamp()) + $1::interval"
+            " WHERE budget.booked_until - $2::interval <= clock_timestamp() + $3::interval"
+            " RETURNING extract(epoch FROM booked_until - ($1::interval + $2::interval) - clock_timestamp())::float8"
+            " AS wait",
             self._interval,
             self._ahead,
             timedelta(seconds=within),

@@ -51,7 +51,7 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
 
     async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
         await rows(
-            "UPDATE idempotency_keys SET status = $3, reply = $4 WHERE scope = $1 AND key = $2",
+            "UPDATE idempotency_keys SET status = $3, reply = $4 WHERE scope = $1 AND key = $2 AND status IS NULL",
             scope,
             key,
             reply.status,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from application.ports.chat import LanguageModel, ModelBudget
 from application.ports.runtime import Clock
 from domain.chat import Conversation, MessageStatus, Outcome
 from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable, Unavailable
+
+log = logging.getLogger(__name__)
 
 #: Seconds. A call whose turn comes sooner is waited for; a later one is put off, so that it can run elsewhere.
 LONGEST_WAIT = 5.0
@@ -47,7 +50,8 @@ class AskModel:
         except ModelError as error:
             # A limit, a refusal or a blocked reply comes from a model that is well.
             ill = isinstance(error, ModelUnavailable) and not isinstance(error, ModelRateLimited)
-            self.breaker.report(failed=ill, began=began, now=self.clock.now())
+            if self.breaker.report(failed=ill, began=began, now=self.clock.now()):
+                log.warning("model_breaker_opened")
             raise
         except BaseException:
             self.breaker.forget(began=began)

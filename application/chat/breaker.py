@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from datetime import UTC, datetime, timedelta
 
+PROBE_SECONDS = 5.0  # until it is worth asking how the probe went
+
 
 class Breaker:
     """One process's view of the model's health.
@@ -30,7 +32,7 @@ class Breaker:
         if now < self._since:
             return (self._since - now).total_seconds()
         if self._probing:
-            return 1.0
+            return PROBE_SECONDS
         self._probing = True
         return None
 

@@ -76,6 +76,30 @@ class Leases:
                 task.cancel()
 
 
+class Suspects:
+    """This process's one place for a message that may be poison. Who finds it taken is rung for afterwards."""
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._waiting: dict[MessageId, None] = {}  # in order, each once
+
+    def enter(self, message_id: MessageId) -> bool:
+        if self._taken:
+            self._waiting[message_id] = None
+            return False
+        self._taken = True
+        self._waiting.pop(message_id, None)
+        return True
+
+    def leave(self) -> MessageId | None:
+        """The next to ring for, if any."""
+        self._taken = False
+        following = next(iter(self._waiting), None)
+        if following is not None:
+            del self._waiting[following]
+        return following
+
+
 @dataclass(frozen=True, slots=True)
 class GenerateReply:
     """Answer one message: claim it, ask the model, store how it ended.
@@ -84,8 +108,8 @@ class GenerateReply:
     a job may come twice or late, and only the claim decides. Killed at any point, the lease runs
     out and another worker takes the message. Cancelled, it is handed back at once.
 
-    A message that was there when two workers died may be what killed them. It is answered while no
-    other such message is, so that its third death is nobody else's.
+    A message that was there when two workers died may be what killed them. It is answered while this
+    process answers no other such message, so that its third death is nobody else's.
     """
 
     messages: Messages
@@ -95,15 +119,20 @@ class GenerateReply:
     clock: Clock
     policy: RetryPolicy
     lease: timedelta
-    suspect: asyncio.Lock
+    suspects: Suspects
 
     async def __call__(self, *, message_id: MessageId) -> MessageStatus | None:
         message = await self.messages.claim(message_id, lease=self.lease)
         if message is not None:
             return await self._work(message)
-        async with self.suspect:
+        if not self.suspects.enter(message_id):
+            return None
+        try:
             message = await self.messages.claim(message_id, lease=self.lease, alone=True)
             return None if message is None else await self._work(message)
+        finally:
+            if following := self.suspects.leave():
+                await self.queue.ring([following])
 
     async def _work(self, message: Message) -> MessageStatus | None:
         try:

@@ -60,7 +60,7 @@ class IdempotencyKeys(Protocol):
 
     @abstractmethod
     async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
-        """Keep the reply for whoever repeats the request."""
+        """Keep the reply for whoever repeats the request; the first one kept stays."""
 
     @abstractmethod
     async def abandon(self, scope: str, key: str) -> None:

@@ -56,6 +56,33 @@ class Load:
                 await asyncio.sleep(began + number / per_second - loop.time())
                 sending.create_task(self.send())
 
+    async def read(self, person: Person | None = None) -> None:
+        try:
+            answer = await self.client.ask(person or self.random.choice(self.people), "GET", "/user/me")
+        except Failed as failed:
+            self.complaints.append(str(failed))
+            return
+        self.statuses[answer.status] += 1
+        if answer.status != 200 and not (answer.status in self.also and answer.is_problem and _says_when(answer)):
+            self.complaints.append(f"{answer.status} {answer.headers.get('content-type')} {answer.body[:120]!r}")
+
+    @asynccontextmanager
+    async def reading(self, clients: int, *, pause: float = 0.005) -> AsyncIterator[None]:
+        """So many clients read one after the other beside the block, on connections that they keep."""
+        stop = asyncio.Event()
+
+        async def read_on() -> None:
+            while not stop.is_set():
+                await self.read()
+                await asyncio.sleep(pause)
+
+        tasks = [asyncio.create_task(read_on()) for _ in range(clients)]
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.gather(*tasks)
+
     @asynccontextmanager
     async def running(self, *, per_second: float) -> AsyncIterator[None]:
         """Sends steadily beside the block, and waits at its end for the last answers."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.chaos import scenarios_allowance as allowance
+from tests.chaos import scenarios_delivery as delivery
+from tests.chaos import scenarios_model as model
+from tests.chaos import scenarios_outages as outages
 from tests.chaos.scale import Row, Scale
 
 SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
@@ -14,5 +17,16 @@ SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
         allowance.refund_race,
         allowance.one_key,
         allowance.fairness,
+        delivery.worker_kills,
+        delivery.frozen_worker,
+        delivery.rolling_restart,
+        delivery.poison,
+        outages.redis_outage,
+        outages.postgres_restarts,
+        model.model_faults,
+        model.storm,
+        model.requests_per_minute,
+        model.burst,
+        model.memory,
     )
 }

@@ -111,9 +111,7 @@ class World:
     async def people(self, count: int, *, tier: Tier = Tier.BASIC) -> list[Person]:
         """Users with a session and a room each, made by the product's own code but without a code by SMS."""
         clock, ids = SystemClock(), TimeOrderedIds()
-        tokens = JwtAccessTokens(
-            secret=self.environment["ACCESS_TOKEN_SECRET"], lifetime_seconds=7200, clock=clock
-        )
+        tokens = JwtAccessTokens(secret=self.environment["ACCESS_TOKEN_SECRET"], lifetime_seconds=7200, clock=clock)
         sign_in = OpenSession(sessions=PostgresSessions(), access_tokens=tokens, clock=clock, ids=ids)
         create_room = CreateChatroom(chatrooms=PostgresChatrooms(), clock=clock, ids=ids)
         made = []

@@ -62,6 +62,12 @@ class TestChatrooms:
         assert await adapters.users.find_by_mobile(user.mobile) == user
         assert await adapters.chatrooms.list_of(user.id, limit=10) == []
 
+    async def test_a_room_made_again_is_the_room_that_is_there(self, adapters: Adapters) -> None:
+        room = await adapters.room(name="first")
+        again = replace(room, name="again", created_at=room.created_at + HOUR)
+        await adapters.chatrooms.add(again)
+        assert await adapters.chatrooms.list_of(room.user_id, limit=10) == [room]
+
     async def test_opens_with_the_newest_messages_in_pages(self, adapters: Adapters) -> None:
         user = await adapters.user()
         room, other = await adapters.room(user), await adapters.room(user)
@@ -242,6 +248,34 @@ class TestClaim:
         assert stored in results
         assert (stored.attempt, stored.deaths) == (message.attempt + 1, 1 if lease else 0)
 
+    async def test_what_the_next_death_would_end_is_claimed_alone(self, adapters: Adapters) -> None:
+        message = await adapters.claimed(lease=EXPIRED)
+        assert await adapters.messages.claim(message.id, lease=EXPIRED), "one death is nothing yet"
+        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        suspect = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        assert suspect == replace(message, attempt=3, deaths=2)
+        assert await adapters.messages.claim(message.id, lease=HOUR, alone=True) is None, "it is held"
+        # Handed back, it is as suspect as before, and still rung for.
+        await adapters.wait(1)
+        await adapters.messages.release(message.id, 3)
+        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == [message.id]
+        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        again = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        assert again is not None
+        assert (again.attempt, again.deaths) == (4, 2)
+
+    async def test_alone_takes_what_is_not_suspect_too(self, adapters: Adapters) -> None:
+        message = await adapters.queued()
+        claimed = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        assert claimed == replace(message, status=MessageStatus.GENERATING, attempt=1)
+
+    async def test_of_many_at_once_one_gets_the_suspect(self, adapters: Adapters) -> None:
+        message = await adapters.claimed(lease=EXPIRED)
+        await adapters.messages.claim(message.id, lease=EXPIRED)
+        calls = [adapters.messages.claim(message.id, lease=HOUR, alone=True) for _ in range(20)]
+        results = await adapters.race(*calls, rows_of="messages")
+        assert names(results) == {"Message": 1, "NoneType": 19}
+
     async def test_a_rolled_back_claim_is_none(self, adapters: Adapters) -> None:
         message = await adapters.queued()
         async with adapters.rolled_back():
@@ -271,7 +305,8 @@ class TestExtend:
         asked += [(MessageId(adapters.ids.new()), 1), (queued.id, 0)]
         # One that has expired is still ours as long as nobody has taken it.
         assert await adapters.messages.extend(asked, lease=HOUR) == {held.id}
-        assert await adapters.messages.claim(taken_over.id, lease=HOUR), "an old attempt has extended the new one's"
+        again = await adapters.messages.claim(taken_over.id, lease=HOUR, alone=True)
+        assert again, "an old attempt has extended the new one's"
 
     async def test_of_nothing_is_nothing(self, adapters: Adapters) -> None:
         assert await adapters.messages.extend([], lease=HOUR) == set()
@@ -443,6 +478,17 @@ class TestRetryAndRelease:
         assert await adapters.messages.release(message.id, 1)
         assert await adapters.stored(message) == replace(message, status=MessageStatus.QUEUED)
         assert await adapters.messages.claim(message.id, lease=HOUR) == replace(message, attempt=2)
+
+    async def test_a_release_may_be_due_later(self, adapters: Adapters) -> None:
+        message = await adapters.claimed()
+        assert await adapters.messages.release(message.id, 1, delay=timedelta(seconds=5))
+        assert await adapters.stored(message) == replace(message, status=MessageStatus.QUEUED)
+        await adapters.wait(4)
+        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == []
+        await adapters.wait(2)
+        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == [message.id]
+        assert await adapters.messages.claim(message.id, lease=HOUR)
 
     async def test_rolled_back_they_leave_it_held(self, adapters: Adapters) -> None:
         message = await adapters.claimed()

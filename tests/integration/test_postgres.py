@@ -18,8 +18,10 @@ import pytest
 from adapters.postgres.accounts import PostgresSessions, PostgresUsers
 from adapters.postgres.chat import PostgresChatrooms, PostgresMessages
 from adapters.postgres.connection import PostgresUnitOfWork, rows
+from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import migrate
 from adapters.system import TimeOrderedIds
+from application.ports.runtime import StoredReply
 from domain.accounts import MobileNumber, User
 from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
@@ -369,6 +371,25 @@ class TestPlans:
             await messages.allowance(room.user_id, day=message.allowance_day, total=5)
 
         assert await self.rows_read(history, answer) < 50
+
+    async def test_operators_read_what_they_ask_for(self, history: str) -> None:
+        async def look(_: Chatroom) -> None:
+            assert len(await PostgresMessages().with_status(MessageStatus.FAILED, limit=10)) < 10
+            assert await PostgresMessages().requeue(MessageId(IDS.new())) is False
+
+        assert await self.rows_read(history, look) < 50
+
+    async def test_a_request_is_known_by_its_key(self, history: str) -> None:
+        keys, busy_for = PostgresIdempotencyKeys(), timedelta(seconds=9)
+
+        async def repeat(room: Chatroom) -> None:
+            for _ in range(2):
+                await keys.begin("POST /chatroom", "new", b"", new_id=room.id, busy_for=busy_for)
+                await keys.finish("POST /chatroom", "new", StoredReply(201, b"{}"))
+            await keys.abandon("POST /chatroom", "new")
+            await keys.purge()
+
+        assert await self.rows_read(history, repeat) < 50
 
     async def test_a_caller_is_known_by_keys(self, history: str) -> None:
         async def authenticate(room: Chatroom) -> None:

@@ -30,7 +30,7 @@ ANN = "+919876543210"
 class World:
     """One product in memory, and what a test looks at from behind. Limits are off unless a test asks for them."""
 
-    def __init__(self, messages: type[MemoryMessages] = MemoryMessages, **settings: str) -> None:
+    def __init__(self, messages: type[MemoryMessages] = MemoryMessages, /, **settings: str) -> None:
         self.clock = MemoryClock()
         self.users = MemoryUsers()
         self.sessions = MemorySessions(self.users)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.billing import Allowance, Tier
-from domain.chat import MessageStatus
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded
+from domain.chat import Chatroom, MessageStatus
+from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
+from domain.ids import ChatroomId, MessageId
 from tests.unit.conftest import World
 
 OTHER = "+919876543211"
@@ -137,6 +138,102 @@ class TestSendMessage:
         world.clock.move(timedelta(seconds=10))
         assert await recover() == 1
         assert world.queue.rung == [message.id]
+
+
+class TestLimits:
+    """By tier. Basic has an allowance and a bound on what is unanswered; Pro has fair use instead of an allowance."""
+
+    async def room(self, world: World, tier: Tier) -> Chatroom:
+        user = await world.user()
+        world.users.table.put(user.id, replace(user, tier=tier))
+        return await world.room(user)
+
+    async def answered(self, world: World, room: Chatroom) -> None:
+        message = await world.sent(room=room)
+        await world.container.generate_reply()(message_id=message.id)
+
+    @pytest.mark.parametrize(
+        ("tier", "limit", "settings"),
+        [
+            (Tier.BASIC, 3, {}),
+            (Tier.PRO, 10, {}),
+            (Tier.BASIC, 2, {"BASIC_IN_FLIGHT": "2"}),
+            (Tier.PRO, 1, {"PRO_IN_FLIGHT": "1"}),
+        ],
+    )
+    async def test_so_many_unanswered(self, tier: Tier, limit: int, settings: dict[str, str]) -> None:
+        world = World(RATE_LIMITS="on", FREE_DAILY_MESSAGES="100", **settings)
+        room = await self.room(world, tier)
+        messages = [await world.sent(room=room) for _ in range(limit)]
+        with pytest.raises(TooManyInFlight):
+            await world.sent(room=room)
+        assert len(world.queue.rung) == limit, "no bell for what was refused"
+        await world.container.generate_reply()(message_id=messages[0].id)
+        await world.sent(room=room)
+        with pytest.raises(TooManyInFlight):
+            await world.sent(room=room)
+
+    @pytest.mark.parametrize(("limit", "settings"), [(40, {}), (2, {"PRO_MESSAGES_PER_MINUTE": "2"})])
+    async def test_pro_so_many_a_minute(self, limit: int, settings: dict[str, str]) -> None:
+        world = World(RATE_LIMITS="on", **settings)
+        room = await self.room(world, Tier.PRO)
+        for _ in range(limit):
+            await self.answered(world, room)
+        world.clock.move(timedelta(seconds=20))
+        with pytest.raises(SendingTooFast) as caught:
+            await world.sent(room=room)
+        assert caught.value.retry_after == 40
+        world.clock.move(timedelta(seconds=40))
+        await self.answered(world, room)
+
+    async def test_basic_has_no_pace(self) -> None:
+        world = World(RATE_LIMITS="on", FREE_DAILY_MESSAGES="100")
+        room = await self.room(world, Tier.BASIC)
+        for _ in range(60):
+            await self.answered(world, room)
+
+    async def test_switched_off_the_allowance_holds(self) -> None:
+        world = World(RATE_LIMITS="off")
+        for tier, count in ((Tier.PRO, 60), (Tier.BASIC, 5)):
+            user = await world.user("+91987654321" + str(int(tier is Tier.PRO)))
+            world.users.table.put(user.id, replace(user, tier=tier))
+            room = await world.room(user)
+            for _ in range(count):
+                await world.sent(room=room)
+        with pytest.raises(QuotaExceeded):
+            await world.sent(room=room)
+
+    async def test_who_becomes_pro_goes_on_at_once(self) -> None:
+        world = World(RATE_LIMITS="on")
+        room = await self.room(world, Tier.BASIC)
+        for _ in range(3):
+            await world.sent(room=room)
+        user = world.users.table.all()[0]
+        world.users.table.put(user.id, replace(user, tier=Tier.PRO))
+        assert (await world.sent(room=room)).max_output_tokens == 8_192
+
+    async def test_a_message_sent_again_has_no_further_effect(self) -> None:
+        world = World(RATE_LIMITS="on", BASIC_IN_FLIGHT="1", FREE_DAILY_MESSAGES="1")
+        room = await world.room()
+        user = world.users.table.all()[0]
+        message_id = MessageId(world.container.ids().new())
+        for _ in range(3):
+            message, allowance = await world.container.send_message()(
+                user=user, chatroom_id=room.id, input="Why?", message_id=message_id
+            )
+            assert (message.id, allowance.used) == (message_id, 1)
+        assert [found.id for found in world.messages.newest(room.id, limit=9, before=None)] == [message_id]
+
+
+class TestMadeAgain:
+    """With the id that an Idempotency-Key is kept with."""
+
+    async def test_a_chatroom(self, world: World) -> None:
+        user, chatroom_id = await world.user(), ChatroomId(world.container.ids().new())
+        create = world.container.create_chatroom()
+        for _ in range(2):
+            assert (await create(user=user, name="Physics", chatroom_id=chatroom_id)).id == chatroom_id
+        assert [room.id for room in world.chatrooms.table.all()] == [chatroom_id]
 
 
 class TestRecoverReplies:

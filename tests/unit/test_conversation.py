@@ -23,6 +23,7 @@ from domain.chat import (
 from domain.errors import (
     DatabaseUnavailable,
     DomainError,
+    ModelDeferred,
     ModelQuotaExhausted,
     ModelRateLimited,
     ModelRefused,
@@ -180,6 +181,22 @@ class TestRetryPolicy:
     def test_within_ten_minutes_the_wait_included(self, age: float, asked: float | None, retried: bool) -> None:
         now = NOW + timedelta(seconds=age)
         assert bool(self.delays(MESSAGE, ModelUnavailable(retry_after=asked), now)) is retried
+
+    def test_the_ten_minutes_begin_when_it_was_queued(self) -> None:
+        message = replace(MESSAGE, created_at=NOW - timedelta(days=1))
+        assert self.delays(message, ModelUnavailable(), NOW + timedelta(minutes=9))
+        assert self.delays(replace(message, queued_at=message.created_at), ModelUnavailable()) == []
+
+    @pytest.mark.parametrize(("failures", "age", "deferred"), [(0, 0, True), (99, 564, True), (0, 571, False)])
+    def test_what_was_deferred_is_ended_by_its_age_alone(self, failures: int, age: float, deferred: bool) -> None:
+        error, now = ModelDeferred(retry_after=30), NOW + timedelta(seconds=age)
+        message = replace(MESSAGE, failures=failures)
+        delays = [RetryPolicy(max_delay=1).delay(message, error, now) for _ in range(50)]
+        if deferred:  # spread out, so that those put off together do not come back together
+            assert all(delay is not None and 30 <= delay <= 35 for delay in delays)
+            assert len(set(delays)) > 40
+        else:
+            assert delays == [None] * 50
 
     @pytest.mark.parametrize(
         "error",

@@ -13,9 +13,11 @@ import pytest
 
 from adapters.memory.chat import MemoryMessages
 from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
-from domain.chat import Conversation, Message, MessageStatus, Outcome, Role, Turn
+from application.ports.chat import ModelBudget
+from domain.chat import Chatroom, Conversation, Message, MessageStatus, Outcome, Role, Turn
 from domain.errors import (
     DatabaseUnavailable,
+    ModelDeferred,
     ModelError,
     ModelQuotaExhausted,
     ModelRateLimited,
@@ -31,6 +33,41 @@ QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING
 COMPLETED, FAILED, BLOCKED = MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.BLOCKED
 HANGS = ScriptedReply(pieces=("Half a",), finish_reason=None)
 SILENT = ScriptedReply(pieces=(), finish_reason=None)
+
+
+class AwayTwice(MemoryMessages):
+    """The database is away the first two times that this verb is tried."""
+
+    verb = ""
+    away = 2
+
+    def try_(self, verb: str) -> None:
+        if verb == self.verb and self.away:
+            self.away -= 1
+            raise DatabaseUnavailable
+
+    async def before(self, message: Message, *, limit: int) -> list[Message]:
+        self.try_("before")
+        return await super().before(message, limit=limit)
+
+    async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+        self.try_("finish")
+        return await super().finish(message_id, attempt, outcome)
+
+    async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
+        self.try_("retry")
+        return await super().retry(message_id, attempt, delay=delay)
+
+    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
+        self.try_("release")
+        return await super().release(message_id, attempt, delay=delay)
+
+
+def away_twice(at: str) -> type[AwayTwice]:
+    class AwayTwiceAt(AwayTwice):
+        verb = at
+
+    return AwayTwiceAt
 
 
 async def answer(world: World, message: Message) -> MessageStatus | None:
@@ -267,6 +304,133 @@ class TestPoison:
         assert await answer(world, message) is COMPLETED
 
 
+class TestSuspects:
+    """What was there when two workers died may have killed them: one at a time, so that nothing dies with it."""
+
+    async def suspect(self, world: World, room: Chatroom) -> Message:
+        message = await world.sent(room=room)
+        for _ in range(2):
+            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1))
+        return message
+
+    async def test_are_answered_one_at_a_time_while_others_go_on(self) -> None:
+        world = World(FREE_DAILY_MESSAGES="100")
+        room = await world.room()
+        first, second = await self.suspect(world, room), await self.suspect(world, room)
+        world.model.add(HANGS)
+        async with answering(world, first) as task:
+            assert await answer(world, second) is None, "it takes no place while it waits"
+            for _ in range(5):
+                assert await answer(world, await world.sent(room=room)) is COMPLETED
+            assert (await world.stored(first)).deaths == 2
+            assert (await world.stored(second)).attempt == 2, "not even claimed"
+            world.queue.rung.clear()
+            task.cancel()
+        assert world.queue.rung == [first.id, second.id], "one is handed back, and the next is rung for"
+        assert await answer(world, second) is COMPLETED
+        assert (await world.stored(second)).deaths == 2
+        assert await answer(world, first) is COMPLETED
+
+    async def test_many_are_all_answered(self) -> None:
+        world = World(FREE_DAILY_MESSAGES="100")
+        room = await world.room()
+        messages = [await self.suspect(world, room) for _ in range(10)]
+        most = 0
+
+        def reply(_: Conversation) -> ScriptedReply:
+            nonlocal most
+            most = max(most, model.open + 1)
+            return ScriptedReply(seconds=0.001)
+
+        model = ScriptedLanguageModel(reply)
+        world.replace(language_model=model)
+        results = await asyncio.gather(*(answer(world, message) for message in messages))
+        assert results == [COMPLETED] + [None] * 9
+        world.queue.rung.clear()
+        waiting = {message.id: message for message in messages}
+        following = messages[1]
+        for _ in range(9):  # each one that ends rings for the next
+            assert await answer(world, following) is COMPLETED
+            following = waiting[world.queue.rung[-1]] if world.queue.rung else following
+        assert [(await world.stored(message)).status for message in messages] == [COMPLETED] * 10
+        assert most == 1
+
+    async def test_a_job_that_comes_twice_is_done_once(self, world: World) -> None:
+        message = await self.suspect(world, await world.room())
+        results = await asyncio.gather(*(answer(world, message) for _ in range(5)))
+        assert (results.count(COMPLETED), results.count(None)) == (1, 4)
+
+
+class TestDeferred:
+    """The model was not asked: that is no failure of the message."""
+
+    def open_breaker(self, world: World) -> None:
+        breaker, now = world.container.ask_model().breaker, world.clock.now()
+        while not breaker.report(failed=True, began=now, now=now):
+            pass
+
+    async def test_while_the_model_is_ill(self, world: World) -> None:
+        message = await world.sent()
+        self.open_breaker(world)
+        assert await answer(world, message) is QUEUED
+        assert await world.stored(message) == replace(message, attempt=1)
+        assert world.model.asked == []
+        world.clock.move(timedelta(seconds=29))
+        assert await answer(world, message) is None, "not due before the pause is over"
+        world.clock.move(timedelta(seconds=6))
+        assert await answer(world, message) is COMPLETED
+        assert await world.used(message) == 1
+
+    async def test_while_the_minutes_calls_are_used_up(self) -> None:
+        world = World(GEMINI_MAX_RPM="1")
+        first, second = [await world.sent(room=room) for room in [await world.room()] for _ in range(2)]
+        assert await answer(world, first) is COMPLETED
+        world.clock.move(timedelta(seconds=50))
+        assert await answer(world, second) is QUEUED
+        assert await world.stored(second) == replace(second, attempt=1)
+        assert await answer(world, second) is None
+        world.clock.move(timedelta(seconds=11))
+        assert await answer(world, second) is COMPLETED
+
+    async def test_however_often_it_is_not_failed_before_its_time(self, world: World) -> None:
+        message = await world.sent()
+        statuses = []
+        for _ in range(15):
+            self.open_breaker(world)
+            statuses.append(await answer(world, message))
+            world.clock.move(timedelta(seconds=36))
+        assert statuses == [QUEUED] * 15
+        assert (await world.stored(message)).failures == 0
+        world.clock.move(timedelta(seconds=60))
+        self.open_breaker(world)
+        assert await answer(world, message) is FAILED
+        stored = await world.stored(message)
+        assert (stored.error_code, stored.attempt) == ("model_deferred", 16)
+        assert await world.used(message) == 0
+
+    async def test_when_the_budget_cannot_be_asked(self, world: World) -> None:
+        class Away(ModelBudget):
+            async def reserve(self, *, within: float) -> float | None:
+                raise DatabaseUnavailable
+
+        world.replace(model_budget=Away())
+        message = await world.sent()
+        assert await answer(world, message) is QUEUED
+        assert await world.stored(message) == replace(message, attempt=1)
+        assert world.model.asked == []
+
+
+async def test_a_message_queued_anew_has_all_its_time_again(world: World) -> None:
+    world.model.add(ModelRefused(), ModelUnavailable())
+    message = await world.sent()
+    assert await answer(world, message) is FAILED
+    world.clock.move(timedelta(days=1))
+    assert await world.messages.requeue(message.id)
+    assert await answer(world, message) is QUEUED
+    world.clock.move(timedelta(seconds=1))
+    assert await answer(world, message) is COMPLETED
+
+
 class TestLeases:
     async def test_renewed_it_is_kept(self, world: World) -> None:
         world.model.add(ScriptedReply(pieces=("a", "b"), seconds=0.02))
@@ -375,21 +539,31 @@ class TestShutdown:
 
 
 class TestDatabaseAway:
-    async def test_at_the_end_the_reply_is_kept_until_it_is_back(self) -> None:
-        class AwayTwice(MemoryMessages):
-            away = 2
-
-            async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
-                if self.away:
-                    self.away -= 1
-                    raise DatabaseUnavailable
-                return await super().finish(message_id, attempt, outcome)
-
-        world = World(AwayTwice)
+    @pytest.mark.parametrize(
+        ("verb", "line", "asked", "status"),
+        [
+            ("before", "Whole.", 1, COMPLETED),
+            ("finish", "Whole.", 1, COMPLETED),
+            ("finish", ModelRefused(), 1, FAILED),
+            ("retry", ModelUnavailable(), 1, QUEUED),
+            ("release", ModelDeferred(), 1, QUEUED),
+        ],
+        ids=repr,
+    )
+    async def test_is_waited_for_and_costs_nothing(
+        self, verb: str, line: str | ModelError, asked: int, status: MessageStatus
+    ) -> None:
+        world = World(away_twice(verb))
+        world.model.add(line)
         message = await world.sent()
-        assert await answer(world, message) is COMPLETED
-        assert len(world.model.asked) == 1
-        assert (await world.stored(message)).response == "Hello, world."
+        assert await answer(world, message) is status
+        assert isinstance(world.messages, AwayTwice)
+        assert world.messages.away == 0, "it was never away"
+        assert len(world.model.asked) == asked
+        stored = await world.stored(message)
+        assert (stored.attempt, stored.deaths, stored.failures) == (1, 0, int(verb == "retry"))
+        assert stored.response == ("Whole." if status is COMPLETED else None)
+        assert await world.used(message) == (0 if status is FAILED else 1)
 
     async def test_at_the_claim_it_is_the_callers_to_know(self) -> None:
         class Away(MemoryMessages):

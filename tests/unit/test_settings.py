@@ -11,7 +11,7 @@ from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Setti
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-def lines(needs: tuple[str, ...] = (), **environment: str) -> list[str]:
+def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment(environment, needs=needs)
     assert str(caught.value) == "\n".join(caught.value.lines)
@@ -45,6 +45,11 @@ def lines(needs: tuple[str, ...] = (), **environment: str) -> list[str]:
         ("OTP_IN_RESPONSE", "hunter2", "must be"),
         ("REDIS_NAMESPACE", "hunter2:hunter2", "is not valid"),
         ("FREE_DAILY_MESSAGES", "-1", "must be at least 0"),
+        ("RATE_LIMITS", "hunter2", "must be 'on' or 'off'"),
+        ("BASIC_IN_FLIGHT", "0", "must be at least 1"),
+        ("PRO_IN_FLIGHT", "hunter2", "must be a whole number"),
+        ("PRO_MESSAGES_PER_MINUTE", "0", "must be at least 1"),
+        ("GEMINI_MAX_RPM", "-1", "must be at least 0"),
         ("WORKER_CONCURRENCY", "0", "must be at least 1"),
         ("ACCESS_TOKEN_SECONDS", "hunter2", "must be a whole number"),
         ("LEASE_SECONDS", "hunter2", "must be a number"),
@@ -80,6 +85,14 @@ def test_production_hands_no_codes_out_without_consent() -> None:
     assert line.startswith("OTP_IN_RESPONSE")
     consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
     assert consented.is_production
+
+
+def test_production_is_never_without_limits() -> None:
+    consent = {"OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+    [line] = lines(APP_ENV="production", RATE_LIMITS="off", **consent)
+    assert line.startswith("RATE_LIMITS")
+    assert Settings.from_environment({"APP_ENV": "production", "RATE_LIMITS": "on", **consent}).rate_limits == "on"
+    assert Settings.from_environment({"RATE_LIMITS": "off"}).rate_limits == "off"
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

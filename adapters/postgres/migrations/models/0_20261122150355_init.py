@@ -24,7 +24,6 @@ CREATE TABLE IF NOT EXISTS "model_budget" (
     "id" INT NOT NULL PRIMARY KEY,
     "booked_until" TIMESTAMPTZ NOT NULL
 );
-INSERT INTO "model_budget" VALUES (1, now());
 CREATE TABLE IF NOT EXISTS "otp_challenges" (
     "id" BIGSERIAL NOT NULL PRIMARY KEY,
     "mobile" VARCHAR(16) NOT NULL,

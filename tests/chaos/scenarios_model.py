@@ -1,0 +1,218 @@
+"""A model that fails in every way it knows: each message ends in a named state. And how many it can be asked at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+from tests.chaos.client import Client
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import Load, percentile
+from tests.chaos.scale import Row, Scale
+from tests.chaos.scenarios_delivery import MANY
+from tests.chaos.world import World, world
+
+#: How each failure for good is asked for, and the state and code in which its message ends.
+_ENDINGS = {
+    "daily_quota": ({}, "failed", "model_quota_exhausted", 1),
+    "bad_key": ({}, "failed", "model_refused", 1),
+    "broken_json": ({"after": 1}, "failed", "model_unavailable", 2),
+    "error_in_stream": ({"after": 1}, "failed", "model_unavailable", 2),
+    "cut": ({"after": 1}, "failed", "model_unavailable", 2),
+    "disconnect": ({}, "failed", "model_unavailable", 2),
+    "hang": ({}, "failed", "model_unavailable", 2),
+    "hang_mid_stream": ({"after": 1}, "failed", "model_unavailable", 2),
+    "blocked": ({}, "blocked", "reply_blocked", 1),
+    "blocked_mid_stream": ({"after": 1}, "blocked", "reply_blocked", 1),
+    "empty": ({"reason": "MAX_TOKENS"}, "failed", "reply_empty", 1),
+}
+
+
+async def model_faults(scale: Scale, seed: int) -> Row:
+    """All at once, in one world: a wait the model asked for, and each kind of failure until it is for good."""
+    asked_to_wait, deadline, per_kind = scale.of(2.016, 53.016), 2.0, scale.of(1, 1)
+    # Two attempts each; at most half of the calls of any twenty are failures of the model, so the breaker stays shut.
+    settings = {"MAX_ATTEMPTS": "2", "FIRST_TOKEN_SECONDS": str(deadline), "REPLY_SECONDS": str(2 * deadline)}
+    async with world(apis=1, workers=1, **MANY, **settings, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        client = Client(w.urls)
+        load = Load(client, ledger, await w.people(5), random.Random(seed))
+        ids: dict[str, str] = {}
+        w.gemini.fault("rate_limit", match="Wait", retry_delay=f"{asked_to_wait}s")
+        ids["Wait"] = await _sent(load, "Wait")
+        for kind, (parameters, *_) in _ENDINGS.items():
+            w.gemini.fault(kind, times=None, match=f"Fault {kind}.", **parameters)
+            for _ in range(per_kind):
+                ids[kind] = await _sent(load, f"Fault {kind}.")
+            await load.all_at_once([f"Fine {kind} {number}" for number in range(4)])
+        settled = await ledger.settled(seconds=scale.of(60, 120))
+        verdict, log = await ledger.verdict(), await w.model_log()
+        stored = {str(row["id"]): row for row in await w.fetch("SELECT * FROM messages")}
+        client.close()
+    calls: dict[str, list[dict[str, float]]] = {}
+    for call in log["calls"]:
+        calls.setdefault(call["lastUserText"], []).append(call)
+    wrong = []
+    for kind, (_, status, code, times) in _ENDINGS.items():
+        row, made = stored[ids[kind]], calls[f"Fault {kind}."]
+        if (row["status"], row["error_code"], len(made)) != (status, code, times * per_kind):
+            wrong.append(f"{kind}: {row['status']} {row['error_code']} after {len(made)} calls")
+    first, second = (call["at"] for call in calls["Wait"])
+    hung = [call["closedAt"] - call["openedAt"] for call in calls["Fault hang."]]
+    hung_mid = [call["closedAt"] - call["openedAt"] for call in calls["Fault hang_mid_stream."]]
+    in_time = max(hung) <= deadline + scale.bound(1) and max(hung_mid) <= 2 * deadline + scale.bound(1)
+    return Row(
+        f"429 with RetryInfo {asked_to_wait} s · daily quota · hang · broken JSON · {len(_ENDINGS) - 3} other failures",
+        f"next call ≥ {asked_to_wait} s later · 0 retries · cut at the deadline · named state each",
+        f"next call {second - first:.3f} s later; daily quota {len(calls['Fault daily_quota.'])} call;"
+        f" hanging calls cut after {max(hung):.2f} s (deadline {deadline:.0f}) and in mid-stream {max(hung_mid):.2f} s"
+        f" (deadline {2 * deadline:.0f}); wrong endings: {wrong or 'none'}; {verdict}",
+        verdict.kept
+        and settled is not None
+        and second - first >= asked_to_wait
+        and stored[ids["Wait"]]["status"] == "completed"
+        and not wrong
+        and in_time
+        and not load.complaints,
+    )
+
+
+async def storm(scale: Scale, seed: int) -> Row:
+    """The small run ends before the breaker's pause of 30 s does, so it sees it open and no more."""
+    messages, workers = scale.of(60, 300), scale.of(1, 2)
+    async with world(apis=1, workers=workers, MAX_MESSAGE_MINUTES="5", **MANY, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        w.gemini.fault("unavailable", times=None)
+        client = Client(w.urls)
+        load = Load(client, ledger, await w.people(10), random.Random(seed))
+        await load.steadily(messages, per_second=scale.of(60, 50))
+        await asyncio.sleep(scale.of(3, 20))
+        opened = (await w.model_log())["total"]
+        probes, answered = 0, ""
+        if scale.long:
+            await asyncio.sleep(30)
+            probes = (await w.model_log())["total"] - opened
+            await asyncio.to_thread(w.gemini._ask, "DELETE", "/control/faults")  # noqa: SLF001
+            well = time.monotonic()
+            settled = await ledger.settled(seconds=180)
+            answered = f"; well again, all answered after {time.monotonic() - well:.0f} s"
+        else:
+            settled = 0.0
+        verdict = await ledger.verdict()
+        client.close()
+    # Nothing is promised of what the small run leaves unanswered.
+    kept = verdict.kept if scale.long else not verdict.wrong["lost"] and not verdict.wrong["duplicated"]
+    return Row(
+        f"503 storm: {messages} messages, {workers} worker(s)",
+        "breaker open after ≤ 20 failed calls a worker; then probes alone, and all is answered when the model is well",
+        f"{opened} calls, then {probes} probe(s) in 30 s{answered}; {verdict}",
+        kept
+        and settled is not None
+        and opened <= 20 * workers
+        and (not scale.long or (0 < probes <= 2 * workers and set(verdict.statuses) == {"completed"}))
+        and not load.complaints,
+    )
+
+
+async def requests_per_minute(scale: Scale, seed: int) -> Row:
+    """The window slides in the small run too: as many calls as the pace allows in the time that it was watched."""
+    limit, workers, watched = scale.of(120, 120), 2, scale.of(5.0, 150.0)
+    messages = scale.of(40, 400)
+    async with world(
+        apis=1, workers=workers, GEMINI_MAX_RPM=str(limit), MAX_MESSAGE_MINUTES="20", **MANY, **scale.leases
+    ) as w:
+        ledger = await Ledger(w).open()
+        client = Client(w.urls)
+        load = Load(client, ledger, await w.people(10), random.Random(seed))
+        await load.all_at_once([f"Question {number}" for number in range(messages)])
+        await asyncio.sleep(watched)
+        at = sorted(call["at"] for call in (await w.model_log())["calls"])
+        verdict = await ledger.verdict()
+        client.close()
+    window = 60.0
+    most = max(sum(begin <= other < begin + window for other in at) for begin in at)
+    # A tenth may come at once, the rest is paced: what fits into the watched time of the small run.
+    allowed = limit if scale.long else limit // 10 + int((watched + 5) * limit / 60)
+    return Row(
+        f"GEMINI_MAX_RPM={limit} over {workers} workers, {messages} messages at once",
+        f"≤ {limit} calls in any 60 s",
+        f"at most {most} calls in any 60 s, {len(at)} in {at[-1] - at[0]:.0f} s; {verdict.accepted} accepted,"
+        f" {len(verdict.wrong['lost'])} lost, {len(verdict.wrong['duplicated'])} duplicated",
+        most <= allowed
+        and len(at) >= limit // 10
+        and not verdict.wrong["lost"]
+        and not verdict.wrong["duplicated"]
+        and not load.complaints,
+    )
+
+
+async def burst(scale: Scale, seed: int) -> Row:
+    messages = scale.of(100, 300)
+    async with world(apis=scale.of(1, 2), workers=1, **MANY) as w:
+        ledger = await Ledger(w).open()
+        w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.1)  # nine pieces: one second
+        client = Client(w.urls)
+        await client.warm_up(messages // len(w.urls))
+        load = Load(client, ledger, await w.people(messages), random.Random(seed))
+        for _ in range(5):  # connections, code paths, caches: a service that has just started is another question
+            await load.all_at_once([f"Hello {number}" for number in range(5)])
+        await ledger.settled(seconds=60)
+        began = time.time()
+        await asyncio.gather(*(load.send(f"Question {n}", person) for n, person in enumerate(load.people)))
+        accepted = time.time()
+        settled = await ledger.settled(seconds=scale.bound(60))
+        found = await w.fetch(
+            "SELECT extract(epoch FROM completed_at)::float8 - $1 AS after FROM messages"
+            " WHERE created_at >= to_timestamp($1) - interval '2 ms'",
+            began,
+        )
+        verdict = await ledger.verdict()
+        client.close()
+    after = [row["after"] for row in found]
+    return Row(
+        f"{messages} messages at once, the model takes 1 s, one worker process",
+        "all answered in ≤ 3 s",
+        f"accepted within {accepted - began:.2f} s, answered p50 {percentile(after, 50):.2f} s,"
+        f" last {max(after):.2f} s after the first was sent; {verdict}",
+        verdict.kept
+        and settled is not None
+        and len(after) == messages
+        and max(after) <= scale.bound(3)
+        and not load.complaints,
+    )
+
+
+async def memory(scale: Scale, seed: int) -> Row:
+    replies, seconds = scale.of(100, 2048), scale.of(2.0, 25.0)
+    async with world(apis=1, workers=1, WORKER_CONCURRENCY=str(replies + 100), **MANY) as w:
+        ledger = await Ledger(w).open()
+        # A reply lasts as long as it takes to begin them all: its last second is one with all of them in flight.
+        w.gemini.pace(first_chunk_seconds=seconds / 2, chunk_seconds=seconds / 16)
+        client = Client(w.urls)
+        load = Load(client, ledger, await w.people(50), random.Random(seed))
+        idle = _resident_mb(w, "VmRSS")
+        await load.steadily(replies, per_second=scale.of(200, 300))
+        settled = await ledger.settled(seconds=scale.bound(120))
+        peak, most = _resident_mb(w, "VmHWM"), (await w.model_log())["mostOpen"]
+        verdict = await ledger.verdict()
+        client.close()
+    return Row(
+        f"{replies} replies in flight in one worker process",
+        "≤ 200 MB RSS",
+        f"peak {peak:.0f} MB with {most} in flight at once, {idle:.0f} MB idle; {verdict}",
+        verdict.kept and settled is not None and peak <= 200 and most >= replies * 0.98 and not load.complaints,
+    )
+
+
+def _resident_mb(w: World, what: str) -> float:
+    status = Path(f"/proc/{w.workers[0].process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(what)) / 1024
+
+
+async def _sent(load: Load, text: str) -> str:
+    answer = await load.send(text)
+    assert answer is not None
+    assert answer.status == 202, answer.body
+    return str(answer.json["data"]["id"])

@@ -1,0 +1,117 @@
+"""Redis and Postgres that go away under load, and come back with or without what they knew."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+
+from redis.asyncio import Redis
+
+from tests.chaos.client import Answer, Client, Failed
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import Load, percentile
+from tests.chaos.scale import Row, Scale
+from tests.chaos.scenarios_delivery import MANY
+from tests.chaos.world import World, world
+
+
+async def redis_outage(scale: Scale, seed: int) -> Row:
+    away, per_second = scale.of(3.0, 60.0), scale.of(20, 40)
+    async with world(apis=1, workers=2, **MANY, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.2)
+        client = Client(w.urls)
+        load = Load(client, ledger, await w.people(20), random.Random(seed))
+        async with load.running(per_second=per_second):
+            await asyncio.sleep(scale.of(2, 5))
+            running = (await w.model_log())["open"]
+            await asyncio.to_thread(w.valkey.kill)
+            await asyncio.sleep(away)
+            await asyncio.to_thread(w.valkey.start)
+            async with Redis.from_url(w.valkey.url) as redis:
+                await redis.flushall()
+            back = time.time()
+            await asyncio.sleep(scale.of(2, 20))
+        # Of those that were sent before it returned; the load has gone on since.
+        settled = await ledger.settled(seconds=scale.bound(60))
+        waited = await w.fetch(
+            "SELECT max(extract(epoch FROM completed_at))::float8 - $1 AS seconds FROM messages"
+            " WHERE created_at <= to_timestamp($1)",
+            back,
+        )
+        verdict, log = await ledger.verdict(), await w.model_log()
+        client.close()
+        alive = _all_alive(w)
+    answered = waited[0]["seconds"] or 0.0
+    p99 = percentile(load.seconds, 99)
+    return Row(
+        f"Redis SIGKILLed for {away:.0f} s, then FLUSHALL, at {per_second} messages/s",
+        "every send 202, p99 ≤ 500 ms; all answered ≤ 60 s after its return; running calls are not cut",
+        f"{dict(load.statuses)}, p50 {percentile(load.seconds, 50) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms,"
+        f" {len(load.complaints)} complaints {load.complaints[:2] or ''}; all answered {answered:.1f} s after;"
+        f" {running} calls running, {log['counts']['client_left']} cut; {verdict}",
+        verdict.kept
+        and settled is not None
+        and not load.complaints
+        and p99 <= scale.bound(0.5)
+        and answered <= scale.bound(60)
+        and log["counts"]["client_left"] == 0
+        and running > 0
+        and alive
+        and set(verdict.statuses) == {"completed"},
+    )
+
+
+async def postgres_restarts(scale: Scale, seed: int) -> Row:
+    away, per_second = scale.of(1.0, 10.0), scale.of(20, 40)
+    ready: list[float] = []
+    async with world(apis=1, workers=2, **MANY, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.05)
+        client = Client(w.urls)
+        load = Load(client, ledger, await w.people(20), random.Random(seed), also=frozenset({503}))
+        async with load.running(per_second=per_second), load.reading(4, pause=0.05):
+            for end in (w.postgres.stop, w.postgres.kill, w.postgres.stop):
+                await asyncio.sleep(scale.of(1, 10))
+                await asyncio.to_thread(end)
+                await asyncio.sleep(away)
+                await asyncio.to_thread(w.postgres.start)
+                ready.append(await _seconds_until_ready(client))
+            await asyncio.sleep(scale.of(1, 10))
+        settled = await ledger.settled(seconds=scale.bound(60))
+        verdict = await ledger.verdict()
+        client.close()
+        alive = _all_alive(w)
+    return Row(
+        f"Postgres restarted 3 times, once by kill -9, away {away:.0f} s each, at {per_second} messages/s",
+        "ready ≤ 5 s after it accepts; only 503 problem+json with Retry-After; no process exits; nothing lost",
+        f"ready after {', '.join(f'{seconds:.2f}' for seconds in ready)} s; {dict(load.statuses)},"
+        f" {len(load.complaints)} complaints {load.complaints[:3] or ''}; processes alive: {alive}; {verdict}",
+        verdict.kept
+        and settled is not None
+        and not load.complaints
+        and load.statuses[503] > 0
+        and max(ready) <= scale.bound(5)
+        and alive
+        and set(verdict.statuses) == {"completed"},
+    )
+
+
+def _all_alive(w: World) -> bool:
+    return all(process.process.poll() is None for process in [*w.apis.values(), *w.workers])
+
+
+async def _seconds_until_ready(client: Client) -> float:
+    """/ready as a load balancer asks it."""
+    began = time.monotonic()
+    while time.monotonic() < began + 60:
+        try:
+            answer: Answer = await client.ask(None, "GET", "/ready")
+        except Failed:
+            continue
+        if answer.status == 200 and json.loads(answer.body)["dependencies"]["postgres"] == "ok":
+            break
+        await asyncio.sleep(0.05)
+    return time.monotonic() - began
