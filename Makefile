@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := domain application adapters entrypoints tests
 
-.PHONY: help setup run test check format bench migration lock clean
+.PHONY: help setup run test chaos check format bench migration lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: setup ## linter, formatter, types and import rules
 format: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)
+
+chaos: setup ## kill, freeze and flood the product at length; prints a table
+	@$(BIN)/python -m tests.chaos
 
 bench: setup ## measure the hot paths and print a table
 	@$(BIN)/python -m tests.benchmarks

@@ -7,7 +7,10 @@ when they arrive and may be lost or come twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import traceback
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -47,11 +50,15 @@ class StreamBroker(RedisStreamBroker, Resource):
             socket_timeout=block_ms / 1000 + command_seconds,
         )
         self._command_seconds = command_seconds
+        self._fetched: deque[bytes] = deque()
 
     async def start(self) -> None:
         """The consumer group is made by the receiver, which comes back after an outage and does it again."""
 
     async def close(self) -> None:
+        with suppress(RedisError, OSError):  # or each start of a worker would leave a consumer in the group
+            async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
+                await redis.xgroup_delconsumer(self.queue_name, self.consumer_group_name, self.consumer_name)
         await self.shutdown()
 
     async def send(self, task_name: str, arguments: Sequence[str]) -> None:
@@ -73,6 +80,8 @@ class StreamBroker(RedisStreamBroker, Resource):
         """
         async with Redis(connection_pool=self.connection_pool) as redis:
             while True:
+                while self._fetched:
+                    yield self._fetched.popleft()
                 fetched: Any = await redis.xreadgroup(
                     self.consumer_group_name,
                     self.consumer_name,
@@ -81,13 +90,20 @@ class StreamBroker(RedisStreamBroker, Resource):
                     block=self.block,
                 )
                 for stream, entries in fetched or ():
+                    self._fetched += (job for _, entry in entries if (job := entry.get(b"data")))
                     pipeline = redis.pipeline(transaction=False)
                     pipeline.xack(stream, self.consumer_group_name, *(entry_id for entry_id, _ in entries))
                     pipeline.xdel(stream, *(entry_id for entry_id, _ in entries))
                     await pipeline.execute()
-                    for _, entry in entries:
-                        if job := entry.get(b"data"):
-                            yield job
+
+    async def give_back(self) -> None:
+        """Put what was fetched and not begun into the stream again, for another worker."""
+        async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
+            pipeline = redis.pipeline(transaction=False)
+            for job in self._fetched:
+                pipeline.xadd(self.queue_name, {b"data": job})
+            await pipeline.execute()
+            self._fetched.clear()
 
 
 class TaskiqJobQueue(JobQueue):
@@ -111,8 +127,9 @@ class JobReceiver:
     ) -> None:
         self._broker = broker
         self._handler = handler
-        # Taskiq's receiver drops its references when it loses Redis; the tasks must not be collected.
-        self._running: set[asyncio.Task[Any]] = set()
+        self._concurrency = concurrency
+        self._running: set[asyncio.Task[None]] = set()
+        self._stopped = False
         broker.register_task(self._task(), task_name=GENERATE_REPLY)
         self._receiver = Receiver(
             broker,
@@ -137,6 +154,15 @@ class JobReceiver:
                     await asyncio.wait_for(stop.wait(), pause)
                 except TimeoutError:
                     pause = min(pause * 2, 2.0)
+        self._stopped = True
+        with suppress(RedisError, OSError):  # then a sweep finds the messages, a lease later
+            await self._broker.give_back()
+
+    def take(self, message_ids: Iterable[MessageId]) -> None:
+        """Handle these here and now, without a bell, as far as there are places."""
+        for message_id in message_ids:
+            if len(self._running) < self._concurrency:
+                self._begin(message_id)
 
     async def drain(self, seconds: float) -> None:
         """Let running jobs end; after `seconds` cancel those that have not, which hands them back."""
@@ -150,14 +176,26 @@ class JobReceiver:
 
     def _task(self) -> Callable[[str], Awaitable[None]]:
         async def generate_reply(message_id: str) -> None:  # Taskiq renames what it registers: no bound method
-            task = asyncio.current_task()
-            assert task is not None
-            self._running.add(task)
-            try:
-                await self._handler(MessageId(UUID(message_id)))
-            except Unavailable as error:
-                log.warning("job_given_up", message_id=message_id, code=error.code)
-            finally:
-                self._running.discard(task)
+            # Taskiq knows nothing of those that were taken without a bell.
+            while len(self._running) >= self._concurrency:
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            if not self._stopped:  # else a sweep finds the message, as after any lost bell
+                await asyncio.wait([self._begin(MessageId(UUID(message_id)))])
 
         return generate_reply
+
+    def _begin(self, message_id: MessageId) -> asyncio.Task[None]:
+        """A task of ours: Taskiq's receiver forgets its own when it loses Redis, and they could be collected."""
+        task = asyncio.create_task(self._handle(message_id))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _handle(self, message_id: MessageId) -> None:
+        try:
+            await self._handler(message_id)
+        except Unavailable as error:
+            log.warning("job_given_up", message_id=str(message_id), code=error.code)
+        except Exception as error:  # noqa: BLE001 - Taskiq would swallow it; where it was, not what it quotes
+            where = traceback.format_tb(error.__traceback__)
+            log.error("job_failed", message_id=str(message_id), error=type(error).__name__, where=where)

@@ -90,6 +90,8 @@ class Outcome:
 
     @classmethod
     def of_error(cls, error: DomainError) -> Outcome:
+        if isinstance(error, ModelDeferred):  # for as long as a message may wait: to its sender, it was away
+            error = ModelUnavailable()
         return cls(
             status=MessageStatus.BLOCKED if isinstance(error, ReplyBlocked) else MessageStatus.FAILED,
             finish_reason=error.reason if isinstance(error, ReplyBlocked | ReplyEmpty) else None,
@@ -104,7 +106,6 @@ class RetryPolicy:
 
     max_attempts: int = 5
     max_age: timedelta = timedelta(minutes=10)
-    max_deaths: int = MAX_DEATHS
     base_delay: float = 1.0
     max_delay: float = 60.0
 
@@ -132,7 +133,7 @@ class RetryPolicy:
 
     def is_poison(self, message: Message) -> bool:
         """Whether a message that was just claimed has taken too many workers with it."""
-        return message.deaths >= self.max_deaths
+        return message.deaths >= MAX_DEATHS
 
 
 class Role(StrEnum):

@@ -27,7 +27,8 @@ DomainError
 └── ModelError                   the language model gave no usable reply
     ├── ModelUnavailable         may work on another try
     │   ├── ModelRateLimited     … after the wait it named
-    │   └── ModelDeferred        not asked at all, to spare it: no failure of the message
+    │   ├── ModelDeferred        not asked at all, to spare it: no failure of the message
+    │   └── GenerationFailed     our own fault, whatever it was
     ├── ModelQuotaExhausted      the deployment's own daily quota: no try will help today
     ├── ModelRefused             the request itself is wrong (key, model name, argument)
     ├── ReplyBlocked             refused by the model's safety filter
@@ -219,6 +220,11 @@ class ModelRateLimited(ModelUnavailable):
 class ModelDeferred(ModelUnavailable):
     code = "model_deferred"
     detail = "The model is being spared for a moment."
+
+
+class GenerationFailed(ModelUnavailable):
+    code = "generation_failed"
+    detail = "Something went wrong on our side."
 
 
 class ModelQuotaExhausted(ModelError):

@@ -12,7 +12,7 @@ from uuid import UUID
 from domain.chat import MessageStatus
 from domain.errors import DomainError
 from domain.ids import MessageId
-from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
+from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError
 
 # Each subcommand imports what it needs when it runs: `--help` is quick, and no process pays for another's parts.
 
@@ -60,7 +60,7 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """check the settings and that Postgres and Redis can be used"""
-    settings = Settings.from_environment(environment, needs=(*SERVE_NEEDS[:2],))
+    settings = Settings.from_environment(environment, needs=SERVERS)
     from entrypoints.container import Container, running
     from entrypoints.telemetry import configure_logs
 
@@ -84,7 +84,7 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """list messages by their state, or have a failed one answered after all"""
-    settings = Settings.from_environment(environment, needs=("DATABASE_URL", "REDIS_URL"))
+    settings = Settings.from_environment(environment, needs=SERVERS)
     from entrypoints.container import Container, running
     from entrypoints.telemetry import configure_logs
 

@@ -29,6 +29,7 @@ from application.chat.breaker import Breaker
 from application.chat.chatrooms import CreateChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import GetAllowance, GetMessage, RequeueMessage, SendMessage
 from application.chat.replies import GenerateReply, Leases, RecoverReplies, Suspects
+from application.housekeeping import PurgeExpired
 from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
 from domain.billing import SendingLimits, Tier
@@ -207,6 +208,14 @@ class Container(containers.DeclarativeContainer):
         policy=retry_policy,
         lease=settings.provided.lease,
         suspects=providers.Singleton(Suspects),
+    )
+    purge_expired = providers.Singleton(
+        PurgeExpired,
+        challenges=challenges,
+        sessions=sessions,
+        keys=idempotency_keys,
+        clock=clock,
+        session_lifetime=providers.Callable(timedelta, seconds=settings.provided.access_token_seconds),
     )
     recover_replies = providers.Singleton(RecoverReplies, messages=messages, queue=queue, quiet=settings.provided.lease)
 

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-SERVE_NEEDS = ("DATABASE_URL", "REDIS_URL", "ACCESS_TOKEN_SECRET")
-WORKER_NEEDS = ("DATABASE_URL", "REDIS_URL", "GEMINI_API_KEY")
+SERVERS = ("DATABASE_URL", "REDIS_URL")
+SERVE_NEEDS = (*SERVERS, "ACCESS_TOKEN_SECRET")
+WORKER_NEEDS = (*SERVERS, "GEMINI_API_KEY")
 MIGRATE_NEEDS = ("DATABASE_URL",)
 
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"

@@ -28,6 +28,7 @@ class Supervisor:
         self._arguments = arguments
         self._processes = processes
         self._children: list[multiprocessing.process.BaseProcess] = []
+        self._told: list[multiprocessing.process.BaseProcess] = []
         self._stopping = False
 
     def run(self) -> int:
@@ -64,10 +65,14 @@ class Supervisor:
 
     def _terminate(self) -> None:
         for child in self._children:
-            child.terminate()
+            if child not in self._told:  # twice would mean at once, and cut what is being finished
+                self._told.append(child)
+                child.terminate()
 
 
 def _run(target: Callable[..., None], *arguments: Any) -> None:
+    if hasattr(os, "setpgrp"):  # a terminal's Ctrl-C is for the supervisor alone
+        os.setpgrp()
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     target(*arguments)
 

@@ -56,6 +56,5 @@ def configure_logs(settings: Settings) -> None:
         "sanic.access",
     ):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    # These report as errors what is ordinary here: a database that went away, a job handed back at the end.
-    for name in ("asyncpg", "taskiq"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # asyncpg reports a database that went away with a traceback, which is ordinary here and logged by us.
+    logging.getLogger("asyncpg").setLevel(logging.CRITICAL)

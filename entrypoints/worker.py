@@ -39,11 +39,19 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
 
     async with running([*container.resources(), container.language_model()]):
         receiver = JobReceiver(container.broker(), answer, concurrency=settings.worker_concurrency)
+        recover, leases = container.recover_replies(), container.leases()
+
+        async def sweep() -> None:
+            # Our own leases first: after an outage of the database they have expired, though we live.
+            await leases.renew()
+            receiver.take(await recover())
+
         log.info("worker_started")
         async with (
-            _every(settings.heartbeat_seconds, container.leases().renew),
-            _every(settings.sweep_seconds, container.recover_replies()),
-            _every(PURGE_SECONDS, container.idempotency_keys().purge),
+            _every(settings.heartbeat_seconds, leases.renew),
+            # After an outage the others get the time to renew theirs, too.
+            _every(settings.sweep_seconds, sweep, after_failure=settings.heartbeat_seconds * 1.5),
+            _every(PURGE_SECONDS, container.purge_expired()),
         ):
             await receiver.listen(stop)
             # A reserve for handing back what does not end and for closing connections.
@@ -81,18 +89,24 @@ def _stop_at_signal() -> asyncio.Event:
 
 
 @contextlib.asynccontextmanager
-async def _every(seconds: float, action: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+async def _every(
+    seconds: float, action: Callable[[], Awaitable[object]], *, after_failure: float = 0
+) -> AsyncIterator[None]:
     """Repeat an action beside the block. It may fail: the next time is soon enough."""
+    name = getattr(action, "__name__", type(action).__name__)
 
     async def repeat() -> None:
+        pause = seconds
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause)
+            pause = seconds
             try:
                 await action()
             except Unavailable as error:
-                log.warning("action_postponed", action=type(action).__name__, code=error.code)
+                pause = max(seconds, after_failure)
+                log.warning("action_postponed", action=name, code=error.code)
             except Exception:
-                log.exception("action_failed", action=type(action).__name__)
+                log.exception("action_failed", action=name)
 
     task = asyncio.create_task(repeat())
     try:

@@ -37,6 +37,13 @@ class MemorySessions(Sessions):
     async def add(self, session: Session) -> None:
         self.table.put(session.id, session)
 
+    async def add_by_password(self, session: Session, password_hash: str) -> bool:
+        user = self._users.table.get(session.user_id)
+        if user is None or user.password_hash != password_hash:
+            return False
+        await self.add(session)
+        return True
+
     async def find_user(self, session_id: SessionId) -> User | None:
         session = self.table.get(session_id)
         return None if session is None or session.ended_at else self._users.table.get(session.user_id)
@@ -45,6 +52,11 @@ class MemorySessions(Sessions):
         for session in self.table.all():
             if session.user_id == user_id and session.id != keep:
                 self.table.put(session.id, session.end(now))
+
+    async def purge(self, *, opened_before: datetime) -> None:
+        for session in self.table.all():
+            if session.created_at < opened_before:
+                self.table.put(session.id, None)
 
 
 class MemoryOtpChallenges(OtpChallenges):
@@ -67,6 +79,11 @@ class MemoryOtpChallenges(OtpChallenges):
             return False
         self.table.put((mobile, purpose), None)
         return True
+
+    async def purge(self, *, expired_before: datetime) -> None:
+        for key, challenge in self.table.items():
+            if challenge.expires_at < expired_before:
+                self.table.put(key, None)
 
 
 class MemoryOtpSender(OtpSender):

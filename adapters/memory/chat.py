@@ -22,11 +22,12 @@ class MemoryChatrooms(Chatrooms):
         self._messages = messages
         self.table = messages.rooms
 
-    async def add(self, chatroom: Chatroom) -> None:
+    async def add(self, chatroom: Chatroom) -> Chatroom:
         if owner := self._users.table.get(chatroom.user_id):
             self._users.table.put(owner.id, replace(owner, chatrooms_version=owner.chatrooms_version + 1))
-        if self.table.get(chatroom.id) is None:
-            self.table.put(chatroom.id, chatroom)
+        stored = self.table.get(chatroom.id) or chatroom
+        self.table.put(chatroom.id, stored)
+        return stored
 
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         rooms = [r for r in self.table.all() if r.user_id == user_id and (before is None or r.id < before)]
@@ -108,7 +109,9 @@ class MemoryMessages(Messages):
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
         counted = self.allowances.get(user_id)
-        return Allowance(day, counted.used if counted and counted.day == day else 0, total)
+        if counted is None or counted.day < day:
+            return Allowance(day, 0, total)
+        return Allowance(counted.day, counted.used, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         row = self.table.get(message_id)
@@ -135,6 +138,12 @@ class MemoryMessages(Messages):
             return None
         self.table.put(message_id, replace(row, message=claimed, lease_until=now + lease))
         return claimed
+
+    async def is_suspect(self, message_id: MessageId) -> bool:
+        row = self.table.get(message_id)
+        if row is None or row.claimable_since(self._clock.now()) is None:
+            return False
+        return row.message.deaths + (row.message.status is MessageStatus.GENERATING) >= MAX_DEATHS - 1
 
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
         kept = set()
@@ -229,17 +238,13 @@ class MemoryMessages(Messages):
 
 class MemoryChatroomLists(ChatroomLists):
     def __init__(self) -> None:
-        self.pages: dict[tuple[UserId, int, int, ChatroomId | None], list[Chatroom]] = {}
+        self.pages: dict[tuple[UserId, int], list[Chatroom]] = {}
 
-    async def get(
-        self, user_id: UserId, version: int, *, limit: int, before: ChatroomId | None
-    ) -> list[Chatroom] | None:
-        return self.pages.get((user_id, version, limit, before))
+    async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
+        return self.pages.get((user_id, version))
 
-    async def put(
-        self, user_id: UserId, version: int, rooms: list[Chatroom], *, limit: int, before: ChatroomId | None
-    ) -> None:
-        self.pages[user_id, version, limit, before] = rooms
+    async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
+        self.pages[user_id, version] = rooms
 
 
 class MemoryJobQueue(JobQueue):

@@ -52,7 +52,7 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
     async def abandon(self, scope: str, key: str) -> None:
         kept = self.table.get((scope, key))
         if kept and kept.reply is None:
-            self.table.put((scope, key), None)
+            self.table.put((scope, key), replace(kept, busy_until=self._clock.now()))
 
     async def purge(self) -> None:
         for key in [key for key, kept in self.table.items() if kept.created_at <= self._clock.now() - _KEPT_FOR]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from adapters.postgres.connection import rows
 from adapters.postgres.mapping import constraint, to_entity, to_row
-from adapters.postgres.tables import SessionRow, UserRow
+from adapters.postgres.tables import OtpChallengeRow, SessionRow, UserRow
 from application.ports.accounts import OtpChallenges, Sessions, Users
 from domain.accounts import MobileNumber, OtpChallenge, OtpPurpose, Session, User
 from domain.errors import MobileTaken
@@ -30,6 +30,19 @@ class PostgresSessions(Sessions):
     async def add(self, session: Session) -> None:
         await SessionRow.create(**to_row(session))
 
+    async def add_by_password(self, session: Session, password_hash: str) -> bool:
+        return bool(
+            await rows(
+                # FOR SHARE waits for a change of the password that is being committed.
+                "WITH owner AS (SELECT id FROM users WHERE id = $2 AND password_hash = $4 FOR SHARE)"
+                " INSERT INTO sessions (id, user_id, created_at) SELECT $1, id, $3 FROM owner RETURNING id",
+                session.id,
+                session.user_id,
+                session.created_at,
+                password_hash,
+            )
+        )
+
     async def find_user(self, session_id: SessionId) -> User | None:
         # Every authenticated request asks this: below the ORM, which costs more than twice the time.
         found = await rows(
@@ -42,6 +55,9 @@ class PostgresSessions(Sessions):
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
         open_sessions = SessionRow.filter(user_id=user_id, ended_at=None)
         await (open_sessions.exclude(id=keep) if keep else open_sessions).update(ended_at=now)
+
+    async def purge(self, *, opened_before: datetime) -> None:
+        await SessionRow.filter(created_at__lt=opened_before).delete()
 
 
 class PostgresOtpChallenges(OtpChallenges):
@@ -73,3 +89,6 @@ class PostgresOtpChallenges(OtpChallenges):
                 code_hash,
             )
         )
+
+    async def purge(self, *, expired_before: datetime) -> None:
+        await OtpChallengeRow.filter(expires_at__lt=expired_before).delete()

@@ -49,16 +49,17 @@ SELECT day, used FROM consumed
 
 
 class PostgresChatrooms(Chatrooms):
-    async def add(self, chatroom: Chatroom) -> None:
-        await rows(
+    async def add(self, chatroom: Chatroom) -> Chatroom:
+        stored = await rows(
             "WITH owner AS (UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = $2)"
             " INSERT INTO chatrooms (id, user_id, name, created_at) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (id) DO NOTHING",
+            " ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING *",
             chatroom.id,
             chatroom.user_id,
             chatroom.name,
             chatroom.created_at,
         )
+        return to_entity(Chatroom, stored[0])
 
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         query = ChatroomRow.filter(user_id=user_id)
@@ -144,8 +145,12 @@ class PostgresMessages(Messages):
         return False
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        found = await rows("SELECT used FROM allowances WHERE user_id = $1 AND day = $2", user_id, day)
-        return Allowance(day, found[0]["used"] if found else 0, total)
+        found = await rows(
+            "SELECT greatest(day, $2) AS day, used * (day >= $2)::int AS used FROM allowances WHERE user_id = $1",
+            user_id,
+            day,
+        )
+        return Allowance(found[0]["day"], found[0]["used"], total) if found else Allowance(day, 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         row = await MessageRow.get_or_none(id=message_id, chatroom_id=chatroom_id, user_id=user_id)
@@ -170,6 +175,16 @@ class PostgresMessages(Messages):
             MAX_DEATHS - 1,
         )
         return to_entity(Message, claimed[0]) if claimed else None
+
+    async def is_suspect(self, message_id: MessageId) -> bool:
+        return bool(
+            await rows(
+                "SELECT 1 FROM messages WHERE id = $1 AND (status = 'queued' AND due_at <= now() AND deaths >= $2"
+                " OR status = 'generating' AND lease_until <= now() AND deaths >= $2 - 1)",
+                message_id,
+                MAX_DEATHS - 1,
+            )
+        )
 
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
         extended = await rows(

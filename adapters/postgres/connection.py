@@ -15,7 +15,7 @@ import structlog
 from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.connection import get_connections
-from tortoise.exceptions import DBConnectionError, OperationalError
+from tortoise.exceptions import DBConnectionError, OperationalError, TransactionManagementError
 
 from application.ports.runtime import Dependency, Resource, UnitOfWork
 from domain.errors import DatabaseUnavailable
@@ -33,24 +33,29 @@ _LOST = (
     asyncpg.InterfaceError,  # the pool is closing, the connection is closed
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timed out
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.UndefinedTableError,  # not migrated yet
-    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that was demoted
+    asyncpg.TransactionRollbackError,  # a deadlock or a conflict: the next try may do
     DBConnectionError,
 )
+_WRAPPED = (OperationalError, TransactionManagementError)  # Tortoise's, around asyncpg's
+_UNFIT = {
+    asyncpg.UndefinedTableError: "The database is not migrated. Run: gemini-backend migrate",
+    asyncpg.InvalidAuthorizationSpecificationError: "The database refused the user or the password.",
+}
 
 
 @contextmanager
 def database_errors() -> Iterator[None]:
+    """Raise DatabaseUnavailable for whatever means that, be it asyncpg's error or the same wrapped by Tortoise."""
     try:
         yield
-    except _LOST as error:
-        log.warning("database_unavailable", error=type(error).__name__)
-        raise DatabaseUnavailable from error
-    except OperationalError as error:
-        if error.args and isinstance(error.args[0], _LOST):
-            log.warning("database_unavailable", error=type(error.args[0]).__name__)
-            raise DatabaseUnavailable from error
-        raise
+    except (*_LOST, *_UNFIT, *_WRAPPED) as error:
+        cause = error.args[0] if isinstance(error, _WRAPPED) and error.args else error
+        detail = next((text for kind, text in _UNFIT.items() if isinstance(cause, kind)), None)
+        if detail is None and not isinstance(cause, _LOST):
+            raise
+        log.warning("database_unavailable", error=type(cause).__name__)
+        raise DatabaseUnavailable(detail) from error
 
 
 async def _reset(connection: Any) -> None:
@@ -71,7 +76,8 @@ class _Lease(AbstractAsyncContextManager[asyncpg.Connection]):
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:
-        await self._pool.release(self._connection)
+        # A server that hangs would not even take back what it was asked: then the connection is dropped.
+        await self._pool.release(self._connection, timeout=0.5)
 
 
 class PostgresClient(AsyncpgDBClient):

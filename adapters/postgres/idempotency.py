@@ -42,7 +42,7 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
                 "SELECT body_hash, status, reply FROM idempotency_keys WHERE scope = $1 AND key = $2", scope, key
             )
             if not found:
-                continue  # given up by its owner in this very moment
+                continue  # purged in this very moment
             if found[0]["body_hash"] != body_hash:
                 raise IdempotencyKeyReused
             if found[0]["status"] is None:
@@ -59,7 +59,11 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
         )
 
     async def abandon(self, scope: str, key: str) -> None:
-        await rows("DELETE FROM idempotency_keys WHERE scope = $1 AND key = $2 AND status IS NULL", scope, key)
+        await rows(
+            "UPDATE idempotency_keys SET busy_until = now() WHERE scope = $1 AND key = $2 AND status IS NULL",
+            scope,
+            key,
+        )
 
     async def purge(self) -> None:
         await rows("DELETE FROM idempotency_keys WHERE created_at <= now() - $1::interval", _KEPT_FOR)

@@ -10,7 +10,7 @@ import asyncpg
 from aerich import Command
 from tortoise.context import TortoiseContext
 
-from adapters.postgres.connection import database_errors, tortoise_config
+from adapters.postgres.connection import ALIAS, database_errors, tortoise_config
 
 LOCATION = str(Path(__file__).parent / "migrations")
 _LOCK = 7_243_392_105  # any number that nobody else locks in this database
@@ -28,6 +28,14 @@ async def aerich_command(url: str, *, location: str = LOCATION) -> AsyncIterator
         yield command
 
 
+async def _connect(url: str) -> asyncpg.Connection:
+    """By the same reading of the URL as the pool's; asyncpg's own wants a file of certificates for verify-full."""
+    read = tortoise_config(url, engine="")["connections"][ALIAS]["credentials"]
+    return await asyncpg.connect(
+        **{name: read[name] for name in ("host", "port", "user", "password", "database", "ssl")}, timeout=10
+    )
+
+
 async def migrate(url: str) -> list[str]:
     """Apply what is missing and return its names. Callers at the same time wait for each other.
 
@@ -35,7 +43,7 @@ async def migrate(url: str) -> list[str]:
     """
     with database_errors():
         # aerich crashes when two of it run at once, so a connection of its own holds a lock meanwhile.
-        guard = await asyncpg.connect(url, timeout=10)
+        guard = await _connect(url)
         try:
             await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
             async with aerich_command(url) as command:

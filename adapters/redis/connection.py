@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -12,11 +15,14 @@ from redis.exceptions import RedisError
 from application.ports.runtime import Dependency, Resource
 from domain.errors import RedisUnavailable
 
+log = structlog.get_logger(__name__)
+
 
 class RedisConnection(Resource, Dependency):
     name = "redis"
 
     def __init__(self, url: str, *, command_seconds: float, max_connections: int = 20) -> None:
+        self._command_seconds = command_seconds
         self.client = Redis(
             connection_pool=BlockingConnectionPool.from_url(
                 url,
@@ -36,8 +42,15 @@ class RedisConnection(Resource, Dependency):
         await self.client.aclose(close_connection_pool=True)
 
     async def check(self) -> None:
+        async with self.bounded() as client:
+            await client.ping()
+
+    @asynccontextmanager
+    async def bounded(self) -> AsyncIterator[Redis]:
+        """The client, for as long as a command may take, retries included. Raises RedisUnavailable."""
         try:
-            async with asyncio.timeout(1):
-                await self.client.ping()
+            async with asyncio.timeout(self._command_seconds):
+                yield self.client
         except (RedisError, OSError) as error:
+            log.warning("redis_unavailable", error=type(error).__name__)
             raise RedisUnavailable from error

@@ -28,16 +28,17 @@ class SendOtp:
 
     async def __call__(self, *, mobile: str, purpose: OtpPurpose) -> str | None:
         number = self.mobile_numbers.parse(mobile)
+        code = OtpChallenge.new_code()
+        code_hash = await self.code_hasher.hash(code)  # for unknown numbers too: they shall not answer faster
         if await self.users.find_by_mobile(number) is None:
             if self.sender.in_reply:
                 raise UserNotFound
             return None
-        code = OtpChallenge.new_code()
         await self.challenges.replace(
             OtpChallenge(
                 mobile=number,
                 purpose=purpose,
-                code_hash=await self.code_hasher.hash(code),
+                code_hash=code_hash,
                 expires_at=self.clock.now() + OTP_LIFETIME,
             )
         )

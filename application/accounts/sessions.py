@@ -34,9 +34,13 @@ class OpenSession:
     clock: Clock
     ids: Ids
 
-    async def __call__(self, *, user: User) -> SignedIn:
+    async def __call__(self, *, user: User, password_hash: str | None = None) -> SignedIn:
+        """`password_hash`: what the password was checked against. Raises CredentialsInvalid if it changed since."""
         session = Session(id=SessionId(self.ids.new()), user_id=user.id, created_at=self.clock.now())
-        await self.sessions.add(session)
+        if password_hash is None:
+            await self.sessions.add(session)
+        elif not await self.sessions.add_by_password(session, password_hash):
+            raise CredentialsInvalid
         return SignedIn(user, self.access_tokens.issue(session))
 
 
@@ -69,4 +73,4 @@ class LogIn:
         password_hash = user.password_hash if user else None
         if not await self.password_hasher.matches(password, password_hash) or user is None:
             raise CredentialsInvalid
-        return await self.open_session(user=user)
+        return await self.open_session(user=user, password_hash=password_hash)

@@ -37,4 +37,5 @@ class SignUp:
             taken_by = await self.users.find_by_mobile(user.mobile)
             if taken_by is None or taken_by.id != user.id:
                 raise
+            return taken_by
         return user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,9 +11,12 @@ from application.ports.chat import ChatroomLists, Chatrooms
 from application.ports.runtime import Clock, Ids
 from domain.accounts import User
 from domain.chat import Chatroom, Message
+from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
 
 T = TypeVar("T", Chatroom, Message)
+
+PAGE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +45,32 @@ class CreateChatroom:
         room = Chatroom(
             id=chatroom_id or ChatroomId(self.ids.new()), user_id=user.id, name=name, created_at=self.clock.now()
         )
-        await self.chatrooms.add(room)
-        return room
+        return await self.chatrooms.add(room)
 
 
 @dataclass(frozen=True, slots=True)
 class ListChatrooms:
-    """The caller's chatrooms, newest first, from the cache while nothing has changed."""
+    """The caller's chatrooms, newest first; the usual first page from the cache while nothing has changed."""
 
     chatrooms: Chatrooms
     lists: ChatroomLists
 
     async def __call__(self, *, user: User, limit: int, cursor: ChatroomId | None = None) -> Page[Chatroom]:
+        if cursor is None and limit == PAGE:
+            return Page.cut(await self._first_page(user), limit)
+        return Page.cut(await self.chatrooms.list_of(user.id, limit=limit + 1, before=cursor), limit)
+
+    async def _first_page(self, user: User) -> list[Chatroom]:
         version = user.chatrooms_version
-        found = await self.lists.get(user.id, version, limit=limit, before=cursor)
-        if found is None:
-            found = await self.chatrooms.list_of(user.id, limit=limit + 1, before=cursor)
-            await self.lists.put(user.id, version, found, limit=limit, before=cursor)
-        return Page.cut(found, limit)
+        try:
+            if (cached := await self.lists.get(user.id, version)) is not None:
+                return cached
+        except Unavailable:
+            return await self.chatrooms.list_of(user.id, limit=PAGE + 1)
+        found = await self.chatrooms.list_of(user.id, limit=PAGE + 1)
+        with suppress(Unavailable):
+            await self.lists.put(user.id, version, found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

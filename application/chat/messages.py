@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from application.ports.chat import JobQueue, Messages
 from application.ports.runtime import Clock, Ids
@@ -45,6 +45,9 @@ class SendMessage:
         )
         allowance = await self.messages.accept(message, limits=self.limits[user.tier])
         await self.queue.ring([message.id])
+        if message_id is not None:  # it may have been sent before
+            stored = await self.messages.get(message_id, chatroom_id, user.id)
+            message = replace(message, created_at=stored.created_at)
         return message, allowance
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from traceback import format_tb
 from typing import TypeVar
 
 from application.chat.asking import AskModel
@@ -20,8 +22,10 @@ from domain.chat import (
     RetryPolicy,
     conversation_window,
 )
-from domain.errors import ModelDeferred, ModelError, Unavailable, WorkersDied
+from domain.errors import GenerationFailed, ModelDeferred, ModelError, Unavailable, WorkersDied
 from domain.ids import MessageId
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -59,16 +63,16 @@ class Leases:
                 del self._held[message.id]
 
     async def renew(self) -> None:
-        """Renew all; whoever has lost theirs is stopped. Does nothing while the database is away."""
+        """Renew all; whoever has lost theirs is stopped.
+
+        Raises DatabaseUnavailable: if it stays away others take over, and the fencing token sorts it out.
+        """
         held = dict(self._held)
         if not held:
             return
-        try:
-            kept = await self._messages.extend(
-                [(message_id, attempt) for message_id, (attempt, _) in held.items()], lease=self._lease
-            )
-        except Unavailable:
-            return  # If it stays away too long others take over, and the fencing token sorts it out.
+        kept = await self._messages.extend(
+            [(message_id, attempt) for message_id, (attempt, _) in held.items()], lease=self._lease
+        )
         for message_id in held.keys() - kept:
             if self._held.get(message_id) == held[message_id]:
                 task = held[message_id][1]
@@ -125,7 +129,7 @@ class GenerateReply:
         message = await self.messages.claim(message_id, lease=self.lease)
         if message is not None:
             return await self._work(message)
-        if not self.suspects.enter(message_id):
+        if not await self.messages.is_suspect(message_id) or not self.suspects.enter(message_id):
             return None
         try:
             message = await self.messages.claim(message_id, lease=self.lease, alone=True)
@@ -152,35 +156,43 @@ class GenerateReply:
             earlier = await _patiently(lambda: self.messages.before(message, limit=MAX_WINDOW_MESSAGES - 1))
             outcome = await self.ask_model(conversation_window(message, earlier))
         except ModelError as error:
-            seconds = self.policy.delay(message, error, self.clock.now())
-            if seconds is not None:
-                put_back = self.messages.release if isinstance(error, ModelDeferred) else self.messages.retry
-                delay = timedelta(seconds=seconds)
-                held = await _patiently(lambda: put_back(message.id, message.attempt, delay=delay))
-                return MessageStatus.QUEUED if held else None
-            outcome = Outcome.of_error(error)
+            return await self._fail(message, error)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not be taken for a dead worker
+            # Where, not what: an exception's text may quote the conversation.
+            log.error("attempt_failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
+            return await self._fail(message, GenerationFailed())
         held = await _patiently(lambda: self.messages.finish(message.id, message.attempt, outcome))
         return outcome.status if held else None
 
+    async def _fail(self, message: Message, error: ModelError) -> MessageStatus | None:
+        seconds = self.policy.delay(message, error, self.clock.now())
+        if seconds is None:
+            outcome = Outcome.of_error(error)
+            held = await _patiently(lambda: self.messages.finish(message.id, message.attempt, outcome))
+            return outcome.status if held else None
+        put_back = self.messages.release if isinstance(error, ModelDeferred) else self.messages.retry
+        delay = timedelta(seconds=seconds)
+        held = await _patiently(lambda: put_back(message.id, message.attempt, delay=delay))
+        return MessageStatus.QUEUED if held else None
+
 
 async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
-    """A database that restarts must cost neither a reply nor count as a death; the lease sees to one that does not."""
+    """Until the database is back: its outage must cost no reply. The fencing token sorts out who was too late."""
     pause = 0.1
     while True:
         try:
             return await step()
         except Unavailable:
-            if pause > 60:
-                raise
             await asyncio.sleep(pause)
-            pause *= 2
+            pause = min(pause * 2, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RecoverReplies:
     """Ring for every message that waits without a bell: never rung, due again, or left by a dead worker.
 
-    Every worker does this every few seconds; there is no leader. Returns how many were rung for.
+    Every worker does this every few seconds; there is no leader. Returns the messages that could not
+    be rung for because Redis is away: whoever swept should answer them, as far as it has places.
     """
 
     messages: Messages
@@ -188,12 +200,10 @@ class RecoverReplies:
     quiet: timedelta
     batch: int = 500
 
-    async def __call__(self) -> int:
-        rung = 0
+    async def __call__(self) -> list[MessageId]:
         while True:
             found = await self.messages.take_unrung(limit=self.batch, quiet=self.quiet)
-            if found:
-                await self.queue.ring(found)
-            rung += len(found)
+            if found and not await self.queue.ring(found):
+                return found
             if len(found) < self.batch:
-                return rung
+                return []

@@ -28,12 +28,20 @@ class Sessions(Protocol):
     async def add(self, session: Session) -> None: ...
 
     @abstractmethod
+    async def add_by_password(self, session: Session, password_hash: str) -> bool:
+        """Add it only if this is still the user's password, which takes a while to check and may change meanwhile."""
+
+    @abstractmethod
     async def find_user(self, session_id: SessionId) -> User | None:
         """The owner of a session that has not ended, as stored now; else None."""
 
     @abstractmethod
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
         """End every open session of the user, but for `keep`."""
+
+    @abstractmethod
+    async def purge(self, *, opened_before: datetime) -> None:
+        """Remove the sessions opened before that, ended or not."""
 
 
 class OtpChallenges(Protocol):
@@ -53,6 +61,9 @@ class OtpChallenges(Protocol):
     @abstractmethod
     async def consume(self, mobile: MobileNumber, purpose: OtpPurpose, code_hash: str) -> bool:
         """Remove the challenge that has this hash. True for exactly one caller."""
+
+    @abstractmethod
+    async def purge(self, *, expired_before: datetime) -> None: ...
 
 
 class OtpSender(Protocol):

@@ -17,8 +17,11 @@ class Chatrooms(Protocol):
     """Ids are time-ordered, so order by id is order by creation, and an id is a page's cursor."""
 
     @abstractmethod
-    async def add(self, chatroom: Chatroom) -> None:
-        """Store the room and raise its owner's `chatrooms_version`, both or neither."""
+    async def add(self, chatroom: Chatroom) -> Chatroom:
+        """Store the room and raise its owner's `chatrooms_version`, both or neither; returns what is stored.
+
+        That is the earlier room if there is one with this id.
+        """
 
     @abstractmethod
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
@@ -53,7 +56,8 @@ class Messages(Protocol):
         """
 
     @abstractmethod
-    async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance: ...
+    async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
+        """What the user has used of this day, or of a later one if a message has already begun it."""
 
     @abstractmethod
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
@@ -71,6 +75,10 @@ class Messages(Protocol):
         other caller at the same time. A message that the next death would end is claimable only by
         who promises to work on no other such message `alone`.
         """
+
+    @abstractmethod
+    async def is_suspect(self, message_id: MessageId) -> bool:
+        """Whether the message is claimable, but only `alone`."""
 
     @abstractmethod
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
@@ -109,23 +117,19 @@ class Messages(Protocol):
 
 
 class ChatroomLists(Protocol):
-    """A cache of the pages of a user's room list.
+    """A cache of the first page of a user's room list, one entry a user and version.
 
     The version is part of the key and comes from the database with every authenticated request,
     so a changed list is never served old, also when the cache was away during the change.
     """
 
     @abstractmethod
-    async def get(
-        self, user_id: UserId, version: int, *, limit: int, before: ChatroomId | None
-    ) -> list[Chatroom] | None:
-        """None when it is not there, or the cache is away."""
+    async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
+        """None when it is not there. Raises RedisUnavailable within 500 ms."""
 
     @abstractmethod
-    async def put(
-        self, user_id: UserId, version: int, rooms: list[Chatroom], *, limit: int, before: ChatroomId | None
-    ) -> None:
-        """Best effort: a cache that is away is no error."""
+    async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
+        """Raises RedisUnavailable within 500 ms."""
 
 
 class JobQueue(Protocol):

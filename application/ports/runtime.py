@@ -64,7 +64,7 @@ class IdempotencyKeys(Protocol):
 
     @abstractmethod
     async def abandon(self, scope: str, key: str) -> None:
-        """Forget a request that ended in a reply not worth keeping: it may be tried anew."""
+        """Free a request that ended in a reply not worth keeping. Its id stays: it may have had its effect."""
 
     @abstractmethod
     async def purge(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import Any
 
+import structlog
 from sanic import Sanic
 
 from entrypoints.container import Container, running
@@ -16,6 +18,8 @@ from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
 
 NAME = "gemini-backend"
+
+log = structlog.get_logger(__name__)
 
 
 def create_app(settings: Settings, container: Container | None = None, *, name: str = NAME) -> Sanic[Any, Any]:
@@ -42,6 +46,10 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
+        for warning in operations.warnings(settings):
+            log.warning("unsafe_setting", warning=warning)
+        # Each makes a hash to compare with, which takes a while: not within a request.
+        await asyncio.gather(asyncio.to_thread(container.password_hasher), asyncio.to_thread(container.code_hasher))
         app.ctx.resources = running(container.resources())
         await app.ctx.resources.__aenter__()
 

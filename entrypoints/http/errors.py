@@ -15,6 +15,7 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import MethodNotAllowed, SanicException
 from sanic.exceptions import NotFound as RouteNotFound
 from sanic.handlers import ErrorHandler
+from sanic.response import json
 
 from domain import errors
 from entrypoints.http.schemas import FieldError, Problem
@@ -179,13 +180,12 @@ def problem(
         request_id=identifier,
         errors=fields,
     ).model_dump(mode="json", by_alias=True, exclude_none=True)
-    return _response({**body, **(extra or {})}, status, {**(headers or {}), "x-request-id": identifier, **NO_STORE})
-
-
-def _response(body: dict[str, Any], status: int, headers: dict[str, str]) -> HTTPResponse:
-    from sanic.response import json
-
-    return json(body, status=status, headers=headers, content_type=MEDIA_TYPE)
+    return json(
+        {**body, **(extra or {})},
+        status=status,
+        headers={**(headers or {}), "x-request-id": identifier, **NO_STORE},
+        content_type=MEDIA_TYPE,
+    )
 
 
 def _path(request: Request) -> str:

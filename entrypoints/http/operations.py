@@ -15,6 +15,7 @@ from entrypoints.http.docs_page import docs_page
 from entrypoints.http.endpoints import Endpoints
 from entrypoints.http.errors import request_id
 from entrypoints.http.schemas import HealthReply, ReadyReply
+from entrypoints.settings import Settings
 
 endpoints = Endpoints("Operations")
 
@@ -32,19 +33,24 @@ async def ready(container: Container) -> ReadyReply:
     """Whether requests can be served, with the state of each dependency.
 
     Without Postgres nothing can, and this is a 503. Without Redis everything is still served, replies
-    only start a little later: the service is `degraded`, and stays in rotation.
+    only start some seconds later: the service is `degraded`, and stays in rotation.
     """
     dependencies: list[Dependency] = container.watched()
     found = dict(zip((d.name for d in dependencies), await asyncio.gather(*map(_state, dependencies)), strict=True))
     if found["postgres"] != "ok":
         raise NotReady(found)
-    warnings = []
-    settings = container.settings()
-    if settings.is_production and settings.otp_in_response:
-        warnings.append("One-time codes are handed out in replies: anybody can log in as anybody.")
     return ReadyReply(
-        status="ready" if set(found.values()) == {"ok"} else "degraded", dependencies=found, warnings=warnings
+        status="ready" if set(found.values()) == {"ok"} else "degraded",
+        dependencies=found,
+        warnings=warnings(container.settings()),
     )
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What production was explicitly allowed to do and should not."""
+    if settings.is_production and settings.otp_in_response:
+        return ["One-time codes are handed out in replies: anybody can log in as anybody."]
+    return []
 
 
 class NotReady(DatabaseUnavailable):

@@ -15,16 +15,20 @@ async def _play(names: list[str], scale: Scale, seed: int) -> list[Row]:
     rows = []
     for name in names:
         began = time.monotonic()
-        print(f"{name} …", file=sys.stderr, flush=True)
+        _tell(f"{name} …")
         try:
             async with asyncio.timeout(600):
                 row = await SCENARIOS[name](scale, seed)
         except Exception as error:  # noqa: BLE001 - one that breaks must not hide the others' results
             row = Row(name, "to be played to its end", f"{type(error).__name__}: {error}", held=False)
-        print(f"{name}: {'held' if row.held else 'DID NOT HOLD'}, {time.monotonic() - began:.0f} s", file=sys.stderr)
-        print(f"  {row.measured}", file=sys.stderr, flush=True)
+        _tell(f"{name}: {'held' if row.held else 'DID NOT HOLD'}, {time.monotonic() - began:.0f} s\n  {row.measured}")
         rows.append(row)
     return rows
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def main() -> int:
@@ -34,9 +38,9 @@ def main() -> int:
     arguments.add_argument("--small", action="store_true", help="as pytest plays it")
     given = arguments.parse_args()
     rows = asyncio.run(_play(given.only or list(SCENARIOS), SMALL if given.small else LONG, given.seed))
-    print("| test | to reach | measured | held |\n|---|---|---|---|")
-    for row in rows:
-        print(f"| {row.test} | {row.to_reach} | {row.measured} | {'yes' if row.held else 'NO'} |")
+    table = ["| test | to reach | measured | held |", "|---|---|---|---|"]
+    table += [f"| {row.test} | {row.to_reach} | {row.measured} | {'yes' if row.held else 'NO'} |" for row in rows]
+    sys.stdout.write("\n".join(table) + "\n")
     return 0 if all(row.held for row in rows) else 1
 
 

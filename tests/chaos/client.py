@@ -1,4 +1,4 @@
-"""A client as cheap as the load must be, and as forgiving as a load balancer: not at all, but for a refused connection."""
+"""A client as cheap as the load must be, and as forgiving as a load balancer: it minds all but a refused connection."""
 
 from __future__ import annotations
 

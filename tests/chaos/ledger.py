@@ -150,6 +150,14 @@ class Ledger:
             if row["what"] == "claimed" and row["process"] in kills and row["next"] > kills[row["process"]]
         ]
 
+    async def queue_seconds(self) -> list[float]:
+        """How long each message waited for its first worker: long waits mean more load than the machine bears."""
+        found = await self._world.fetch(
+            "SELECT extract(epoch FROM witness.at - created_at)::float8 AS wait FROM messages"
+            " JOIN witness ON message_id = id AND event = 'claimed' AND witness.attempt = 1"
+        )
+        return [row["wait"] for row in found]
+
     async def events(self, message_id: str) -> list[dict[str, Any]]:
         """What happened to a message, in order: {event, attempt, deaths, process, at (epoch seconds)}."""
         return await self._world.fetch(

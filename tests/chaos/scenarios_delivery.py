@@ -19,13 +19,13 @@ MANY = {"FREE_DAILY_MESSAGES": "1000000"}
 
 async def worker_kills(scale: Scale, seed: int) -> Row:
     messages, kills, workers = scale.of(200, 10_000), scale.of(4, 50), scale.of(3, 4)
-    per_second = scale.of(50.0, 60.0)
+    per_second = scale.of(40.0, 50.0)
     chance = random.Random(seed)
     async with world(apis=1, workers=workers, **MANY, **scale.leases) as w:
         ledger = await Ledger(w).open()
-        w.gemini.pace(first_chunk_seconds=0.5, chunk_seconds=0.05)
+        w.gemini.pace(first_chunk_seconds=0.5, chunk_seconds=0.3, chunks=2)
         client = Client(w.urls)
-        load = Load(client, ledger, await w.people(scale.of(20, 200)), chance)
+        load = Load(client, ledger, await w.people(scale.of(20, 1000)), chance)
         sending = asyncio.create_task(load.steadily(messages, per_second=per_second))
         moments = sorted(chance.uniform(0.5, messages / per_second) for _ in range(kills))
         began, died = time.monotonic(), dict[str, float]()
@@ -37,12 +37,14 @@ async def worker_kills(scale: Scale, seed: int) -> Row:
         await sending
         settled = await ledger.settled(seconds=scale.bound(60))
         verdict, again = await ledger.verdict(), await ledger.reclaim_seconds(died)
+        queued = await ledger.queue_seconds()
         client.close()
     return Row(
         f"{messages} messages, {workers} worker processes, {kills} SIGKILLs at random moments",
         "0 lost, 0 duplicated; a killed worker's message is running again within 15 s",
         f"{verdict}; {len(again)} attempts died, running again after p50 {percentile(again, 50):.1f} s,"
-        f" at most {max(again, default=0):.1f} s; {len(load.complaints)} complaints {load.complaints[:2] or ''}",
+        f" at most {max(again, default=0):.1f} s; ordinary wait for a worker p50 {percentile(queued, 50):.2f} s,"
+        f" p99 {percentile(queued, 99):.2f} s; {len(load.complaints)} complaints {load.complaints[:2] or ''}",
         verdict.kept
         and settled is not None
         and bool(again)
@@ -92,15 +94,15 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
     drain = scale.of(4.0, 25.0)
     async with world(apis=2, workers=2, SHUTDOWN_SECONDS=str(drain), **MANY, **scale.leases) as w:
         ledger = await Ledger(w).open()
-        w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.05)
+        w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.2, chunks=2)
         # Each worker will have calls that end within the drain, and at least one that does not.
-        w.gemini.fault("reply", times=None, match="slowly", first_chunk_seconds=0, chunk_seconds=drain * 0.05)
+        w.gemini.fault("reply", times=None, match="slowly", first_chunk_seconds=0, chunk_seconds=drain * 0.4)
         client = Client(w.urls)
         load = Load(client, ledger, await w.people(20), random.Random(seed))
         exits: list[tuple[str, int, float]] = []
         handed_back: list[float] = []
-        async with load.running(per_second=scale.of(20, 80)):
-            async with load.reading(16, pause=scale.of(0.1, 0.01)):
+        async with load.running(per_second=scale.of(20, 30)):
+            async with load.reading(16, pause=scale.of(0.1, 0.05)):
                 for url, api in list(w.apis.items()):
                     await asyncio.sleep(scale.of(0.5, 3))
                     exits.append(await _stop("API", api))
@@ -110,13 +112,14 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
                 await load.all_at_once([f"Tell me slowly, {number}" for number in range(10)])
                 exits.append(await _stop("worker", worker))
                 w.workers.remove(worker)
-                for message_id in (id for id, process in hung.items() if process == name_of(worker)):
-                    handed_back.append(await _run_elsewhere(ledger, message_id, worker))
+                left = [id for id, process in hung.items() if process == name_of(worker)]
+                handed_back += [await _run_elsewhere(ledger, message_id, worker) for message_id in left]
                 w.start_worker()
                 await w.workers_ready()
         w.gemini.pace(first_chunk_seconds=0, chunk_seconds=0)
         settled = await ledger.settled(seconds=scale.bound(60))
         verdict, log = await ledger.verdict(), await w.model_log()
+        queued = await ledger.queue_seconds()
         client.close()
     cut = log["counts"]["client_left"]
     longest = max(seconds for _, _, seconds in exits)
@@ -125,8 +128,10 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
         f"0 failed requests, exit ≤ {drain:.0f} s, calls that end within the drain are not cut,"
         " a longer one is handed back and runs elsewhere within 2 s",
         f"{sum(load.statuses.values())} requests, {len(load.complaints)} failed {load.complaints[:3] or ''};"
-        f" exit codes {[code for _, code, _ in exits]}, longest exit {longest:.1f} s; {cut} calls cut of {len(hung)} too long;"
-        f" running elsewhere after {', '.join(f'{seconds:.2f}' for seconds in handed_back)} s; {verdict}",
+        f" exit codes {[code for _, code, _ in exits]}, longest exit {longest:.1f} s;"
+        f" {cut} calls cut of {len(hung)} too long;"
+        f" running elsewhere after {', '.join(f'{seconds:.2f}' for seconds in handed_back)} s, ordinary wait for a"
+        f" worker p50 {percentile(queued, 50):.2f} s, p99 {percentile(queued, 99):.2f} s; {verdict}",
         verdict.kept
         and settled is not None
         and not load.complaints
@@ -209,7 +214,7 @@ async def _stop(kind: str, process: ProductProcess) -> tuple[str, int, float]:
 
 
 async def _hang_on_each(w: World, ledger: Ledger, load: Load) -> dict[str, str]:
-    """Messages whose call does not end, by id with the worker that asks: at least one for each. Asked again, they end."""
+    """Messages whose first call does not end, by id with the worker that asks: at least one for each."""
     hung: dict[str, str] = {}
     while {name_of(worker) for worker in w.workers} - set(hung.values()):
         text = f"Hang {load.random.getrandbits(64):x}"

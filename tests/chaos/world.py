@@ -97,7 +97,8 @@ class World:
         while wanted - {
             row["name"] for row in await self.fetch("SELECT DISTINCT application_name AS name FROM pg_stat_activity")
         }:
-            assert time.monotonic() < give_up, f"workers did not start: {self.log_of_workers()}"
+            alive = all(worker.process.poll() is None for worker in self.workers)
+            assert alive and time.monotonic() < give_up, f"workers did not start: {self.log_of_workers()}"  # noqa: PT018
             await asyncio.sleep(0.1)
 
     def log_of_workers(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,10 +11,22 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 import pytest
 
+from adapters.redis.cache import RedisChatroomLists
+from adapters.redis.connection import RedisConnection
+from adapters.system import TimeOrderedIds
 from domain.billing import Allowance, SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, ReplyBlocked, WorkersDied
-from domain.ids import ChatroomId, MessageId
+from domain.errors import (
+    ChatroomNotFound,
+    MessageNotFound,
+    QuotaExceeded,
+    RedisUnavailable,
+    ReplyBlocked,
+    WorkersDied,
+)
+from domain.ids import ChatroomId, MessageId, UserId
+from entrypoints.container import Container
+from entrypoints.local.processes import free_port
 from tests.contracts.conftest import COMPLETED, HOUR, Adapters, InPostgresAndRedis
 
 FAILED = Outcome.of_error(WorkersDied())
@@ -65,8 +78,24 @@ class TestChatrooms:
     async def test_a_room_made_again_is_the_room_that_is_there(self, adapters: Adapters) -> None:
         room = await adapters.room(name="first")
         again = replace(room, name="again", created_at=room.created_at + HOUR)
-        await adapters.chatrooms.add(again)
+        assert await adapters.chatrooms.add(again) == room
         assert await adapters.chatrooms.list_of(room.user_id, limit=10) == [room]
+
+    async def test_a_new_room_is_returned_as_it_is_stored(self, adapters: Adapters) -> None:
+        owner = await adapters.user()
+        room = Chatroom(
+            id=ChatroomId(adapters.ids.new()), user_id=owner.id, name="Zoë's 🌻", created_at=adapters.clock.now()
+        )
+        assert await adapters.chatrooms.add(room) == room
+
+    async def test_one_room_made_many_times_at_once_is_one(self, adapters: Adapters) -> None:
+        owner, room_id = await adapters.user(), ChatroomId(adapters.ids.new())
+        rooms = [
+            Chatroom(id=room_id, user_id=owner.id, name=str(n), created_at=adapters.clock.now()) for n in range(10)
+        ]
+        results = await adapters.race(*(adapters.chatrooms.add(room) for room in rooms), rows_of="users")
+        assert await adapters.chatrooms.list_of(owner.id, limit=10) == results[:1]
+        assert results == results[:1] * 10
 
     async def test_opens_with_the_newest_messages_in_pages(self, adapters: Adapters) -> None:
         user = await adapters.user()
@@ -139,6 +168,17 @@ class TestAccept:
             assert allowance == Allowance(day, 1, 1)
         assert await adapters.messages.allowance(ann.user_id, day=tomorrow, total=1) == Allowance(tomorrow, 1, 1)
         assert await adapters.messages.allowance(bob.user_id, day=tomorrow, total=9) == Allowance(tomorrow, 0, 9)
+
+    async def test_a_day_that_has_been_begun_is_the_one_that_counts(self, adapters: Adapters) -> None:
+        """A clock that is a little behind: a message has been counted for tomorrow, and counts today too."""
+        room, today, tomorrow = await adapters.room(), date(2026, 2, 28), date(2026, 3, 1)
+        allowance = adapters.messages.allowance
+        assert await allowance(room.user_id, day=today, total=5) == Allowance(today, 0, 5)
+        await adapters.queued(room, allowance_day=tomorrow)
+        assert await allowance(room.user_id, day=today, total=5) == Allowance(tomorrow, 1, 5)
+        assert await allowance(room.user_id, day=tomorrow, total=5) == Allowance(tomorrow, 1, 5)
+        later = date(2026, 3, 2)
+        assert await allowance(room.user_id, day=later, total=None) == Allowance(later, 0, None)
 
     async def test_a_room_of_another_is_as_absent_as_none(self, adapters: Adapters) -> None:
         room, own = await adapters.room(), await adapters.room()
@@ -263,6 +303,31 @@ class TestClaim:
         again = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
         assert again is not None
         assert (again.attempt, again.deaths) == (4, 2)
+
+    async def test_a_suspect_is_what_can_be_claimed_but_only_alone(self, adapters: Adapters) -> None:
+        is_suspect, claim = adapters.messages.is_suspect, adapters.messages.claim
+        assert not await is_suspect(MessageId(adapters.ids.new()))
+        message = await adapters.queued()
+        assert not await is_suspect(message.id), "queued and sound"
+        await claim(message.id, lease=LEASE)
+        await adapters.wait(11)
+        assert not await is_suspect(message.id), "one death is nothing yet"
+        await claim(message.id, lease=LEASE)
+        assert not await is_suspect(message.id), "held"
+        await adapters.wait(11)
+        assert await is_suspect(message.id), "left by a second worker"
+        assert await claim(message.id, lease=LEASE) is None
+        assert await claim(message.id, lease=LEASE, alone=True)
+        assert not await is_suspect(message.id), "held"
+        await adapters.messages.release(message.id, 3, delay=LEASE)
+        assert not await is_suspect(message.id), "not due"
+        await adapters.wait(11)
+        assert await is_suspect(message.id), "queued"
+        await claim(message.id, lease=EXPIRED, alone=True)
+        assert await is_suspect(message.id), "left by a third"
+        await claim(message.id, lease=LEASE, alone=True)
+        await adapters.messages.finish(message.id, 5, FAILED)
+        assert not await is_suspect(message.id), "ended"
 
     async def test_alone_takes_what_is_not_suspect_too(self, adapters: Adapters) -> None:
         message = await adapters.queued()
@@ -615,23 +680,50 @@ class TestChatroomLists:
     @pytest.mark.parametrize("count", [0, 1, 51])
     async def test_gives_back_what_was_put(self, adapters: Adapters, count: int) -> None:
         user, rooms = adapters.new_user(), self.rooms(adapters, count)
-        assert await adapters.lists.get(user.id, 3, limit=50, before=None) is None
-        await adapters.lists.put(user.id, 3, rooms, limit=50, before=None)
-        assert await adapters.lists.get(user.id, 3, limit=50, before=None) == rooms
+        assert await adapters.lists.get(user.id, 3) is None
+        await adapters.lists.put(user.id, 3, rooms)
+        assert await adapters.lists.get(user.id, 3) == rooms
 
     async def test_every_part_of_the_key_counts(self, adapters: Adapters) -> None:
-        (room, other), user = self.rooms(adapters, 2), adapters.new_user()
-        get = adapters.lists.get
-        await adapters.lists.put(user.id, 3, [room], limit=50, before=other.id)
-        assert await get(user.id, 4, limit=50, before=other.id) is None
-        assert await get(user.id, 3, limit=51, before=other.id) is None
-        assert await get(user.id, 3, limit=50, before=room.id) is None
-        assert await get(user.id, 3, limit=50, before=None) is None
-        assert await get(adapters.new_user().id, 3, limit=50, before=other.id) is None
-        assert await get(user.id, 3, limit=50, before=other.id) == [room]
+        [room], user = self.rooms(adapters, 1), adapters.new_user()
+        await adapters.lists.put(user.id, 3, [room])
+        assert await adapters.lists.get(user.id, 4) is None
+        assert await adapters.lists.get(user.id, 2) is None
+        assert await adapters.lists.get(adapters.new_user().id, 3) is None
+        assert await adapters.lists.get(user.id, 3) == [room]
 
     async def test_the_last_put_counts(self, adapters: Adapters) -> None:
         user, rooms = adapters.new_user(), self.rooms(adapters, 2)
         for put in (rooms[:1], rooms, []):
-            await adapters.lists.put(user.id, 0, put, limit=5, before=None)
-            assert await adapters.lists.get(user.id, 0, limit=5, before=None) == put
+            await adapters.lists.put(user.id, 0, put)
+            assert await adapters.lists.get(user.id, 0) == put
+
+    @pytest.mark.parametrize("value", [b"", b"garbage", b"{}", b'[{"id": 1}]', b"\xff"])
+    async def test_what_has_another_shape_is_absent(
+        self, real: InPostgresAndRedis, container: Container, value: bytes
+    ) -> None:
+        """As another version of the service may have left it."""
+        user, rooms = real.new_user(), self.rooms(real, 2)
+        await real.lists.put(user.id, 3, rooms)
+        redis = container.redis().client
+        [key] = [key async for key in redis.scan_iter(f"*{user.id}*")]
+        await redis.set(key, value)
+        assert await real.lists.get(user.id, 3) is None
+        await real.lists.put(user.id, 3, rooms)
+        assert await real.lists.get(user.id, 3) == rooms
+
+    async def test_expires_by_itself(self, real: InPostgresAndRedis, container: Container) -> None:
+        user = real.new_user()
+        await real.lists.put(user.id, 3, [])
+        [key] = [key async for key in container.redis().client.scan_iter(f"*{user.id}*")]
+        assert 0 < await container.redis().client.ttl(key) <= 600
+
+    async def test_away_it_says_so_soon(self) -> None:
+        redis = RedisConnection(f"redis://127.0.0.1:{free_port()}", command_seconds=0.5)
+        lists, ids = RedisChatroomLists(redis, namespace="test"), TimeOrderedIds()
+        async with asyncio.timeout(5):
+            with pytest.raises(RedisUnavailable):
+                await lists.get(UserId(ids.new()), 0)
+            with pytest.raises(RedisUnavailable):
+                await lists.put(UserId(ids.new()), 0, [])
+        await redis.close()

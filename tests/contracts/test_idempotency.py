@@ -134,6 +134,23 @@ class TestFinish:
         assert Counter(map(type, results[1:]))[IdempotencyKeyInUse] == 19 - replies
         assert await begin(adapters) == REPLY
 
+    async def test_the_first_reply_stays(self, adapters: Adapters) -> None:
+        await begin(adapters)
+        await adapters.wait(31)
+        await begin(adapters)  # whoever is slow and whoever came after it both finish
+        await adapters.keys.finish(SCOPE, KEY, REPLY)
+        await adapters.keys.finish(SCOPE, KEY, StoredReply(404, b"second"))
+        assert await begin(adapters) == REPLY
+
+    async def test_of_many_replies_at_once_one_stays(self, adapters: Adapters) -> None:
+        await begin(adapters)
+        replies = [StoredReply(201, b"%d" % number) for number in range(10)]
+        await adapters.race(*(adapters.keys.finish(SCOPE, KEY, reply) for reply in replies), rows_of="idempotency_keys")
+        kept = await begin(adapters)
+        assert kept in replies
+        await adapters.keys.finish(SCOPE, KEY, REPLY)
+        assert await begin(adapters) == kept
+
     async def test_of_what_is_not_there_is_no_error(self, adapters: Adapters) -> None:
         await adapters.keys.finish(SCOPE, KEY, REPLY)
         assert isinstance(await begin(adapters), UUID)
@@ -146,11 +163,26 @@ class TestFinish:
 
 
 class TestAbandon:
-    async def test_may_be_tried_anew_even_with_another_body(self, adapters: Adapters) -> None:
-        await begin(adapters)
+    async def test_is_free_at_once_with_the_same_id(self, adapters: Adapters) -> None:
+        own = await begin(adapters)
+        for _ in range(3):
+            await adapters.keys.abandon(SCOPE, KEY)
+            assert await begin(adapters) == own
+            assert await in_use(adapters), "and the next is busy in turn"
+
+    async def test_another_body_is_refused_as_ever(self, adapters: Adapters) -> None:
+        own = await begin(adapters)
         await adapters.keys.abandon(SCOPE, KEY)
-        new_id = adapters.ids.new()
-        assert await begin(adapters, b"another", new_id=new_id) == new_id
+        with pytest.raises(IdempotencyKeyReused):
+            await begin(adapters, b"another")
+        assert await begin(adapters) == own, "what was refused has changed nothing"
+
+    async def test_of_many_at_once_one_begins_again(self, adapters: Adapters) -> None:
+        own = await begin(adapters)
+        await adapters.keys.abandon(SCOPE, KEY)
+        results = await adapters.race(*(begin(adapters) for _ in range(20)), rows_of="idempotency_keys")
+        assert Counter(map(type, results)) == {UUID: 1, IdempotencyKeyInUse: 19}
+        assert own in results
 
     async def test_does_not_forget_a_reply(self, adapters: Adapters) -> None:
         await begin(adapters)

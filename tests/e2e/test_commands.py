@@ -11,8 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 
@@ -192,13 +194,22 @@ def until_children(parent: int, count: int, *, without: int | None = None) -> se
     return found
 
 
-def assert_nobody_is_left(group: int) -> None:
+def in_session(session: int) -> list[int]:
+    """Each of the supervisor's processes has a group of its own; the session is what they share."""
+    found = subprocess.run([*_PS, "-o", "pid=", "-o", "stat="], capture_output=True, text=True).stdout
+    alive = [int(pid) for pid, state in map(str.split, found.splitlines()) if state[0] != "Z"]
+    members = []
+    for pid in alive:
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == session:
+                members.append(pid)
+    return members
+
+
+def assert_nobody_is_left(session: int) -> None:
     give_up = time.monotonic() + 5
-    while True:
-        found = subprocess.run([*_PS, "-o", "pgid=", "-o", "stat="], capture_output=True, text=True).stdout
-        if not [row for row in map(str.split, found.splitlines()) if row[0] == str(group) and row[1][0] != "Z"]:
-            return
-        assert time.monotonic() < give_up, found
+    while left := in_session(session):
+        assert time.monotonic() < give_up, left
         time.sleep(0.05)
 
 
@@ -212,6 +223,30 @@ async def test_an_api_of_two_processes(product: dict[str, str]) -> None:
         async with http_client(url) as client:
             await asyncio.gather(*(client.get("/ready") for _ in range(20)))
             assert api.stop() == 0
+        assert_nobody_is_left(api.process.pid)
+
+
+async def test_what_is_being_answered_is_answered_before_an_api_of_two_stops(product: dict[str, str]) -> None:
+    with api_process(product, workers=2) as (url, api):
+        until_children(api.process.pid, 2)
+        async with http_client(url) as client:
+            asha = await sign_up(client)
+            somebody = await asyncpg.connect(product["DATABASE_URL"])
+            try:
+                async with somebody.transaction():
+                    await somebody.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(asha.id))
+                    asking = asyncio.create_task(asha.ask("POST", "/chatroom", {"name": "Physics"}))
+                    async with asyncio.timeout(10):
+                        while not await somebody.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - it tells nobody
+                            await asyncio.sleep(0.01)
+                    api.process.terminate()
+                    await asyncio.sleep(1.2)
+                    assert not asking.done()
+                reply = await asking
+            finally:
+                await somebody.close()
+        assert reply.status_code == 201, "it was cut"
+        assert await asyncio.to_thread(api.stop) == 0
         assert_nobody_is_left(api.process.pid)
 
 

@@ -117,6 +117,31 @@ async def test_a_process_that_died_after_the_effect_is_no_second_effect(
     assert len((await person.ask("GET", f"/chatroom/{room}")).json()["data"]["messages"]) == 1
 
 
+@pytest.mark.parametrize("path", ["/chatroom", "/auth/signup"])
+async def test_what_was_answered_by_503_after_its_effect_is_no_second_effect(
+    person: Person, api_environment: dict[str, str], path: str
+) -> None:
+    body = {"name": "Physics"} if path == "/chatroom" else {"name": "Ann", "mobile": new_mobile()}
+    key = f"away-{person.id}"
+    first = await person.ask("POST", path, body, headers={KEY: key})
+    await execute(
+        api_environment["DATABASE_URL"],
+        "UPDATE idempotency_keys SET status = NULL, reply = NULL, busy_until = now() WHERE key LIKE 'away-%'",
+    )
+    again = await person.ask("POST", path, body, headers={KEY: key})
+    assert as_sent(again) == as_sent(first), "with the time of the first one"
+    assert "idempotency-replayed" not in again.headers
+
+
+async def test_what_may_be_tried_again_keeps_its_key_to_itself(person: Person) -> None:
+    headers = {KEY: f"busy-{person.id}"}
+    for _ in range(2):
+        taken = await person.ask("POST", "/auth/signup", {"mobile": person.mobile, "name": "Ann"}, headers=headers)
+        assert taken.json()["code"] == "mobile_taken"
+    other = await person.ask("POST", "/auth/signup", {"mobile": new_mobile(), "name": "Ann"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
 async def test_too_many_unanswered_messages_must_wait(limited_http: httpx.AsyncClient) -> None:
     person = await sign_up(limited_http)
     room = await person.room()

@@ -26,10 +26,10 @@ from domain.accounts import MobileNumber, User
 from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable
-from domain.ids import MessageId, UserId
+from domain.ids import MessageId, SessionId, UserId
 from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.processes import free_port
-from tests.database import connected, connections_out, execute, new_database, open_pool
+from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
 
 IDS = TimeOrderedIds()
 BOUND = 5.0
@@ -149,9 +149,17 @@ class TestAway:
     async def test_a_wrong_password_and_a_missing_database(self, own_database: str) -> None:
         head, _, name = own_database.rpartition("/")
         wrong_password = re.sub(r":[^:@/]+@", ":wrong@", own_database)
+        details = {}
         for url in (wrong_password, f"{head}/{name}_missing"):
-            async with connected(url):
+            async with connected(url) as postgres:
                 await unavailable()
+                with pytest.raises(DatabaseUnavailable) as caught:
+                    await postgres.check()
+                details[url] = caught.value.detail
+        assert details[wrong_password] == "The database refused the user or the password."
+        with pytest.raises(DatabaseUnavailable) as caught:
+            await asyncio.to_thread(run_apart, migrate(wrong_password))
+        assert caught.value.detail == "The database refused the user or the password."
 
     async def test_a_database_without_tables(self, postgres_url: str) -> None:
         with_nothing = asyncio.get_running_loop().run_in_executor
@@ -159,10 +167,60 @@ class TestAway:
         url = await with_nothing(None, database.__enter__)
         try:
             async with connected(url) as postgres:
-                with pytest.raises(DatabaseUnavailable):
-                    await postgres.check()
+                questions: list[Callable[[], Awaitable[object]]] = [
+                    postgres.check,  # below the ORM, and by it
+                    lambda: PostgresSessions().find_user(SessionId(IDS.new())),
+                    lambda: PostgresSessions().purge(opened_before=datetime.now(UTC)),
+                ]
+                for question in questions:
+                    with pytest.raises(DatabaseUnavailable) as caught:
+                        await question()
+                    assert caught.value.detail == "The database is not migrated. Run: gemini-backend migrate"
         finally:
             await with_nothing(None, database.__exit__, None, None, None)
+
+    @pytest.mark.parametrize("code", ["40P01", "40001", "25006", "57014", "53300"])
+    async def test_what_may_do_at_the_next_try(self, own_database: str, code: str) -> None:
+        """A deadlock, a conflict, a primary that was demoted, a statement ended, too many connections."""
+        async with connected(own_database, pool=1):
+            await unavailable(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
+            assert (await rows("SELECT 1 AS one"))[0]["one"] == 1
+            assert await connections_out() == 0
+
+    async def test_what_is_a_defect_stays_one(self, own_database: str) -> None:
+        async with connected(own_database, pool=1):
+            with pytest.raises(Exception, match="nonsense") as caught:
+                await rows("SELECT nonsense")
+            assert not isinstance(caught.value, DatabaseUnavailable)
+            assert await connections_out() == 0
+
+    async def test_read_only_for_the_orm_too(self, own_database: str) -> None:
+        async def work() -> None:
+            async with PostgresUnitOfWork()():
+                await rows("SET TRANSACTION READ ONLY")
+                await PostgresUsers().add(new_user())
+
+        async with connected(own_database, pool=1):
+            with pytest.raises(DatabaseUnavailable):
+                await work()
+
+    async def test_of_two_that_wait_for_each_other_one_is_let_go(self, own_database: str) -> None:
+        users = [new_user() for _ in range(2)]
+        both = asyncio.Barrier(2)
+
+        async def work(first: User, second: User) -> None:
+            async with PostgresUnitOfWork()():
+                await PostgresUsers().set_password(first.id, "hash")
+                await both.wait()
+                await PostgresUsers().set_password(second.id, "hash")
+
+        async with connected(own_database, pool=3):
+            for user in users:
+                await PostgresUsers().add(user)
+            async with asyncio.timeout(BOUND * 2):
+                results = await asyncio.gather(work(*users), work(*users[::-1]), return_exceptions=True)
+            assert sorted(type(result).__name__ for result in results) == ["DatabaseUnavailable", "NoneType"]
+            assert await connections_out() == 0
 
     async def test_killed_under_running_statements_and_restarted(self, own_server: EmbeddedPostgres) -> None:
         kept = new_user()

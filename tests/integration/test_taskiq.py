@@ -7,12 +7,14 @@ import os
 import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from adapters.system import TimeOrderedIds
 from adapters.taskiq import JobReceiver, StreamBroker, TaskiqJobQueue
@@ -160,17 +162,23 @@ async def test_workers_share_the_jobs(running_valkey: EmbeddedValkey) -> None:
 
 
 async def test_a_handler_that_fails_hurts_no_other(running_valkey: EmbeddedValkey) -> None:
-    errors: list[Exception] = [DatabaseUnavailable(), LookupError("a defect")] * 10
+    errors: list[Exception] = [DatabaseUnavailable(), LookupError("quoted words")] * 10
 
     async def handler(_: MessageId) -> None:
         if errors:
             raise errors.pop()
 
-    async with worker(running_valkey, handler, concurrency=2) as one:
-        await one.ring(25)
-        await one.until(lambda: len(one.begun) == 25)
-        await one.until(lambda: len(one.ended) == 5)
-        assert await one.left_in_stream() == 0
+    with capture_logs() as logs:
+        async with worker(running_valkey, handler, concurrency=2) as one:
+            await one.ring(25)
+            await one.until(lambda: len(one.begun) == 25)
+            await one.until(lambda: len(one.ended) == 5)
+            assert await one.left_in_stream() == 0
+    assert Counter(line["event"] for line in logs) == {"job_failed": 10, "job_given_up": 10}
+    failed = [line for line in logs if line["event"] == "job_failed"]
+    assert {line["error"] for line in failed} == {"LookupError"}
+    assert all("in handler" in "".join(line["where"]) for line in failed)
+    assert "quoted words" not in str(logs), "where it was, and not what it says"
 
 
 async def test_what_is_no_job_of_ours_is_thrown_away(running_valkey: EmbeddedValkey) -> None:
@@ -183,6 +191,74 @@ async def test_what_is_no_job_of_ours_is_thrown_away(running_valkey: EmbeddedVal
         [message_id] = await one.ring()
         await one.until(lambda: one.ended == [message_id])
         assert await one.left_in_stream() == 0
+
+
+class TestTake:
+    async def test_needs_no_bell(self, running_valkey: EmbeddedValkey) -> None:
+        running_valkey.kill()
+        ids = [MessageId(IDS.new()) for _ in range(3)]
+        async with worker(running_valkey) as one:
+            one.receiver.take(ids)
+            await one.until(lambda: sorted(one.ended) == ids)
+            running_valkey.start()
+
+    async def test_takes_no_more_than_it_has_places(self, running_valkey: EmbeddedValkey) -> None:
+        gate = asyncio.Event()
+        async with worker(running_valkey, lambda _: gate.wait(), concurrency=3) as one:
+            rung = await one.ring(2)
+            await one.until(lambda: len(one.begun) == 2)
+            taken = [MessageId(IDS.new()) for _ in range(4)]
+            one.receiver.take(taken)
+            one.receiver.take(taken[1:])
+            await one.until(lambda: len(one.begun) == 3)
+            gate.set()
+            await one.until(lambda: len(one.ended) == 3)
+            assert sorted(one.ended) == sorted([*rung, taken[0]])
+
+    async def test_nor_do_the_bells_that_come_meanwhile(self, running_valkey: EmbeddedValkey) -> None:
+        most = now = 0
+        gate = asyncio.Event()
+
+        async def handler(_: MessageId) -> None:
+            nonlocal most, now
+            now += 1
+            most = max(most, now)
+            await gate.wait()
+            now -= 1
+
+        async with worker(running_valkey, handler, concurrency=3) as one:
+            one.receiver.take([MessageId(IDS.new()) for _ in range(2)])
+            await one.ring(10)
+            await one.until(lambda: len(one.begun) >= 3)
+            await asyncio.sleep(0.1)
+            gate.set()
+            await one.until(lambda: len(one.ended) == 12)
+        assert most == 3
+
+    async def test_a_bell_that_waits_for_a_place_begins_nothing_after_the_stop(
+        self, running_valkey: EmbeddedValkey
+    ) -> None:
+        gate = asyncio.Event()
+        async with worker(running_valkey, lambda _: gate.wait(), concurrency=1) as one:
+            one.receiver.take([MessageId(IDS.new())])
+            await one.ring()
+            await asyncio.sleep(0.2)
+            one.stop.set()
+            await one.listening
+            gate.set()
+            await one.receiver.drain(5)
+            await asyncio.sleep(0.05)
+            assert len(one.begun) == 1
+
+    async def test_is_drained_like_the_others(self, running_valkey: EmbeddedValkey) -> None:
+        ids = [MessageId(IDS.new()) for _ in range(2)]
+        async with worker(running_valkey, lambda _: asyncio.Event().wait()) as one:
+            one.receiver.take(ids)
+            await one.until(lambda: len(one.begun) == 2)
+            one.stop.set()
+            await one.listening
+            await one.receiver.drain(0.05)
+            assert sorted(one.cancelled) == ids
 
 
 class TestOutage:
@@ -325,3 +401,22 @@ class TestStop:
             async with Redis(connection_pool=one.broker.connection_pool) as redis:
                 [group] = await redis.xinfo_groups(one.broker.queue_name)
             assert group["pending"] == 0, "entries that nobody will ever acknowledge"
+
+    async def test_what_it_had_fetched_and_not_begun_is_another_workers_at_once(
+        self, running_valkey: EmbeddedValkey
+    ) -> None:
+        async with worker(running_valkey, lambda _: asyncio.Event().wait(), concurrency=1) as one:
+            ids = await one.ring(5)
+            await one.until(lambda: len(one.begun) == 1)
+            one.stop.set()
+            await one.listening
+            async with worker(running_valkey, namespace=one.namespace) as other:
+                await other.until(lambda: len(other.ended) >= 4)
+                assert sorted([*one.begun, *other.ended]) == ids
+
+    async def test_leaves_no_consumer_behind(self, running_valkey: EmbeddedValkey) -> None:
+        async with worker(running_valkey) as one:
+            await one.ring()
+            await one.until(lambda: len(one.ended) == 1)
+        async with Redis.from_url(running_valkey.url) as redis:
+            assert await redis.xinfo_consumers(one.broker.queue_name, one.broker.consumer_group_name) == []

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+from adapters.memory.accounts import PlainHasher
 from application.accounts.sessions import Caller, SignedIn
 from domain.accounts import OTP_GUESSES, OtpChallenge, OtpPurpose, Session, User
 from domain.billing import Tier
@@ -71,6 +72,14 @@ class TestSignUp:
         with pytest.raises(InvalidMobile):
             await world.user("ring me")
         assert world.users.table.all() == []
+
+    async def test_with_a_known_id_is_the_first_one(self, world: World) -> None:
+        sign_up, user_id = world.container.sign_up(), UserId(uuid4())
+        first = await sign_up(mobile=ANN, name="Ann", user_id=user_id)
+        world.clock.move(timedelta(seconds=40))
+        assert await sign_up(mobile=ANN, name="Ann", user_id=user_id) == first
+        with pytest.raises(MobileTaken):
+            await sign_up(mobile=ANN, name="Ann", user_id=UserId(uuid4()))
 
 
 class TestSendOtp:
@@ -205,6 +214,21 @@ class TestLogIn:
             with pytest.raises(CredentialsInvalid):
                 await world.container.log_in()(mobile=ANN, password=password)
 
+    async def test_a_password_that_changes_while_it_is_checked_is_the_wrong_one(self, world: World) -> None:
+        user = await self.with_password(world)
+
+        class ChangedMeanwhile(PlainHasher):
+            async def matches(self, secret: str, hashed: str | None) -> bool:
+                matches = await super().matches(secret, hashed)
+                await world.container.set_password()(user=user, new_password="new horse")
+                return matches
+
+        log_in = replace(world.container.log_in(), password_hasher=ChangedMeanwhile())
+        with pytest.raises(CredentialsInvalid):
+            await log_in(mobile=ANN, password="correct horse")
+        assert world.sessions.table.all() == []
+        assert await is_alive(world, await world.container.log_in()(mobile=ANN, password="new horse"))
+
 
 class TestChangePassword:
     async def test_with_the_current_one(self, world: World) -> None:
@@ -312,6 +336,35 @@ class TestAuthenticate:
         ):
             with pytest.raises(TokenInvalid):
                 await world.container.authenticate()(token=tokens.issue(session).token)
+
+
+class TestPurgeExpired:
+    async def test_removes_what_can_do_nothing_any_more(self, world: World) -> None:
+        await world.user()
+        await log_in_by_code(world)
+        await code_for(world, RESET)
+        await world.keys.begin("scope", "old", b"", new_id=uuid4(), busy_for=timedelta(seconds=30))
+        world.clock.move(timedelta(hours=24))
+        new = await log_in_by_code(world)
+        code = await code_for(world)
+        await world.keys.begin("scope", "new", b"", new_id=uuid4(), busy_for=timedelta(seconds=30))
+        for _ in range(2):
+            await world.container.purge_expired()()
+            assert len(world.sessions.table.all()) == 1
+            assert [challenge.purpose for challenge in world.challenges.table.all()] == [LOGIN]
+            assert [key for key, _ in world.keys.table.items()] == [("scope", "new")]
+        assert await is_alive(world, new)
+        await world.container.verify_otp()(mobile=ANN, code=code)
+
+    async def test_leaves_a_session_as_long_as_its_token(self, world: World) -> None:
+        await world.user()
+        signed_in = await log_in_by_code(world)
+        world.clock.move(timedelta(seconds=3600))
+        await world.container.purge_expired()()
+        assert await is_alive(world, signed_in)
+        world.clock.move(timedelta(seconds=6))
+        await world.container.purge_expired()()
+        assert world.sessions.table.all() == []
 
 
 class TestEntities:

@@ -7,10 +7,21 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from adapters.memory.chat import MemoryChatroomLists, MemoryMessages
+from application.chat.chatrooms import PAGE
+from application.ports.runtime import StoredReply
 from domain.billing import Allowance, Tier
-from domain.chat import Chatroom, MessageStatus
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
-from domain.ids import ChatroomId, MessageId
+from domain.chat import Chatroom, Message, MessageStatus
+from domain.errors import (
+    ChatroomNotFound,
+    DatabaseUnavailable,
+    MessageNotFound,
+    QuotaExceeded,
+    RedisUnavailable,
+    SendingTooFast,
+    TooManyInFlight,
+)
+from domain.ids import ChatroomId, MessageId, UserId
 from tests.unit.conftest import World
 
 OTHER = "+919876543211"
@@ -34,26 +45,69 @@ class TestChatrooms:
         first = await world.room(user)
         user = await world.now(user)
         list_chatrooms = world.container.list_chatrooms()
-        assert (await list_chatrooms(user=user, limit=10)).items == [first]
+        assert (await list_chatrooms(user=user, limit=PAGE)).items == [first]
         world.chatrooms.table.put(first.id, replace(first, name="changed behind the cache's back"))
-        assert (await list_chatrooms(user=user, limit=10)).items == [first]
+        assert (await list_chatrooms(user=user, limit=PAGE)).items == [first]
 
         second = await world.room(user)
-        found = await list_chatrooms(user=await world.now(user), limit=10)
+        found = await list_chatrooms(user=await world.now(user), limit=PAGE)
         assert [room.id for room in found.items] == [second.id, first.id]
         assert found.items[1].name == "changed behind the cache's back"
 
     async def test_a_cached_empty_list_is_a_list(self, world: World) -> None:
         user = await world.user()
-        assert (await world.container.list_chatrooms()(user=user, limit=10)).items == []
+        assert (await world.container.list_chatrooms()(user=user, limit=PAGE)).items == []
         assert list(world.lists.pages.values()) == [[]]
+
+    async def test_only_the_first_page_of_the_usual_size_is_cached(self, world: World) -> None:
+        user = await world.user()
+        rooms = [await world.room(user) for _ in range(3)][::-1]
+        list_chatrooms, user = world.container.list_chatrooms(), await world.now(user)
+        for limit, cursor in ((PAGE - 1, None), (PAGE + 1, None), (1, None), (PAGE, rooms[0].id)):
+            await list_chatrooms(user=user, limit=limit, cursor=cursor)
+        assert world.lists.pages == {}
+        await list_chatrooms(user=user, limit=PAGE)
+        assert world.lists.pages == {(user.id, 3): rooms}
+        # And none of the others is answered from it.
+        world.lists.pages[user.id, 3] = []
+        assert (await list_chatrooms(user=user, limit=2)).items == rooms[:2]
+        assert (await list_chatrooms(user=user, limit=PAGE, cursor=rooms[0].id)).items == rooms[1:]
+
+    async def test_a_cached_first_page_knows_that_there_is_more(self, world: World) -> None:
+        user = await world.user()
+        rooms = [await world.room(user) for _ in range(PAGE + 1)][::-1]
+        list_chatrooms, user = world.container.list_chatrooms(), await world.now(user)
+        for _ in range(2):
+            page = await list_chatrooms(user=user, limit=PAGE)
+            assert (page.items, page.next) == (rooms[:PAGE], rooms[PAGE - 1].id)
+
+    @pytest.mark.parametrize("reads", [False, True], ids=["away", "away from the second command on"])
+    async def test_a_cache_that_is_away_is_no_error(self, world: World, reads: bool) -> None:
+        class Away(MemoryChatroomLists):
+            puts = 0
+
+            async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
+                if reads:
+                    return None
+                raise RedisUnavailable
+
+            async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
+                self.puts += 1
+                raise RedisUnavailable
+
+        lists = Away()
+        world.replace(chatroom_lists=lists)
+        user = await world.user()
+        room = await world.room(user)
+        assert (await world.container.list_chatrooms()(user=await world.now(user), limit=PAGE)).items == [room]
+        assert lists.puts == int(reads), "who could not read it need not wait for it once more"
 
     async def test_one_user_never_gets_the_others(self, world: World) -> None:
         ann, bob = await world.user(), await world.user(OTHER)
         await world.room(ann)
         list_chatrooms = world.container.list_chatrooms()
-        await list_chatrooms(user=await world.now(ann), limit=10)
-        assert (await list_chatrooms(user=replace(bob, chatrooms_version=1), limit=10)).items == []
+        await list_chatrooms(user=await world.now(ann), limit=PAGE)
+        assert (await list_chatrooms(user=replace(bob, chatrooms_version=1), limit=PAGE)).items == []
 
     async def test_opens_in_pages(self, world: World) -> None:
         room = await world.room()
@@ -134,9 +188,10 @@ class TestSendMessage:
         assert await world.used(message) == 1
         world.queue.broken = False
         recover = world.container.recover_replies()
-        assert await recover() == 0
+        assert await recover() == []
+        assert world.queue.rung == []
         world.clock.move(timedelta(seconds=10))
-        assert await recover() == 1
+        assert await recover() == []
         assert world.queue.rung == [message.id]
 
 
@@ -235,6 +290,50 @@ class TestMadeAgain:
             assert (await create(user=user, name="Physics", chatroom_id=chatroom_id)).id == chatroom_id
         assert [room.id for room in world.chatrooms.table.all()] == [chatroom_id]
 
+    async def test_a_chatroom_is_the_first_one(self, world: World) -> None:
+        user, chatroom_id = await world.user(), ChatroomId(world.container.ids().new())
+        create = world.container.create_chatroom()
+        first = await create(user=user, name="Physics", chatroom_id=chatroom_id)
+        world.clock.move(timedelta(seconds=40))
+        assert await create(user=user, name="Physics", chatroom_id=chatroom_id) == first
+
+    async def test_a_message_is_of_the_first_time(self, world: World) -> None:
+        room = await world.room()
+        user, message_id = world.users.table.all()[0], MessageId(world.container.ids().new())
+        send = world.container.send_message()
+        first, _ = await send(user=user, chatroom_id=room.id, input="Why?", message_id=message_id)
+        world.clock.move(timedelta(seconds=40))
+        again, _ = await send(user=user, chatroom_id=room.id, input="Why?", message_id=message_id)
+        assert (again.id, again.created_at) == (first.id, first.created_at)
+
+    async def test_after_an_answer_of_503_there_is_no_second_effect(self) -> None:
+        """The message is stored, then the database goes away: the request fails, and is repeated with its key."""
+
+        class AwayOnce(MemoryMessages):
+            away = True
+
+            async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
+                if self.away:
+                    self.away = False
+                    raise DatabaseUnavailable
+                return await super().get(message_id, chatroom_id, user_id)
+
+        world = World(AwayOnce)
+        room, ids = await world.room(), world.container.ids()
+        user, send = world.users.table.all()[0], world.container.send_message()
+
+        async def ask() -> tuple[Message, Allowance]:
+            begun = await world.keys.begin("send", "key", b"body", new_id=ids.new(), busy_for=timedelta(seconds=30))
+            assert not isinstance(begun, StoredReply)
+            return await send(user=user, chatroom_id=room.id, input="Why?", message_id=MessageId(begun))
+
+        with pytest.raises(DatabaseUnavailable):
+            await ask()
+        await world.keys.abandon("send", "key")
+        message, allowance = await ask()
+        assert allowance.used == 1
+        assert world.messages.newest(room.id, limit=9, before=None) == [message]
+
 
 class TestRecoverReplies:
     async def test_rings_in_batches_until_nothing_is_left(self, world: World) -> None:
@@ -244,17 +343,22 @@ class TestRecoverReplies:
         world.queue.rung.clear()
         world.clock.move(timedelta(minutes=1))
         recover = replace(world.container.recover_replies(), batch=10)
-        assert await recover() == 25
+        assert await recover() == []
         assert world.queue.rung == [message.id for message in messages]
-        assert await recover() == 0
+        assert await recover() == []
+        assert len(world.queue.rung) == 25
 
-    async def test_a_broken_bell_does_not_keep_it_busy(self, world: World) -> None:
+    async def test_what_could_not_be_rung_for_is_the_callers_to_answer(self, world: World) -> None:
         room = await world.room()
-        for _ in range(4):
-            await world.sent(room=room)
+        messages = [(await world.sent(room=room)).id for _ in range(4)]
+        world.queue.rung.clear()
         world.queue.broken = True
         world.clock.move(timedelta(minutes=1))
-        assert await replace(world.container.recover_replies(), batch=2)() == 4
+        recover = replace(world.container.recover_replies(), batch=2)
+        assert await recover() == messages[:2], "one batch a sweep: more could not be begun anyway"
+        assert await recover() == messages[2:]
+        assert await recover() == []
+        assert world.queue.rung == []
 
 
 class TestAllowance:

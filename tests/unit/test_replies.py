@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -68,6 +70,25 @@ def away_twice(at: str) -> type[AwayTwice]:
         verb = at
 
     return AwayTwiceAt
+
+
+class _SkippingSelector(selectors.DefaultSelector):
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.skipped += timeout or 0.0
+        return super().select(0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    """Sleeps for no time at all, and its clock says otherwise."""
+
+    def __init__(self) -> None:
+        self._skipping = _SkippingSelector()
+        super().__init__(self._skipping)
+
+    def time(self) -> float:
+        return super().time() + self._skipping.skipped
 
 
 async def answer(world: World, message: Message) -> MessageStatus | None:
@@ -242,15 +263,40 @@ class TestFails:
         assert await answer(world, message) is COMPLETED
         assert (await world.stored(message)).response == "Whole."
 
-    async def test_a_defect_leaves_it_to_the_next_worker(self, world: World) -> None:
-        world.model.add(ScriptedReply(error=LookupError("a defect")))
-        message = await world.sent()
-        with pytest.raises(LookupError):
-            await answer(world, message)
-        assert (await world.stored(message)).status is GENERATING
-        world.clock.move(timedelta(seconds=11))
+    async def test_a_defect_is_a_failure_and_no_death(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        world.model.add(ScriptedReply(error=LookupError("Why is the sky")))
+        message = await world.sent("Why is the sky blue?")
+        assert await answer(world, message) is QUEUED
+        assert await world.stored(message) == replace(message, attempt=1, failures=1)
+        assert "LookupError" in caplog.text
+        assert "language_model.py" in caplog.text, "where it was"
+        assert "sky" not in caplog.text, "and not what it says: that may be somebody's words"
+        world.clock.move(timedelta(seconds=60))
         assert await answer(world, message) is COMPLETED
-        assert (await world.stored(message)).deaths == 1
+
+    async def test_a_defect_that_stays_ends_it_and_refunds(self, world: World) -> None:
+        world.model.add(*[ScriptedReply(error=LookupError("a defect"))] * 5)
+        message = await world.sent()
+        statuses = []
+        for _ in range(6):
+            statuses.append(await answer(world, message))
+            world.clock.move(timedelta(seconds=60))
+        assert statuses == [QUEUED] * 4 + [FAILED, None]
+        stored = await world.stored(message)
+        assert (stored.error_code, stored.deaths, stored.attempt) == ("generation_failed", 0, 5)
+        assert stored.error_detail == "Something went wrong on our side."
+        assert await world.used(message) == 0
+
+    async def test_a_defect_before_the_model_is_asked(self) -> None:
+        class Defect(MemoryMessages):
+            async def before(self, message: Message, *, limit: int) -> list[Message]:
+                raise LookupError("a defect")
+
+        world = World(Defect)
+        message = await world.sent()
+        assert await answer(world, message) is QUEUED
+        assert await world.stored(message) == replace(message, attempt=1, failures=1)
+        assert world.model.asked == []
 
 
 class TestDeadlines:
@@ -361,6 +407,28 @@ class TestSuspects:
         assert (results.count(COMPLETED), results.count(None)) == (1, 4)
 
 
+class TestSuspectsDuplicates:
+    """A job for what is not suspect at all: held, ended, not due, or not there."""
+
+    async def test_take_no_place(self) -> None:
+        world = World(FREE_DAILY_MESSAGES="100")
+        room = await world.room()
+        suspects = world.container.generate_reply().suspects
+        ended, held, later = [await world.sent(room=room) for _ in range(3)]
+        assert await answer(world, ended) is COMPLETED
+        assert await world.messages.claim(held.id, lease=timedelta(hours=1))
+        await world.messages.claim(later.id, lease=timedelta(hours=1))
+        await world.messages.release(later.id, 1, delay=timedelta(hours=1))
+        assert suspects.enter(MessageId(world.container.ids().new()))
+        world.queue.rung.clear()
+        for message_id in (ended.id, held.id, later.id, MessageId(world.container.ids().new())):
+            assert await world.container.generate_reply()(message_id=message_id) is None
+        assert suspects.leave() is None, "nobody was put into the row of those that wait"
+        for message_id in (ended.id, held.id, later.id):
+            assert await world.container.generate_reply()(message_id=message_id) is None
+        assert world.queue.rung == []
+
+
 class TestDeferred:
     """The model was not asked: that is no failure of the message."""
 
@@ -405,7 +473,8 @@ class TestDeferred:
         self.open_breaker(world)
         assert await answer(world, message) is FAILED
         stored = await world.stored(message)
-        assert (stored.error_code, stored.attempt) == ("model_deferred", 16)
+        assert (stored.error_code, stored.attempt) == ("model_unavailable", 16)
+        assert stored.error_detail == ModelUnavailable.detail
         assert await world.used(message) == 0
 
     async def test_when_the_budget_cannot_be_asked(self, world: World) -> None:
@@ -500,7 +569,7 @@ class TestLeases:
         await answer(world, await world.sent())
         await world.container.leases().renew()
 
-    async def test_a_database_that_is_away_stops_nobody(self) -> None:
+    async def test_a_database_that_is_away_stops_nobody_and_is_told(self) -> None:
         class Away(MemoryMessages):
             async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
                 raise DatabaseUnavailable
@@ -508,7 +577,8 @@ class TestLeases:
         world = World(Away)
         world.model.add(ScriptedReply(pieces=("a", "b"), seconds=0.01))
         async with answering(world, await world.sent()) as task:
-            await world.container.leases().renew()
+            with pytest.raises(DatabaseUnavailable):
+                await world.container.leases().renew()
             assert await task is COMPLETED
 
 
@@ -564,6 +634,32 @@ class TestDatabaseAway:
         assert (stored.attempt, stored.deaths, stored.failures) == (1, 0, int(verb == "retry"))
         assert stored.response == ("Whole." if status is COMPLETED else None)
         assert await world.used(message) == (0 if status is FAILED else 1)
+
+    def test_is_waited_for_however_long_it_takes(self) -> None:
+        class LongAway(MemoryMessages):
+            tries: list[float]
+
+            async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+                self.tries.append(asyncio.get_running_loop().time())
+                if self.tries[-1] - self.tries[0] < 3_600:
+                    raise DatabaseUnavailable
+                return await super().finish(message_id, attempt, outcome)
+
+        async def wait() -> None:
+            world = World(LongAway)
+            assert isinstance(world.messages, LongAway)
+            world.messages.tries = []
+            message = await world.sent()
+            assert await answer(world, message) is COMPLETED
+            assert (await world.stored(message)).response == "Hello, world."
+            tries = world.messages.tries
+            pauses = [later - earlier for earlier, later in pairwise(tries)]
+            assert pauses[0] < 1
+            assert max(pauses) < 2.1, "it must not sleep on when the database is back"
+            assert pauses[-1] > 1.9
+
+        with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+            runner.run(wait())
 
     async def test_at_the_claim_it_is_the_callers_to_know(self) -> None:
         class Away(MemoryMessages):
