@@ -34,7 +34,7 @@ class ProductProcess:
             )
 
     def signal(self, number: int) -> None:
-        """To the whole group: Sanic's and the supervisor's children get it too."""
+        """To the process and its group. A supervisor's children have groups of their own and follow its end."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, number)
 
