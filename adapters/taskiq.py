@@ -158,10 +158,15 @@ class JobReceiver:
         with suppress(RedisError, OSError):  # then a sweep finds the messages, a lease later
             await self._broker.give_back()
 
+    @property
+    def places(self) -> int:
+        """For how many more there is room."""
+        return 0 if self._stopped else self._concurrency - len(self._running)
+
     def take(self, message_ids: Iterable[MessageId]) -> None:
         """Handle these here and now, without a bell, as far as there are places."""
         for message_id in message_ids:
-            if len(self._running) < self._concurrency:
+            if self.places > 0:
                 self._begin(message_id)
 
     async def drain(self, seconds: float) -> None:
@@ -177,7 +182,7 @@ class JobReceiver:
     def _task(self) -> Callable[[str], Awaitable[None]]:
         async def generate_reply(message_id: str) -> None:  # Taskiq renames what it registers: no bound method
             # Taskiq knows nothing of those that were taken without a bell.
-            while len(self._running) >= self._concurrency:
+            while not self._stopped and self.places <= 0:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             if not self._stopped:  # else a sweep finds the message, as after any lost bell
                 await asyncio.wait([self._begin(MessageId(UUID(message_id)))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
@@ -207,19 +207,28 @@ class MemoryMessages(Messages):
         found = [row.message for row in self.table.all() if row.message.status is status]
         return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
 
+    async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+        return self._take(MessageStatus.GENERATING, limit, lambda _: quiet)
+
     async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+        def patience(message: Message) -> timedelta:
+            return max(quiet, min((self._clock.now() - message.queued_at) / 2, 3 * quiet))
+
+        return self._take(MessageStatus.QUEUED, limit, patience)
+
+    def _take(self, status: MessageStatus, limit: int, patience: Callable[[Message], timedelta]) -> list[MessageId]:
         now = self._clock.now()
-        taken: list[tuple[datetime, MessageId]] = []
-        for row in self.table.all():
-            since = row.claimable_since(now)
-            waited = min((now - row.message.queued_at) / 2, 3 * quiet)
-            patience = max(quiet, waited) if row.message.status is MessageStatus.QUEUED else quiet
-            if since is not None and (row.rung_at < since or row.rung_at <= now - patience):
-                taken.append((row.due_at, row.message.id))
-        ids = [message_id for _, message_id in sorted(taken)[:limit]]
+        found = [
+            (since, row.message.id)
+            for row in self.table.all()
+            if row.message.status is status
+            and (since := row.claimable_since(now)) is not None
+            and (row.rung_at < since or row.rung_at <= now - patience(row.message))
+        ]
+        ids = [message_id for _, message_id in sorted(found)[:limit]]
         for message_id in ids:
-            if found := self.table.get(message_id):
-                self.table.put(message_id, replace(found, rung_at=now))
+            if row := self.table.get(message_id):
+                self.table.put(message_id, replace(row, rung_at=now))
         return ids
 
     def _held(self, message_id: MessageId, attempt: int) -> _Queued | None:

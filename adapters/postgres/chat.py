@@ -260,26 +260,40 @@ class PostgresMessages(Messages):
             )
         )
 
-    async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        # A bell is missing if it never rang since the message became claimable, or if it rang and
-        # nobody came for a while, a while that grows with the wait: then the queue is merely long.
-        # Half the wait, so that the first bell, about as old as the message, is found missing too.
-        taken = await rows(
-            "WITH unrung AS MATERIALIZED ("
-            "   SELECT id FROM messages"
-            "   WHERE status = 'queued' AND due_at <= now() AND (rung_at < due_at"
-            "     OR rung_at <= now() - greatest($2::interval, least((now() - queued_at) / 2, 3 * $2::interval)))"
-            "   OR status = 'generating' AND lease_until <= now()"
-            "     AND (rung_at < lease_until OR rung_at <= now() - $2::interval)"
-            "   ORDER BY due_at, id LIMIT $1 FOR UPDATE SKIP LOCKED"
-            " ), taken AS ("
-            "   UPDATE messages SET rung_at = now() FROM unrung WHERE messages.id = unrung.id"
-            "   RETURNING messages.id, due_at"
-            " ) SELECT id FROM taken ORDER BY due_at, id",
+    async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+        return await _take(
+            "status = 'generating' AND lease_until <= now()"
+            " AND (rung_at < lease_until OR rung_at <= now() - $2::interval)",
+            "lease_until",
             limit,
             quiet,
         )
-        return [MessageId(row["id"]) for row in taken]
+
+    async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+        # A bell is missing if it never rang since the message became due, or if it rang and nobody
+        # came for a while, a while that grows with the wait: then the queue is merely long.
+        # Half the wait, so that the first bell, about as old as the message, is found missing too.
+        return await _take(
+            "status = 'queued' AND due_at <= now() AND (rung_at < due_at"
+            " OR rung_at <= now() - greatest($2::interval, least((now() - queued_at) / 2, 3 * $2::interval)))",
+            "due_at",
+            limit,
+            quiet,
+        )
+
+
+async def _take(condition: str, since: str, limit: int, quiet: timedelta) -> list[MessageId]:
+    """Mark as rung for, and return, what fulfils the condition; both are texts of this file."""
+    taken = await rows(
+        f"WITH found AS MATERIALIZED ("  # noqa: S608
+        f"   SELECT id, {since} AS since FROM messages WHERE {condition} ORDER BY {since}, id LIMIT $1"
+        "    FOR UPDATE SKIP LOCKED"
+        " ), taken AS (UPDATE messages SET rung_at = now() FROM found WHERE messages.id = found.id)"
+        " SELECT id FROM found ORDER BY since, id",
+        limit,
+        quiet,
+    )
+    return [MessageId(row["id"]) for row in taken]
 
 
 class PostgresModelBudget(ModelBudget):

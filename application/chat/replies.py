@@ -189,10 +189,12 @@ async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class RecoverReplies:
-    """Ring for every message that waits without a bell: never rung, due again, or left by a dead worker.
+    """Find every message that waits without a bell: left by a dead worker, never rung for, or due again.
 
-    Every worker does this every few seconds; there is no leader. Returns the messages that could not
-    be rung for because Redis is away: whoever swept should answer them, as far as it has places.
+    Every worker does this every few seconds; there is no leader. What was left by a dead worker has
+    waited long enough: it is for whoever found it, as far as they have `places`, and does not queue
+    again. For the rest the bell is rung, and where that fails, because Redis is away, it is for the
+    finder too. Returns what the finder should answer.
     """
 
     messages: Messages
@@ -200,10 +202,14 @@ class RecoverReplies:
     quiet: timedelta
     batch: int = 500
 
-    async def __call__(self) -> list[MessageId]:
+    async def __call__(self, *, places: int) -> list[MessageId]:
+        abandoned = await self.messages.take_abandoned(limit=self.batch, quiet=self.quiet)
+        ours, unrung = abandoned[:places], abandoned[places:]
         while True:
             found = await self.messages.take_unrung(limit=self.batch, quiet=self.quiet)
-            if found and not await self.queue.ring(found):
-                return found
+            unrung += found
+            if unrung and not await self.queue.ring(unrung):
+                return ours + unrung
             if len(found) < self.batch:
-                return []
+                return ours
+            unrung = []

@@ -108,8 +108,15 @@ class Messages(Protocol):
         """The messages of all users in this state, newest first, for operators."""
 
     @abstractmethod
+    async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+        """Messages whose lease has expired and that nobody took for `quiet`, the longest expired first.
+
+        Callers at the same time get different ones, and nobody waits for anybody.
+        """
+
+    @abstractmethod
     async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        """Claimable messages for which no bell has rung for `quiet`, oldest first.
+        """Queued and due messages for which no bell has rung for `quiet`, oldest first.
 
         They count as rung from now on; the longer a message has waited, the rarer it is rung.
         Callers at the same time get different ones, and nobody waits for anybody.

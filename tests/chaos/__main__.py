@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import time
 
@@ -12,6 +13,10 @@ from tests.chaos.scenarios import SCENARIOS
 
 
 async def _play(names: list[str], scale: Scale, seed: int) -> list[Row]:
+    task = asyncio.current_task()
+    assert task is not None
+    # Told to stop, it leaves no process behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     rows = []
     for name in names:
         began = time.monotonic()

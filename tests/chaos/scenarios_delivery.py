@@ -98,7 +98,7 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
         # Each worker will have calls that end within the drain, and at least one that does not.
         w.gemini.fault("reply", times=None, match="slowly", first_chunk_seconds=0, chunk_seconds=drain * 0.4)
         client = Client(w.urls)
-        load = Load(client, ledger, await w.people(20), random.Random(seed))
+        load = Load(client, ledger, await w.people(scale.of(20, 200)), random.Random(seed))
         exits: list[tuple[str, int, float]] = []
         handed_back: list[float] = []
         async with load.running(per_second=scale.of(20, 30)):

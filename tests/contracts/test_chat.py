@@ -602,16 +602,6 @@ class TestTakeUnrung:
         assert await self.take(adapters, quiet=HOUR) == [message.id]
         assert await self.take(adapters, quiet=HOUR) == []
 
-    async def test_an_expired_lease_is_rung_for_again_and_again(self, adapters: Adapters) -> None:
-        message = await adapters.claimed(lease=LEASE)
-        await adapters.wait(9)
-        assert await self.take(adapters) == []
-        await adapters.wait(2)
-        assert await self.take(adapters, quiet=HOUR) == [message.id]
-        assert await self.take(adapters) == []
-        await adapters.wait(11)
-        assert await self.take(adapters) == [message.id]
-
     async def test_what_has_ended_is_left_alone(self, adapters: Adapters) -> None:
         room = await adapters.room()
         for outcome in (COMPLETED, FAILED, BLOCKED, CANCELLED):
@@ -659,6 +649,48 @@ class TestTakeUnrung:
     async def test_a_rolled_back_take_leaves_them_unrung(self, adapters: Adapters) -> None:
         message = await adapters.queued()
         await adapters.wait(60)
+        async with adapters.rolled_back():
+            assert await self.take(adapters) == [message.id]
+        assert await self.take(adapters) == [message.id]
+
+
+class TestTakeAbandoned:
+    async def take(self, adapters: Adapters, limit: int = 100, quiet: timedelta = QUIET) -> list[MessageId]:
+        return await adapters.messages.take_abandoned(limit=limit, quiet=quiet)
+
+    async def test_an_expired_lease_is_found_again_and_again(self, adapters: Adapters) -> None:
+        message = await adapters.claimed(lease=LEASE)
+        await adapters.wait(9)
+        assert await self.take(adapters) == []
+        await adapters.wait(2)
+        assert await self.take(adapters, quiet=HOUR) == [message.id]
+        assert await self.take(adapters) == []
+        await adapters.wait(11)
+        assert await self.take(adapters) == [message.id]
+        assert await adapters.messages.take_unrung(limit=9, quiet=QUIET) == []
+
+    async def test_what_is_queued_or_has_ended_is_left_alone(self, adapters: Adapters) -> None:
+        room = await adapters.room()
+        await adapters.queued(room)
+        ended = await adapters.claimed(room, lease=EXPIRED)
+        await adapters.messages.finish(ended.id, 1, COMPLETED)
+        await adapters.wait(60)
+        assert await self.take(adapters, quiet=EXPIRED) == []
+
+    async def test_many_at_once_get_different_ones(self, adapters: Adapters) -> None:
+        room = await adapters.room()
+        ids = {(await adapters.claimed(room, lease=LEASE)).id for _ in range(30)}
+        await adapters.wait(60)
+        results = await adapters.race(*(self.take(adapters, limit=2) for _ in range(20)), table="messages")
+        taken = [message_id for result in results if isinstance(result, list) for message_id in result]
+        assert len(taken) == len(set(taken))
+        taken += await self.take(adapters)
+        assert len(taken) == 30
+        assert set(taken) == ids
+
+    async def test_a_rolled_back_take_leaves_it_abandoned(self, adapters: Adapters) -> None:
+        message = await adapters.claimed(lease=EXPIRED)
+        await adapters.wait(1)
         async with adapters.rolled_back():
             assert await self.take(adapters) == [message.id]
         assert await self.take(adapters) == [message.id]

@@ -395,6 +395,7 @@ class TestPlans:
 
         async def sweep(_: Chatroom) -> None:
             assert await messages.take_unrung(limit=500, quiet=timedelta(seconds=-1)) == []
+            assert await messages.take_abandoned(limit=500, quiet=timedelta(seconds=-1)) == []
 
         assert await self.rows_read(history, sweep) < 50
 
