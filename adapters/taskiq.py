@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -160,14 +160,13 @@ class JobReceiver:
 
     @property
     def places(self) -> int:
-        """For how many more there is room."""
+        """For how many more there is room now."""
         return 0 if self._stopped else self._concurrency - len(self._running)
 
-    def take(self, message_ids: Iterable[MessageId]) -> None:
+    def take(self, message_ids: Sequence[MessageId]) -> None:
         """Handle these here and now, without a bell, as far as there are places."""
-        for message_id in message_ids:
-            if self.places > 0:
-                self._begin(message_id)
+        for message_id in message_ids[: max(0, self.places)]:
+            self._begin(message_id)
 
     async def drain(self, seconds: float) -> None:
         """Let running jobs end; after `seconds` cancel those that have not, which hands them back."""
@@ -182,7 +181,7 @@ class JobReceiver:
     def _task(self) -> Callable[[str], Awaitable[None]]:
         async def generate_reply(message_id: str) -> None:  # Taskiq renames what it registers: no bound method
             # Taskiq knows nothing of those that were taken without a bell.
-            while not self._stopped and self.places <= 0:
+            while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             if not self._stopped:  # else a sweep finds the message, as after any lost bell
                 await asyncio.wait([self._begin(MessageId(UUID(message_id)))])

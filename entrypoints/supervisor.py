@@ -22,11 +22,20 @@ log = structlog.get_logger(__name__)
 class Supervisor:
     """Runs `target` in so many spawned processes; whatever it is given must be picklable."""
 
-    def __init__(self, target: Callable[..., None], arguments: Sequence[Any], *, processes: int) -> None:
+    def __init__(
+        self,
+        target: Callable[..., None],
+        arguments: Sequence[Any],
+        *,
+        processes: int,
+        let_go: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`let_go` gives up what this process holds for its children, once it is told to stop."""
         self._spawn = multiprocessing.get_context("spawn")
         self._target = target
         self._arguments = arguments
         self._processes = processes
+        self._let_go = let_go
         self._children: list[multiprocessing.process.BaseProcess] = []
         self._told: list[multiprocessing.process.BaseProcess] = []
         self._stopping = False
@@ -61,6 +70,7 @@ class Supervisor:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
+        self._let_go()
         self._terminate()
 
     def _terminate(self) -> None:

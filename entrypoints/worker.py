@@ -69,11 +69,11 @@ def run(settings: Settings, *, workers: int) -> int:
 
 def _run_one(settings: Settings) -> None:
     configure_logs(settings)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work(settings))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
     except ImportError:  # it does not exist for Windows

@@ -8,7 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
-from sanic import Sanic
+from sanic import Request, Sanic
+from sanic.response import BaseHTTPResponse
 
 from entrypoints.container import Container, running
 from entrypoints.http import accounts, chat, operations
@@ -52,6 +53,15 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
         await asyncio.gather(asyncio.to_thread(container.password_hasher), asyncio.to_thread(container.code_hasher))
         app.ctx.resources = running(container.resources())
         await app.ctx.resources.__aenter__()
+
+    app.ctx.stopping = False
+
+    async def end_connection(request: Request, _: BaseHTTPResponse) -> None:
+        stream: Any = request.stream  # HTTP/1.1's, which knows whether its connection goes on
+        if app.ctx.stopping and stream is not None:
+            stream.keep_alive = False
+
+    app.register_middleware(end_connection, "response")
 
     @app.after_server_stop
     async def stop(app: Sanic[Any, Any]) -> None:

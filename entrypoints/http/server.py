@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import socket
-
-from sanic import Sanic
+import time
+from typing import Any
 
 from entrypoints.http.app import create_app
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs
+from entrypoints.worker import loop_factory
 
 _BACKLOG = 1024
+#: After this long without a request a kept connection is closed.
+_LINGER_SECONDS = 1.0
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
@@ -24,7 +29,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
         if workers == 1:
             _serve_one(settings, listener)
             return 0
-        return Supervisor(_serve_one, [settings, listener], processes=workers).run()
+        # As long as this process held it too, connections would be taken that nobody serves any more.
+        return Supervisor(_serve_one, [settings, listener], processes=workers, let_go=listener.close).run()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -37,6 +43,37 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _serve_one(settings: Settings, listener: socket.socket) -> None:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(_serve_until_stopped(settings, listener))
+
+
+async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> None:
+    """Not Sanic's own loop: that one, told to stop, closes connections on which a request is on its way."""
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
     app = create_app(settings)
-    app.prepare(sock=listener, backlog=_BACKLOG, single_process=True, motd=False, access_log=False)
-    Sanic.serve_single(primary=app)
+    server: Any = await app.create_server(
+        sock=listener, backlog=_BACKLOG, asyncio_server_kwargs={"start_serving": False}
+    )
+    await server.startup()
+    await server.before_start()
+    await server.start_serving()
+    await server.after_start()
+    await stop.wait()
+    await server.before_stop()
+    server.server.close()  # new connections are refused, so a load balancer tries elsewhere
+    app.ctx.stopping = True  # and those that are open end with their next answer
+    await _empty(server.connections, within=min(_LINGER_SECONDS, settings.shutdown_seconds / 2))
+    for connection in list(server.connections):
+        connection.close_if_idle()
+    await _empty(server.connections, within=settings.shutdown_seconds - _LINGER_SECONDS)
+    for connection in list(server.connections):
+        connection.abort()
+    await server.after_stop()
+
+
+async def _empty(connections: set[Any], *, within: float) -> None:
+    end = time.monotonic() + within
+    while connections and time.monotonic() < end:  # noqa: ASYNC110 - the set is Sanic's and tells nobody
+        await asyncio.sleep(0.02)
