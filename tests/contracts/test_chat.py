@@ -689,8 +689,8 @@ class TestTakeAbandoned:
         assert set(taken) == ids
 
     async def test_a_rolled_back_take_leaves_it_abandoned(self, adapters: Adapters) -> None:
-        message = await adapters.claimed(lease=EXPIRED)
-        await adapters.wait(1)
+        message = await adapters.claimed(lease=LEASE)
+        await adapters.wait(11)
         async with adapters.rolled_back():
             assert await self.take(adapters) == [message.id]
         assert await self.take(adapters) == [message.id]
