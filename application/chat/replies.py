@@ -203,7 +203,8 @@ class RecoverReplies:
     batch: int = 500
 
     async def __call__(self, *, places: int) -> list[MessageId]:
-        abandoned = await self.messages.take_abandoned(limit=self.batch, quiet=self.quiet)
+        # Looked for again sooner than a bell: whoever found them may have died, too.
+        abandoned = await self.messages.take_abandoned(limit=self.batch, quiet=self.quiet / 4)
         ours, unrung = abandoned[:places], abandoned[places:]
         while True:
             found = await self.messages.take_unrung(limit=self.batch, quiet=self.quiet)
