@@ -44,7 +44,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
         async def sweep() -> None:
             # Our own leases first: after an outage of the database they have expired, though we live.
             await leases.renew()
-            receiver.take(await recover(places=receiver.places))
+            receiver.take(await recover())
 
         log.info("worker_started")
         async with (

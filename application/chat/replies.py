@@ -189,12 +189,11 @@ async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class RecoverReplies:
-    """Find every message that waits without a bell: left by a dead worker, never rung for, or due again.
+    """Ring for every message that waits without a bell: left by a dead worker, never rung for, or due again.
 
-    Every worker does this every few seconds; there is no leader. What was left by a dead worker has
-    waited long enough: it is for whoever found it, as far as they have `places`, and does not queue
-    again. For the rest the bell is rung, and where that fails, because Redis is away, it is for the
-    finder too. Returns what the finder should answer.
+    Every worker does this every few seconds; there is no leader. The bell spreads what one worker
+    left over all the others. Returns the messages that could not be rung for because Redis is away:
+    whoever found them should answer them, as far as it has places.
     """
 
     messages: Messages
@@ -202,15 +201,14 @@ class RecoverReplies:
     quiet: timedelta
     batch: int = 500
 
-    async def __call__(self, *, places: int) -> list[MessageId]:
-        # Looked for again sooner than a bell: whoever found them may have died, too.
-        abandoned = await self.messages.take_abandoned(limit=self.batch, quiet=self.quiet / 4)
-        ours, unrung = abandoned[:places], abandoned[places:]
+    async def __call__(self) -> list[MessageId]:
+        # Looked for again sooner than the others: whoever was rung for them may have died, too.
+        unrung = await self.messages.take_abandoned(limit=self.batch, quiet=self.quiet / 4)
         while True:
             found = await self.messages.take_unrung(limit=self.batch, quiet=self.quiet)
             unrung += found
             if unrung and not await self.queue.ring(unrung):
-                return ours + unrung
+                return unrung
             if len(found) < self.batch:
-                return ours
+                return []
             unrung = []

@@ -50,6 +50,7 @@ def main() -> None:
             "GEMINI_API_KEY": "stand-in",
             "GEMINI_BASE_URL": gemini.url,
             "LOG_LEVEL": "warning",
+            "RATE_LIMITS": "off",
         }
         asyncio.run(migrate(database_url))
         url, api = stack.enter_context(api_process(environment))
@@ -121,9 +122,9 @@ async def _furnish(url: str, database_url: str) -> tuple[str, str]:
     await connection.execute("UPDATE users SET tier = 'Pro' WHERE id = $1", user["id"])
     await connection.execute(
         "INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, response, finish_reason,"
-        " input_tokens, output_tokens, attempt, failures, deaths, allowance_day, max_output_tokens, completed_at,"
-        " due_at, rung_at) SELECT uuidv7(), $1, $2, repeat('why ', 20), now(), 'completed', repeat('because ', 100),"
-        " 'STOP', 20, 200, 1, 0, 0, now()::date, 2048, now(), now(), now() FROM generate_series(1, 20)",
+        " input_tokens, output_tokens, attempt, failures, deaths, allowance_day, charged, queued_at,"
+        " max_output_tokens, completed_at, due_at, rung_at) SELECT uuidv7(), $1, $2, repeat('why ', 20), now(), 'completed', repeat('because ', 100),"
+        " 'STOP', 20, 200, 1, 0, 0, now()::date, true, now(), 2048, now(), now(), now() FROM generate_series(1, 20)",
         room["data"]["id"],
         user["id"],
     )

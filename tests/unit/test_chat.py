@@ -188,10 +188,10 @@ class TestSendMessage:
         assert await world.used(message) == 1
         world.queue.broken = False
         recover = world.container.recover_replies()
-        assert await recover(places=9) == []
+        assert await recover() == []
         assert world.queue.rung == []
         world.clock.move(timedelta(seconds=10))
-        assert await recover(places=9) == []
+        assert await recover() == []
         assert world.queue.rung == [message.id]
 
 
@@ -343,21 +343,23 @@ class TestRecoverReplies:
         world.queue.rung.clear()
         world.clock.move(timedelta(minutes=1))
         recover = replace(world.container.recover_replies(), batch=10)
-        assert await recover(places=9) == []
+        assert await recover() == []
         assert world.queue.rung == [message.id for message in messages]
-        assert await recover(places=9) == []
+        assert await recover() == []
         assert len(world.queue.rung) == 25
 
-    async def test_what_was_abandoned_is_the_finders_as_far_as_it_has_places(self, world: World) -> None:
+    async def test_what_was_abandoned_is_rung_for(self, world: World) -> None:
         room = await world.room()
         messages = [(await world.sent(room=room)).id for _ in range(4)]
         for message_id in messages:
             await world.messages.claim(message_id, lease=timedelta(seconds=10))
         world.queue.rung.clear()
         world.clock.move(timedelta(seconds=11))
-        assert await world.container.recover_replies()(places=3) == messages[:3]
-        assert world.queue.rung == messages[3:], "the bell is for others"
-        assert await world.container.recover_replies()(places=3) == []
+        assert await world.container.recover_replies()() == []
+        assert world.queue.rung == messages
+        world.clock.move(timedelta(seconds=3))
+        assert await world.container.recover_replies()() == []
+        assert world.queue.rung == messages * 2, "nobody came: again, and soon"
 
     async def test_what_could_not_be_rung_for_is_the_callers_to_answer(self, world: World) -> None:
         room = await world.room()
@@ -366,9 +368,9 @@ class TestRecoverReplies:
         world.queue.broken = True
         world.clock.move(timedelta(minutes=1))
         recover = replace(world.container.recover_replies(), batch=2)
-        assert await recover(places=9) == messages[:2], "one batch a sweep: more could not be begun anyway"
-        assert await recover(places=9) == messages[2:]
-        assert await recover(places=9) == []
+        assert await recover() == messages[:2], "one batch a sweep: more could not be begun anyway"
+        assert await recover() == messages[2:]
+        assert await recover() == []
         assert world.queue.rung == []
 
 
