@@ -123,7 +123,8 @@ async def _furnish(url: str, database_url: str) -> tuple[str, str]:
     await connection.execute(
         "INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, response, finish_reason,"
         " input_tokens, output_tokens, attempt, failures, deaths, allowance_day, charged, queued_at,"
-        " max_output_tokens, completed_at, due_at, rung_at) SELECT uuidv7(), $1, $2, repeat('why ', 20), now(), 'completed', repeat('because ', 100),"
+        " max_output_tokens, completed_at, due_at, rung_at)"
+        " SELECT uuidv7(), $1, $2, repeat('why ', 20), now(), 'completed', repeat('because ', 100),"
         " 'STOP', 20, 200, 1, 0, 0, now()::date, true, now(), 2048, now(), now(), now() FROM generate_series(1, 20)",
         room["data"]["id"],
         user["id"],
