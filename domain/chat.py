@@ -8,6 +8,7 @@ queued ──claim──▶ generating ──▶ completed | failed | blocked | 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,6 +18,7 @@ from domain.errors import DomainError, ModelDeferred, ModelUnavailable, ReplyBlo
 from domain.ids import ChatroomId, MessageId, UserId
 
 MAX_INPUT_CHARACTERS = 8_000
+MAX_INSTRUCTIONS_CHARACTERS = 4_000
 MAX_WINDOW_MESSAGES = 20
 MAX_WINDOW_TOKENS = 32_000
 MAX_DEATHS = 3
@@ -28,6 +30,10 @@ class Chatroom:
     id: ChatroomId
     user_id: UserId
     name: str
+    #: What the model is told before every conversation of this room.
+    instructions: str | None = None
+    #: The name is to be replaced by one that the model suggests from the first exchange.
+    auto_title: bool = False
     created_at: datetime
 
 
@@ -52,6 +58,7 @@ class Message:
     `failures` counts attempts that the model failed, `deaths` those that ended in an expired
     lease, that is, in a dead worker. `allowance_day` is the UTC day that paid for it, as long as it
     is `charged`; giving the allowance back ends that. Retries are counted in time from `queued_at`.
+    `cancel_requested` asks whoever is answering to stop.
     """
 
     id: MessageId
@@ -71,6 +78,7 @@ class Message:
     deaths: int = 0
     allowance_day: date
     charged: bool = True
+    cancel_requested: bool = False
     queued_at: datetime
     max_output_tokens: int
     completed_at: datetime | None = None
@@ -153,6 +161,7 @@ class Conversation:
 
     turns: tuple[Turn, ...]
     max_output_tokens: int
+    instructions: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,3 +207,39 @@ def conversation_window(
         turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response or ""))
     ]
     return Conversation((*turns, Turn(Role.USER, message.input)), message.max_output_tokens)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamPosition:
+    """How far somebody has read a reply: so many characters of that attempt. Written `<attempt>-<characters>`.
+
+    One more character than the reply has is the position of its end. Counting characters, not
+    pieces, a reader can go on from the stored reply when the pieces are gone.
+    """
+
+    attempt: int = 0
+    characters: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> StreamPosition | None:
+        """None for anything that is no position."""
+        found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+        return cls(int(found[1]), int(found[2])) if found else None
+
+    def __str__(self) -> str:
+        return f"{self.attempt}-{self.characters}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPiece:
+    """A piece of a reply that is being written; `position` is where it ends.
+
+    An attempt begins with a piece without text, at position 0.
+    """
+
+    position: StreamPosition
+    text: str = ""
+
+    @property
+    def start(self) -> int:
+        return self.position.characters - len(self.text)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import date, timedelta
 from typing import Protocol
 
 from application.ports.runtime import Resource
 from domain.billing import Allowance, SendingLimits
-from domain.chat import Chatroom, Conversation, Message, MessageStatus, Outcome, ReplyChunk
+from domain.chat import (
+    Chatroom,
+    Conversation,
+    Message,
+    MessageStatus,
+    Outcome,
+    ReplyChunk,
+    ReplyPiece,
+    StreamPosition,
+)
 from domain.ids import ChatroomId, MessageId, UserId
 
 
@@ -167,3 +177,54 @@ class LanguageModel(Resource, Protocol):
         raised as a ModelError: ModelUnavailable (network, timeouts, 408, 429, 5xx, a stream cut
         short), ModelQuotaExhausted, ModelRefused, ReplyBlocked, ReplyEmpty (not one character).
         """
+
+
+class ReplyWriter(Protocol):
+    """One attempt's reply on its way to whoever follows it."""
+
+    @abstractmethod
+    def add(self, text: str) -> None:
+        """Send this piece: the first one at once, later ones with the next flush, at most 50 ms from now."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Send what is left; nothing can be added any more. Never raises, and waits 500 ms at most."""
+
+
+class ReplyReader(Protocol):
+    @abstractmethod
+    async def read(self) -> Sequence[ReplyPiece]:
+        """The next pieces, as soon as there are any; none after `ReplyStream.wake`, all before it having been read.
+
+        In order, none missing and none twice: a piece begins where the one before it has ended, or
+        begins a later attempt. A reader that falls behind costs no more memory than any other.
+        While the stream is away this waits; so have it woken from time to time and ask the store.
+        """
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Have this reader's running, or else its next, `read` return without pieces."""
+
+
+class ReplyStream(Resource, Protocol):
+    """Replies while they are written, for readers in any process.
+
+    It may be away or lose everything: `Messages` has the whole reply in the end.
+    """
+
+    @abstractmethod
+    def write(self, message_id: MessageId, attempt: int) -> ReplyWriter:
+        """Begin an attempt, for all readers. Nothing of an earlier attempt reaches a reader after it."""
+
+    @abstractmethod
+    def follow(
+        self, message_id: MessageId, *, after: StreamPosition = StreamPosition()
+    ) -> AbstractAsyncContextManager[ReplyReader]:
+        """Read what comes after that position, be it written already or yet to come.
+
+        What is written is kept for ten minutes after the last piece.
+        """
+
+    @abstractmethod
+    async def wake(self, message_id: MessageId) -> None:
+        """Tell all who follow the message, in whatever process, to look at the store. Never raises."""
