@@ -30,7 +30,7 @@ class SendingLimits:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What a user has used of one UTC day. `total` None is unlimited.
+    """What a user has used of one UTC day. `total` None is unlimited; tokens are those the model reported.
 
     The day turns by itself: usage is stored per day, and yesterday's is simply not asked for.
     """
@@ -38,6 +38,8 @@ class Allowance:
     day: date
     used: int
     total: int | None
+    input_tokens: int = 0
+    output_tokens: int = 0
 
     @property
     def remaining(self) -> int | None:

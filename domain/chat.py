@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -82,6 +82,16 @@ class Message:
     queued_at: datetime
     max_output_tokens: int
     completed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a chatroom adds to a message that the model is asked: `earlier` completed ones, newest first."""
+
+    earlier: Sequence[Message] = ()
+    instructions: str | None = None
+    #: The room waits for a name of the model's making.
+    auto_title: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,15 +15,24 @@ DomainError
 │   ├── ChatroomNotFound         absent, or somebody else's: the same to the caller
 │   └── MessageNotFound
 ├── MobileTaken
+├── MessageEnded                 too late to cancel
+├── MessageNotEnded              too early to regenerate
 ├── QuotaExceeded                the day's allowance is used up
 ├── TooManyRequests              slow down: the request is right, the moment is not
 │   ├── TooManyInFlight          so many messages of the user are unanswered
-│   └── SendingTooFast           fair use: so many messages a minute
+│   ├── SendingTooFast           fair use: so many messages a minute
+│   └── TooManyStreams           so many streams of the user are open
 ├── IdempotencyKeyReused         the key was used for another request
 ├── IdempotencyKeyInUse          the request with this key is still running
 ├── Unavailable                  a part we depend on is away; ask again later
 │   ├── DatabaseUnavailable
-│   └── RedisUnavailable
+│   ├── RedisUnavailable
+│   ├── StreamsExhausted         this process has as many streams open as it may
+│   └── PaymentsUnavailable      Stripe is away or slow, or not set up
+├── PaymentsRefused              Stripe understood and said no: our own settings or state are wrong
+├── WebhookInvalid               not signed by Stripe, or not lately
+├── AlreadySubscribed            a second subscription would charge the user twice
+├── NotSubscribed                there is no subscription to manage
 └── ModelError                   the language model gave no usable reply
     ├── ModelUnavailable         may work on another try
     │   ├── ModelRateLimited     … after the wait it named
@@ -133,6 +142,16 @@ class MobileTaken(DomainError):
     detail = "An account with this mobile number exists already."
 
 
+class MessageEnded(DomainError):
+    code = "message_ended"
+    detail = "The message has ended already. There is nothing to cancel."
+
+
+class MessageNotEnded(DomainError):
+    code = "message_not_ended"
+    detail = "The message is still being answered. Cancel it first, or wait."
+
+
 class QuotaExceeded(DomainError):
     code = "quota_exceeded"
     detail = "The day's messages are used up."
@@ -165,6 +184,13 @@ class SendingTooFast(TooManyRequests):
         self.retry_after = retry_after
 
 
+class TooManyStreams(TooManyRequests):
+    code = "too_many_streams"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} of your streams are open. Close one of them.")
+
+
 class IdempotencyKeyReused(DomainError):
     code = "idempotency_key_reused"
     detail = "This Idempotency-Key was used for another request."
@@ -192,6 +218,38 @@ class DatabaseUnavailable(Unavailable):
 class RedisUnavailable(Unavailable):
     code = "redis_unavailable"
     detail = "Redis is away. Try again shortly."
+
+
+class StreamsExhausted(Unavailable):
+    code = "streams_exhausted"
+    detail = "As many streams as this server allows are open. Try again shortly."
+
+
+class PaymentsUnavailable(Unavailable):
+    """Seen by a request it is a 503; seen by a worker, a reason to try again."""
+
+    code = "payments_unavailable"
+    detail = "The payment service is away. Try again shortly."
+
+
+class PaymentsRefused(DomainError):
+    code = "payments_refused"
+    detail = "The payment service did not accept the request."
+
+
+class WebhookInvalid(DomainError):
+    code = "webhook_invalid"
+    detail = "This is no event that Stripe has signed in the last five minutes."
+
+
+class AlreadySubscribed(DomainError):
+    code = "already_subscribed"
+    detail = "There is a subscription already. Manage it in the customer portal."
+
+
+class NotSubscribed(DomainError):
+    code = "not_subscribed"
+    detail = "There is no subscription to manage. Subscribe first."
 
 
 class ModelError(DomainError):

@@ -58,6 +58,8 @@ class ChatroomRow(Model):
         "models.UserRow", related_name=False, on_delete=fields.CASCADE
     )
     name = fields.TextField()
+    instructions = fields.TextField(null=True)
+    auto_title = fields.BooleanField(default=False, db_default=False)
     created_at = fields.DatetimeField()
 
     class Meta:
@@ -89,6 +91,7 @@ class MessageRow(Model):
     deaths = fields.IntField(default=0)
     allowance_day = fields.DateField()
     charged = fields.BooleanField()
+    cancel_requested = fields.BooleanField(default=False, db_default=False)
     queued_at = fields.DatetimeField()
     max_output_tokens = fields.IntField()
     completed_at = fields.DatetimeField(null=True)
@@ -112,6 +115,8 @@ class AllowanceRow(Model):
     in_flight = fields.IntField()
     minute_from = fields.DatetimeField()
     minute_used = fields.IntField()
+    input_tokens = fields.BigIntField(default=0, db_default=0)
+    output_tokens = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
         table = "allowances"

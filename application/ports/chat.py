@@ -12,6 +12,7 @@ from application.ports.runtime import Resource
 from domain.billing import Allowance, SendingLimits
 from domain.chat import (
     Chatroom,
+    Context,
     Conversation,
     Message,
     MessageStatus,
@@ -31,6 +32,31 @@ class Chatrooms(Protocol):
         """Store the room and raise its owner's `chatrooms_version`, both or neither; returns what is stored.
 
         That is the earlier room if there is one with this id.
+        """
+
+    @abstractmethod
+    async def change(
+        self,
+        chatroom_id: ChatroomId,
+        user_id: UserId,
+        *,
+        name: str | None = None,
+        instructions: str | None = None,
+    ) -> Chatroom:
+        """Give it another name, which ends waiting for a title, or other instructions ("" is none); None keeps them.
+
+        Raises its owner's `chatrooms_version` in the same step. Raises ChatroomNotFound.
+        """
+
+    @abstractmethod
+    async def entitle(self, chatroom_id: ChatroomId, title: str) -> bool:
+        """Name a room that waits for a title, and raise `chatrooms_version`; False if it does not wait any more."""
+
+    @abstractmethod
+    async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
+        """Remove the room with its messages; those that were unanswered are in flight no more, and are returned.
+
+        Raises its owner's `chatrooms_version` in the same step. Raises ChatroomNotFound.
         """
 
     @abstractmethod
@@ -74,8 +100,33 @@ class Messages(Protocol):
         """Raises MessageNotFound unless it is in this room and the room is the user's."""
 
     @abstractmethod
-    async def before(self, message: Message, *, limit: int) -> list[Message]:
-        """The room's completed messages older than this one, newest first."""
+    async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        """Queue a message that has ended anew: `accept` for one that is stored.
+
+        `message` is as it is to be from now on; its `attempt` goes on from what is stored, and of
+        the last reply nothing stays. Atomic: of many at once one is taken. Raises MessageNotFound,
+        MessageNotEnded, or as `accept` does.
+        """
+
+    @abstractmethod
+    async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
+        """End the message as cancelled if nobody answers it at the moment, else request it of who does.
+
+        Returns it as it is then: cancelled, or generating with `cancel_requested`. Raises
+        MessageNotFound or MessageEnded.
+        """
+
+    @abstractmethod
+    async def cancel_requested(self) -> set[MessageId]:
+        """All that are generating and that somebody wants to end."""
+
+    @abstractmethod
+    async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
+        """Those of them that have ended, or are gone."""
+
+    @abstractmethod
+    async def context(self, message: Message, *, limit: int) -> Context:
+        """The room's instructions and its newest `limit` completed messages older than this one."""
 
     @abstractmethod
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
@@ -99,11 +150,15 @@ class Messages(Protocol):
         """Write the outcome if this attempt still holds the message; False changes nothing.
 
         Ending as `failed` gives the allowance back in the same step, and only if it is charged: once.
+        The outcome's tokens are added to the user's of the day that paid.
         """
 
     @abstractmethod
     async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
-        """After a failure: back to queued, due after `delay`, if this attempt still holds the message."""
+        """After a failure: back to queued, due after `delay`, if this attempt still holds the message.
+
+        One that is to be cancelled is due at once: who claims it next ends it.
+        """
 
     @abstractmethod
     async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
