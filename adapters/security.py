@@ -1,11 +1,13 @@
-"""Hashes and tokens: argon2 and PyJWT."""
+"""Hashes, tokens and passwords: argon2, PyJWT and zxcvbn's list."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TypeVar
@@ -14,16 +16,19 @@ from uuid import UUID
 import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from application.ports.accounts import AccessToken, AccessTokens, SecretHasher
+from application.ports.accounts import AccessToken, AccessTokens, CommonPasswords, RefreshTokens, SecretHasher
 from application.ports.runtime import Clock
-from domain.accounts import Session
+from domain.accounts import MIN_PASSWORD_CHARACTERS, Session
 from domain.errors import TokenExpired, TokenInvalid
 from domain.ids import SessionId, UserId
 
 ISSUER = "gemini-backend"
 ALGORITHM = "HS256"
+TYPE = "at+jwt"  # RFC 9068; no other JWT of anybody's is an access token
 LEEWAY_SECONDS = 5
+MAX_TOKEN_CHARACTERS = 2_048
 
 T = TypeVar("T")
 
@@ -57,9 +62,17 @@ class Argon2Hasher(SecretHasher):
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
+def key_id(secret: str) -> str:
+    """A name for the key that says nothing of it."""
+    return hashlib.sha256(b"key id\0" + secret.encode()).hexdigest()[:12]
+
+
 class JwtAccessTokens(AccessTokens):
-    def __init__(self, *, secret: str, lifetime_seconds: int, clock: Clock) -> None:
-        self._secret = secret
+    """Signs with the first key; holds valid what any of the ring has signed, each by its own name and algorithm."""
+
+    def __init__(self, *, secrets: Sequence[str], lifetime_seconds: int, clock: Clock) -> None:
+        self._keys = {key_id(secret): secret for secret in reversed(secrets)}
+        self._key_id = key_id(secrets[0])
         self._lifetime = lifetime_seconds
         self._clock = clock
         # A signature that held once holds for ever and costs 27 µs to check; the expiry is checked each time.
@@ -76,9 +89,14 @@ class JwtAccessTokens(AccessTokens):
             "iat": now,
             "exp": now + self._lifetime,
         }
-        return AccessToken(jwt.encode(claims, self._secret, algorithm=ALGORITHM), self._lifetime)
+        token = jwt.encode(
+            claims, self._keys[self._key_id], algorithm=ALGORITHM, headers={"typ": TYPE, "kid": self._key_id}
+        )
+        return AccessToken(token, self._lifetime)
 
     def read(self, token: str) -> tuple[UserId, SessionId]:
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise TokenInvalid
         user_id, session_id, expires_at = self._signed_claims(token)
         if self._clock.now().timestamp() > expires_at + LEEWAY_SECONDS:
             raise TokenExpired
@@ -86,15 +104,44 @@ class JwtAccessTokens(AccessTokens):
 
     def _check_signature(self, token: str) -> tuple[UserId, SessionId, int]:
         try:
+            header = jwt.get_unverified_header(token)
+            if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TYPE:  # no keys or places of keys in it
+                raise TokenInvalid
             claims = jwt.decode(
                 token,
-                self._secret,
+                self._keys[header["kid"]],
                 algorithms=[ALGORITHM],
                 audience=ISSUER,
                 issuer=ISSUER,
                 leeway=LEEWAY_SECONDS,
-                options={"require": ["exp", "iat", "sub", "sid", "jti"], "verify_exp": False},
+                options={"require": ["iss", "aud", "exp", "iat", "sub", "sid", "jti"], "verify_exp": False},
             )
             return UserId(UUID(claims["sub"])), SessionId(UUID(claims["sid"])), int(claims["exp"])
-        except (jwt.PyJWTError, ValueError, TypeError, AttributeError, OverflowError):
+        except (jwt.PyJWTError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise TokenInvalid from None
+
+
+class HmacRefreshTokens(RefreshTokens):
+    def __init__(self, *, key: bytes) -> None:
+        self._key = key
+
+    def first(self) -> str:
+        return secrets.token_urlsafe(32)
+
+    def next(self, token: str) -> str:
+        return urlsafe_b64encode(hmac.digest(self._key, token.encode(), "sha256")).rstrip(b"=").decode()
+
+    def hash(self, token: str) -> bytes:
+        # No slow hash: of 256 random bits there is nothing to guess.
+        return hashlib.sha256(token.encode()).digest()
+
+
+class ZxcvbnCommonPasswords(CommonPasswords):
+    """The most common ones that are long enough for us at all."""
+
+    def __init__(self, *, most: int = 3_000) -> None:
+        ranked = FREQUENCY_LISTS["passwords"]
+        self._common = frozenset([word for word in ranked if len(word) >= MIN_PASSWORD_CHARACTERS][:most])
+
+    def contain(self, password: str) -> bool:
+        return password.lower() in self._common

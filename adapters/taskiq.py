@@ -1,7 +1,7 @@
 """The doorbell: Taskiq over a Redis stream.
 
-A job only says "look at this message". Postgres decides who answers it, so jobs are acknowledged
-when they arrive and may be lost or come twice.
+A job only says "look at this message" or "at this account". Postgres decides who does it, so jobs are
+acknowledged when they arrive and may be lost or come twice.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from uuid import UUID
@@ -21,14 +21,13 @@ from taskiq import TaskiqMessage
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
-from application.ports.chat import JobQueue
-from application.ports.runtime import Resource
+from application.ports.runtime import JobQueue, Resource
 from domain.errors import Unavailable
-from domain.ids import MessageId
 
 log = structlog.get_logger(__name__)
 
-GENERATE_REPLY = "generate_reply"
+GENERATE_REPLY = "generate_reply"  # with the id of a message
+READ_SUBSCRIPTIONS = "read_subscriptions"  # with the id of a user
 _NEVER_MS = 3_600_000
 
 
@@ -107,30 +106,32 @@ class StreamBroker(RedisStreamBroker, Resource):
 
 
 class TaskiqJobQueue(JobQueue):
-    def __init__(self, broker: StreamBroker) -> None:
+    def __init__(self, broker: StreamBroker, job: str) -> None:
         self._broker = broker
+        self._job = job
 
-    async def ring(self, message_ids: Sequence[MessageId]) -> bool:
+    async def ring(self, ids: Sequence[UUID]) -> bool:
         try:
-            await self._broker.send(GENERATE_REPLY, [str(message_id) for message_id in message_ids])
+            await self._broker.send(self._job, [str(one) for one in ids])
         except (RedisError, OSError) as error:
-            log.warning("bell_not_rung", error=type(error).__name__, messages=len(message_ids))
+            log.warning("bell_not_rung", job=self._job, error=type(error).__name__, ids=len(ids))
             return False
         return True
 
 
 class JobReceiver:
-    """Runs a handler for each job. Outlives Redis, and its running jobs do not notice."""
+    """Runs a job's handler for each of its ids. Outlives Redis, and what is running does not notice."""
 
     def __init__(
-        self, broker: StreamBroker, handler: Callable[[MessageId], Awaitable[object]], *, concurrency: int
+        self, broker: StreamBroker, handlers: Mapping[str, Callable[[Any], Awaitable[object]]], *, concurrency: int
     ) -> None:
         self._broker = broker
-        self._handler = handler
+        self._handlers = handlers
         self._concurrency = concurrency
         self._running: set[asyncio.Task[None]] = set()
         self._stopped = False
-        broker.register_task(self._task(), task_name=GENERATE_REPLY)
+        for job in handlers:
+            broker.register_task(self._task(job), task_name=job)
         self._receiver = Receiver(
             broker,
             max_async_tasks=concurrency,
@@ -163,10 +164,10 @@ class JobReceiver:
         """For how many more there is room now."""
         return 0 if self._stopped else self._concurrency - len(self._running)
 
-    def take(self, message_ids: Sequence[MessageId]) -> None:
+    def take(self, job: str, ids: Sequence[UUID]) -> None:
         """Handle these here and now, without a bell, as far as there are places."""
-        for message_id in message_ids[: max(0, self.places)]:
-            self._begin(message_id)
+        for one in ids[: max(0, self.places)]:
+            self._begin(job, one)
 
     async def drain(self, seconds: float) -> None:
         """Let running jobs end; after `seconds` cancel those that have not, which hands them back."""
@@ -178,28 +179,28 @@ class JobReceiver:
             if late:
                 await asyncio.wait(late, timeout=5)
 
-    def _task(self) -> Callable[[str], Awaitable[None]]:
-        async def generate_reply(message_id: str) -> None:  # Taskiq renames what it registers: no bound method
+    def _task(self, job: str) -> Callable[[str], Awaitable[None]]:
+        async def handle(identifier: str) -> None:  # Taskiq renames what it registers: no bound method
             # Taskiq knows nothing of those that were taken without a bell.
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stopped:  # else a sweep finds the message, as after any lost bell
-                await asyncio.wait([self._begin(MessageId(UUID(message_id)))])
+            if not self._stopped:  # else a sweep finds it, as after any lost bell
+                await asyncio.wait([self._begin(job, UUID(identifier))])
 
-        return generate_reply
+        return handle
 
-    def _begin(self, message_id: MessageId) -> asyncio.Task[None]:
+    def _begin(self, job: str, identifier: UUID) -> asyncio.Task[None]:
         """A task of ours: Taskiq's receiver forgets its own when it loses Redis, and they could be collected."""
-        task = asyncio.create_task(self._handle(message_id))
+        task = asyncio.create_task(self._handle(job, identifier))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _handle(self, message_id: MessageId) -> None:
+    async def _handle(self, job: str, identifier: UUID) -> None:
         try:
-            await self._handler(message_id)
+            await self._handlers[job](identifier)
         except Unavailable as error:
-            log.warning("job_given_up", message_id=str(message_id), code=error.code)
+            log.warning("job_given_up", job=job, id=str(identifier), code=error.code)
         except Exception as error:  # noqa: BLE001 - Taskiq would swallow it; where it was, not what it quotes
             where = traceback.format_tb(error.__traceback__)
-            log.error("job_failed", message_id=str(message_id), error=type(error).__name__, where=where)
+            log.error("job_failed", job=job, id=str(identifier), error=type(error).__name__, where=where)

@@ -5,22 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from application.ports.accounts import OtpChallenges, Sessions
+from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions
+from application.ports.billing import BillingAccounts
 from application.ports.runtime import Clock, IdempotencyKeys
+
+EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and shows it for thirty
 
 
 @dataclass(frozen=True, slots=True)
 class PurgeExpired:
-    """Remove codes, sessions and idempotency keys that can do nothing any more. Any worker, any number of times."""
+    """Remove codes, sessions, guesses, idempotency keys and ids of events that can do nothing any more.
+
+    Any worker, any number of times.
+    """
 
     challenges: OtpChallenges
     sessions: Sessions
+    budgets: GuessBudgets
+    sendings: OtpSendings
     keys: IdempotencyKeys
+    billing_accounts: BillingAccounts
     clock: Clock
-    session_lifetime: timedelta
 
     async def __call__(self) -> None:
         now = self.clock.now()
         await self.challenges.purge(expired_before=now)
-        await self.sessions.purge(opened_before=now - self.session_lifetime)
+        await self.sessions.purge(now=now)
+        await self.budgets.purge(now=now)
+        await self.sendings.purge(now=now)
         await self.keys.purge()
+        await self.billing_accounts.purge_events(received_before=now - EVENTS_KEPT)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -195,18 +195,22 @@ def estimated_tokens(text: str) -> int:
 
 def conversation_window(
     message: Message,
-    earlier: Iterable[Message],
+    context: Context,
     *,
+    instructions: str | None = None,
     max_messages: int = MAX_WINDOW_MESSAGES,
     max_tokens: int = MAX_WINDOW_TOKENS,
 ) -> Conversation:
-    """The room's last turns that fit, then `message` itself, which is always given whole.
+    """The room's last turns that fit, then `message` itself.
 
-    `earlier` comes newest first. Only completed exchanges count, each taken whole or not at all.
+    Always given whole are the message, the `instructions` of the deployment, and after them the
+    room's; they count, too. Of earlier exchanges only completed ones count, each taken whole or not
+    at all.
     """
-    budget = max_tokens - estimated_tokens(message.input)
+    told = "\n\n".join(text for text in (instructions, context.instructions) if text) or None
+    budget = max_tokens - estimated_tokens(told or "") - estimated_tokens(message.input)
     kept: list[Message] = []
-    for past in earlier:
+    for past in context.earlier:
         if past.status is not MessageStatus.COMPLETED or past.response is None:
             continue
         budget -= estimated_tokens(past.input) + estimated_tokens(past.response)
@@ -216,7 +220,7 @@ def conversation_window(
     turns = [
         turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response or ""))
     ]
-    return Conversation((*turns, Turn(Role.USER, message.input)), message.max_output_tokens)
+    return Conversation((*turns, Turn(Role.USER, message.input)), message.max_output_tokens, told)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -238,6 +242,9 @@ class StreamPosition:
 
     def __str__(self) -> str:
         return f"{self.attempt}-{self.characters}"
+
+
+START = StreamPosition()
 
 
 @dataclass(frozen=True, slots=True)

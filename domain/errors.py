@@ -7,13 +7,16 @@ DomainError
 │   ├── TokenMissing
 │   ├── TokenInvalid
 │   ├── TokenExpired
+│   ├── RefreshTokenInvalid      unknown, spent, or of a session that is over
 │   └── CredentialsInvalid       login: unknown number or wrong password
 ├── OtpInvalid                   wrong, spent, expired or never sent
 ├── PasswordWrong                the current password given with a change
+├── CodesOff                     too many wrong codes in a row: none is taken for this number any more
 ├── NotFound
 │   ├── UserNotFound
 │   ├── ChatroomNotFound         absent, or somebody else's: the same to the caller
-│   └── MessageNotFound
+│   ├── MessageNotFound
+│   └── SessionNotFound
 ├── MobileTaken
 ├── MessageEnded                 too late to cancel
 ├── MessageNotEnded              too early to regenerate
@@ -21,7 +24,10 @@ DomainError
 ├── TooManyRequests              slow down: the request is right, the moment is not
 │   ├── TooManyInFlight          so many messages of the user are unanswered
 │   ├── SendingTooFast           fair use: so many messages a minute
-│   └── TooManyStreams           so many streams of the user are open
+│   ├── TooManyStreams           so many streams of the user are open
+│   ├── TooManyGuesses           wrong codes or passwords for a number: wait before the next
+│   ├── CodesSentTooOften        to one number
+│   └── RateLimited              calls by one address or user
 ├── IdempotencyKeyReused         the key was used for another request
 ├── IdempotencyKeyInUse          the request with this key is still running
 ├── Unavailable                  a part we depend on is away; ask again later
@@ -102,6 +108,11 @@ class TokenExpired(NotAuthenticated):
     detail = "The access token has expired. Log in again."
 
 
+class RefreshTokenInvalid(NotAuthenticated):
+    code = "refresh_token_invalid"
+    detail = "The refresh token is not valid, was used before, or its session has ended. Log in again."
+
+
 class CredentialsInvalid(NotAuthenticated):
     code = "credentials_invalid"
     detail = "The mobile number or the password is wrong."
@@ -115,6 +126,11 @@ class OtpInvalid(DomainError):
 class PasswordWrong(DomainError):
     code = "password_wrong"
     detail = "The current password is wrong."
+
+
+class CodesOff(DomainError):
+    code = "codes_off"
+    detail = "Too many wrong codes were given for this number. Ask the operator to let it use codes again."
 
 
 class NotFound(DomainError):
@@ -135,6 +151,11 @@ class ChatroomNotFound(NotFound):
 class MessageNotFound(NotFound):
     code = "message_not_found"
     detail = "There is no such message."
+
+
+class SessionNotFound(NotFound):
+    code = "session_not_found"
+    detail = "There is no such session."
 
 
 class MobileTaken(DomainError):
@@ -189,6 +210,33 @@ class TooManyStreams(TooManyRequests):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"{limit} of your streams are open. Close one of them.")
+
+
+class TooManyGuesses(TooManyRequests):
+    code = "too_many_guesses"
+    detail = "There were too many wrong guesses for this number. Wait before the next."
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class CodesSentTooOften(TooManyRequests):
+    code = "codes_sent_too_often"
+    detail = "Codes were sent to this number too often. Use the last one, or wait."
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class RateLimited(TooManyRequests):
+    code = "rate_limited"
+    detail = "There were too many requests. Slow down."
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
 
 
 class IdempotencyKeyReused(DomainError):

@@ -1,4 +1,4 @@
-"""The one command: gemini-backend up | serve | worker | migrate | check | messages."""
+"""The one command: gemini-backend up | serve | worker | migrate | check | messages | billing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 
 from domain.chat import MessageStatus
 from domain.errors import DomainError
-from domain.ids import MessageId
+from domain.ids import MessageId, UserId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError
 
 # Each subcommand imports what it needs when it runs: `--help` is quick, and no process pays for another's parts.
@@ -106,6 +106,31 @@ def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
     return 0
 
 
+def billing(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """read subscriptions from Stripe, now and here"""
+    settings = Settings.from_environment(environment, needs=(*SERVERS, "STRIPE_SECRET_KEY"))
+    from entrypoints.container import Container, running
+    from entrypoints.telemetry import configure_logs
+
+    configure_logs(settings)
+
+    async def run() -> int:
+        container = Container(settings=settings)
+        reconcile = container.reconcile()
+        async with running([*container.resources(), container.payment_gateway()]):
+            if arguments.user:
+                if not await reconcile.one(UserId(arguments.user)):
+                    print("Nothing was read: the user never had to do with Stripe, or the log says why.")
+                    return 1
+                print("Read.")
+                return 0
+            read, failed = await reconcile.all()
+            print(f"Read the subscriptions of {read}; {failed} could not be read and will be tried again.")
+            return 1 if failed else 0
+
+    return asyncio.run(run())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gemini-backend", description="A backend for talking with Gemini in authenticated chatrooms."
@@ -137,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--status", type=MessageStatus, choices=list(MessageStatus), default=MessageStatus.FAILED)
     listing.add_argument("--limit", type=_count, default=50, help="at most so many (50)")
     actions.add_parser("requeue", help="queue a failed message again").add_argument("id", type=UUID)
+    actions = add(billing).add_subparsers(dest="action", required=True, metavar="ACTION")
+    reconciling = actions.add_parser("reconcile", help="everybody's, or one user's")
+    reconciling.add_argument("--user", type=UUID, metavar="ID", help="only this user's")
     return parser
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -14,11 +15,16 @@ from urllib.parse import urlsplit
 import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from domain.chat import MAX_INSTRUCTIONS_CHARACTERS
+
 SERVERS = ("DATABASE_URL", "REDIS_URL")
 SERVE_NEEDS = (*SERVERS, "ACCESS_TOKEN_SECRET")
 WORKER_NEEDS = (*SERVERS, "GEMINI_API_KEY")
 MIGRATE_NEEDS = ("DATABASE_URL",)
 
+_STRIPE = ("stripe_secret_key", "stripe_price_id", "stripe_webhook_secret")
+
+_TWILIO = ("twilio_account_sid", "twilio_auth_token", "twilio_from")
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -47,8 +53,15 @@ class Settings(BaseModel):
     data_dir: Path = Path(".data")
 
     access_token_secret: SecretStr = SecretStr("")
+    access_token_old_secrets: SecretStr = SecretStr("")
     access_token_seconds: Count = 3600
+    otp_sender: Literal["reply", "console", "twilio"] = "reply"
     otp_in_response: Literal["", "yes-this-is-a-demo"] = ""
+    otp_countries: str = ""
+    twilio_account_sid: str = ""
+    twilio_auth_token: SecretStr = SecretStr("")
+    twilio_from: str = ""
+    twilio_api_base: str = ""
     default_region: str = "IN"
 
     gemini_api_key: SecretStr = SecretStr("")
@@ -56,6 +69,22 @@ class Settings(BaseModel):
     gemini_model: str = "gemini-flash-latest"
     gemini_sdk: Literal["google-genai", "google-generativeai"] = "google-genai"
     gemini_max_rpm: Annotated[int, Field(ge=0)] = 0
+    system_instruction: Annotated[str, Field(max_length=MAX_INSTRUCTIONS_CHARACTERS)] = ""
+
+    stripe_secret_key: SecretStr = SecretStr("")
+    stripe_price_id: str = ""
+    stripe_other_prices: str = ""
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_api_base: str = ""
+    stripe_promotion_codes: Literal["on", "off"] = "off"
+    stripe_automatic_tax: Literal["on", "off"] = "off"
+    stripe_seconds: Seconds = 10
+    public_url: str = "http://127.0.0.1:8000"
+    checkout_success_url: str = ""
+    checkout_cancel_url: str = ""
+    portal_return_url: str = ""
+    checkout_reconcile_minutes: Seconds = 15
+    subscription_reconcile_hours: Seconds = 24
 
     free_daily_messages: Annotated[int, Field(ge=0)] = 5
     rate_limits: Literal["on", "off"] = "on"
@@ -72,12 +101,20 @@ class Settings(BaseModel):
     first_token_seconds: Seconds = 30
     reply_seconds: Seconds = 120
 
+    trusted_proxies: str = ""
+    cors_origins: str = ""
+
     header_seconds: Seconds = 5
     request_seconds: Seconds = 10
     keep_alive_seconds: Seconds = 65
     shutdown_seconds: Seconds = 25
     json_body_bytes: Count = 65_536
+    webhook_body_bytes: Count = 524_288
     header_bytes: Count = 16_384
+    stream_seconds: Seconds = 600
+    stream_ping_seconds: Seconds = 15
+    streams_per_user: Count = 3
+    streams_per_process: Count = 1000
 
     postgres_pool: Count = 20
     postgres_acquire_seconds: Seconds = 2
@@ -89,8 +126,34 @@ class Settings(BaseModel):
         return self.app_env == "production"
 
     @property
+    def access_token_secrets(self) -> list[str]:
+        """The one that signs, then those that still hold."""
+        return [self.access_token_secret.get_secret_value(), *_words(self.access_token_old_secrets.get_secret_value())]
+
+    @property
+    def trusted_networks(self) -> list[IPv4Network | IPv6Network]:
+        return [ip_network(word) for word in _words(self.trusted_proxies)]
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        return _words(self.cors_origins)
+
+    @property
+    def allowed_countries(self) -> list[str]:
+        return _words(self.otp_countries)
+
+    @property
     def lease(self) -> timedelta:
         return timedelta(seconds=self.lease_seconds)
+
+    @property
+    def pro_prices(self) -> frozenset[str]:
+        """All prices that mean Pro: the one that is sold, and those that were."""
+        return frozenset(_words(f"{self.stripe_price_id},{self.stripe_other_prices}"))
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        return _words(self.stripe_webhook_secret.get_secret_value())
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, needs: Iterable[str] = ()) -> Self:
@@ -115,7 +178,15 @@ class Settings(BaseModel):
     def _redis_url(cls, value: SecretStr) -> SecretStr:
         return _url(value, "redis", "rediss")
 
-    @field_validator("gemini_base_url")
+    @field_validator(
+        "gemini_base_url",
+        "stripe_api_base",
+        "twilio_api_base",
+        "public_url",
+        "checkout_success_url",
+        "checkout_cancel_url",
+        "portal_return_url",
+    )
     @classmethod
     def _http_url(cls, value: str) -> str:
         return _url(SecretStr(value), "http", "https").get_secret_value().rstrip("/")
@@ -127,18 +198,53 @@ class Settings(BaseModel):
             raise ValueError("must be a two-letter region such as IN or DE")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        try:
+            [ip_network(word) for word in _words(value)]
+        except ValueError:
+            raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        for origin in _words(value):
+            parts = urlsplit(_url(SecretStr(origin), "http", "https").get_secret_value())
+            if parts.path or parts.query or parts.fragment or parts.username:
+                raise ValueError("must be origins such as https://app.example.com, separated by commas")
+        return value
+
+    @field_validator("otp_countries")
+    @classmethod
+    def _regions(cls, value: str) -> str:
+        if not set(_words(value)) <= phonenumbers.SUPPORTED_REGIONS:
+            raise ValueError("must be two-letter regions such as IN,DE, separated by commas")
+        return value
+
     @field_validator("access_token_secret")
     @classmethod
     def _strong_secret(cls, value: SecretStr) -> SecretStr:
-        secret = value.get_secret_value()
-        if len(secret.encode()) < 32 or len(set(secret)) < 8:
-            raise ValueError("is too weak: at least 32 random bytes, for instance from 'openssl rand -hex 32'")
-        return value
+        return _strong(value, [value.get_secret_value()])
+
+    @field_validator("access_token_old_secrets")
+    @classmethod
+    def _strong_secrets(cls, value: SecretStr) -> SecretStr:
+        return _strong(value, _words(value.get_secret_value()))
 
     @model_validator(mode="after")
     def _heartbeat_within_lease(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("HEARTBEAT_SECONDS must be at most half of LEASE_SECONDS")
+        return self
+
+    @model_validator(mode="after")
+    def _stripe_as_a_whole(self) -> Self:
+        given = {name: bool(getattr(self, name)) for name in _STRIPE}
+        if any(given.values()) and not all(given.values()):
+            missing = ", ".join(name.upper() for name, is_given in given.items() if not is_given)
+            raise ValueError(f"{missing} must be set, too: STRIPE_* variables only work together")
         return self
 
     @model_validator(mode="after")
@@ -149,12 +255,32 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _no_codes_in_production_replies(self) -> Self:
-        if self.is_production and self.otp_in_response != OTP_IN_RESPONSE_CONSENT:
+        in_reply = self.otp_sender == "reply" and self.otp_in_response != OTP_IN_RESPONSE_CONSENT
+        if self.is_production and in_reply:
             raise ValueError(
-                "OTP_IN_RESPONSE: one-time codes would be handed out in replies, which lets anybody log in as anybody;"
-                f" refused with APP_ENV=production unless set to {OTP_IN_RESPONSE_CONSENT}"
+                "OTP_SENDER: one-time codes would be handed out in replies, which lets anybody log in as anybody;"
+                f" refused with APP_ENV=production unless OTP_IN_RESPONSE is {OTP_IN_RESPONSE_CONSENT}"
             )
+        if self.is_production and self.otp_sender == "console":
+            raise ValueError("OTP_SENDER must not be console with APP_ENV=production: codes would be in its output")
         return self
+
+    @model_validator(mode="after")
+    def _twilio_as_a_whole(self) -> Self:
+        missing = [name.upper() for name in _TWILIO if self.otp_sender == "twilio" and not getattr(self, name)]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} must be set with OTP_SENDER=twilio")
+        return self
+
+
+def _strong(value: SecretStr, secrets: Iterable[str]) -> SecretStr:
+    if any(len(secret.encode()) < 32 or len(set(secret)) < 8 for secret in secrets):
+        raise ValueError("is too weak: at least 32 random bytes, for instance from 'openssl rand -hex 32'")
+    return value
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _url(value: SecretStr, *schemes: str) -> SecretStr:
@@ -185,6 +311,8 @@ def _line(error: dict[str, Any]) -> str:
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             words = {"gt": "greater than", "ge": "at least", "lt": "less than", "le": "at most"}
             text = "must be " + next(f"{word} {context[key]}" for key, word in words.items() if key in context)
+        case "string_too_long":
+            text = f"must have at most {context['max_length']} characters"
         case _:
             text = "is not valid"
     return " ".join([*(str(part).upper() for part in error["loc"]), text]) + "."

@@ -53,6 +53,8 @@ def configure_logs(settings: Settings) -> None:
         "httpx2",
         "httpcore",
         "aiohttp",
+        "stripe",
+        "twilio",
         "sanic.access",
     ):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import structlog
 
-from adapters.taskiq import JobReceiver
+from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, JobReceiver
 from domain.errors import Unavailable
-from domain.ids import MessageId
+from domain.ids import MessageId, UserId
 from entrypoints.container import Container, running
 from entrypoints.settings import Settings
 from entrypoints.supervisor import Supervisor
@@ -20,6 +21,8 @@ from entrypoints.telemetry import configure_logs
 log = structlog.get_logger(__name__)
 
 PURGE_SECONDS = 600
+#: A cancelled reply ends within a second, wherever it was cancelled.
+CANCEL_POLL_SECONDS = 0.25
 
 
 async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
@@ -37,20 +40,33 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             if status is not None:
                 log.info("message_attempted", status=status)
 
-    async with running([*container.resources(), container.language_model()]):
-        receiver = JobReceiver(container.broker(), answer, concurrency=settings.worker_concurrency)
+    read_subscriptions = container.read_subscriptions()
+
+    async def read(user_id: UserId) -> None:
+        if await read_subscriptions(user_id=user_id):
+            log.info("subscriptions_read", user_id=str(user_id))
+
+    async with running([*container.resources(), container.language_model(), container.payment_gateway()]):
+        handlers: dict[str, Callable[[Any], Awaitable[None]]] = {GENERATE_REPLY: answer, READ_SUBSCRIPTIONS: read}
+        receiver = JobReceiver(container.broker(), handlers, concurrency=settings.worker_concurrency)
         recover, leases = container.recover_replies(), container.leases()
+        recover_readings = container.recover_readings()
 
         async def sweep() -> None:
             # Our own leases first: after an outage of the database they have expired, though we live.
             await leases.renew()
-            receiver.take(await recover())
+            receiver.take(GENERATE_REPLY, await recover())
+
+        async def sweep_readings() -> None:
+            receiver.take(READ_SUBSCRIPTIONS, await recover_readings())
 
         log.info("worker_started")
         async with (
             _every(settings.heartbeat_seconds, leases.renew),
+            _every(CANCEL_POLL_SECONDS, leases.stop_cancelled, after_failure=1.0),
             # After an outage the others get the time to renew theirs, too.
             _every(settings.sweep_seconds, sweep, after_failure=settings.heartbeat_seconds * 1.5),
+            _every(settings.sweep_seconds, sweep_readings),
             _every(PURGE_SECONDS, container.purge_expired()),
         ):
             await receiver.listen(stop)

@@ -1,4 +1,4 @@
-"""What tests share: real servers, a database of their own, and the stand-in for Gemini.
+"""What tests share: real servers, a database of their own, and the stand-ins for Gemini and Stripe.
 
 DATABASE_URL and REDIS_URL, when set, name the servers to test on; else they are started from their
 wheels. Either way the tests get a new database and a Redis namespace of their own.
@@ -23,8 +23,9 @@ from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.valkey import EmbeddedValkey
 from entrypoints.settings import Settings
 from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
+from tests.stripe_standin import stripe_standin, stripe_standin_server
 
-__all__ = ["gemini_standin", "gemini_standin_server"]  # fixtures too
+__all__ = ["gemini_standin", "gemini_standin_server", "stripe_standin", "stripe_standin_server"]  # fixtures too
 
 
 @pytest.fixture(scope="session")

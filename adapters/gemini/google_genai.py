@@ -137,6 +137,7 @@ def _config(conversation: Conversation) -> Any:
     from google.genai.types import AutomaticFunctionCallingConfig, GenerateContentConfig
 
     return GenerateContentConfig(
+        system_instruction=conversation.instructions,
         max_output_tokens=conversation.max_output_tokens,
         # Both would make further requests out of one.
         automatic_continuation=False,

@@ -156,8 +156,10 @@ def _open(api_key: str, base_url: str) -> Any:
 def _request(model: str, conversation: Conversation) -> Any:
     from google.generativeai import protos
 
+    told = conversation.instructions
     return protos.GenerateContentRequest(
         model=f"models/{model}",
+        system_instruction=protos.Content(parts=[protos.Part(text=told)]) if told else None,
         contents=[
             protos.Content(role=turn.role.value, parts=[protos.Part(text=turn.text)]) for turn in conversation.turns
         ],

@@ -8,11 +8,19 @@ from datetime import date, datetime, timedelta
 
 from adapters.memory.accounts import MemoryUsers
 from adapters.memory.store import Table
-from application.ports.chat import ChatroomLists, Chatrooms, JobQueue, Messages, ModelBudget
+from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
 from application.ports.runtime import Clock
 from domain.billing import Allowance, SendingLimits
-from domain.chat import MAX_DEATHS, Chatroom, Message, MessageStatus, Outcome
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
+from domain.chat import MAX_DEATHS, Chatroom, Context, Message, MessageStatus, Outcome
+from domain.errors import (
+    ChatroomNotFound,
+    MessageEnded,
+    MessageNotEnded,
+    MessageNotFound,
+    QuotaExceeded,
+    SendingTooFast,
+    TooManyInFlight,
+)
 from domain.ids import ChatroomId, MessageId, UserId
 
 
@@ -23,11 +31,48 @@ class MemoryChatrooms(Chatrooms):
         self.table = messages.rooms
 
     async def add(self, chatroom: Chatroom) -> Chatroom:
-        if owner := self._users.table.get(chatroom.user_id):
-            self._users.table.put(owner.id, replace(owner, chatrooms_version=owner.chatrooms_version + 1))
         stored = self.table.get(chatroom.id) or chatroom
-        self.table.put(chatroom.id, stored)
+        self._put(stored)
         return stored
+
+    async def change(
+        self,
+        chatroom_id: ChatroomId,
+        user_id: UserId,
+        *,
+        name: str | None = None,
+        instructions: str | None = None,
+    ) -> Chatroom:
+        room = self._own(chatroom_id, user_id)
+        if name is not None:
+            room = replace(room, name=name, auto_title=False)
+        if instructions is not None:
+            room = replace(room, instructions=instructions or None)
+        self._put(room)
+        return room
+
+    async def entitle(self, chatroom_id: ChatroomId, title: str) -> bool:
+        room = self.table.get(chatroom_id)
+        if room is None or not room.auto_title:
+            return False
+        self._put(replace(room, name=title, auto_title=False))
+        return True
+
+    async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
+        self._put(self._own(chatroom_id, user_id))
+        self.table.put(chatroom_id, None)
+        return self._messages.remove_all(chatroom_id)
+
+    def _own(self, chatroom_id: ChatroomId, user_id: UserId) -> Chatroom:
+        room = self.table.get(chatroom_id)
+        if room is None or room.user_id != user_id:
+            raise ChatroomNotFound
+        return room
+
+    def _put(self, room: Chatroom) -> None:
+        self.table.put(room.id, room)
+        if owner := self._users.table.get(room.user_id):
+            self._users.table.put(owner.id, replace(owner, chatrooms_version=owner.chatrooms_version + 1))
 
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         rooms = [r for r in self.table.all() if r.user_id == user_id and (before is None or r.id < before)]
@@ -36,9 +81,7 @@ class MemoryChatrooms(Chatrooms):
     async def open(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
     ) -> tuple[Chatroom, list[Message]]:
-        room = self.table.get(chatroom_id)
-        if room is None or room.user_id != user_id:
-            raise ChatroomNotFound
+        room = self._own(chatroom_id, user_id)
         return room, self._messages.newest(chatroom_id, limit=limit, before=before)
 
 
@@ -64,10 +107,12 @@ class _Counted:
     in_flight: int
     minute_from: datetime
     minute_used: int
+    input_tokens: int = 0
+    output_tokens: int = 0
 
     def at(self, day: date, now: datetime) -> _Counted:
         """With the day and the minute turned, if they have; a day never goes back."""
-        counted = self if self.day >= day else replace(self, day=day, used=0)
+        counted = self if self.day >= day else replace(self, day=day, used=0, input_tokens=0, output_tokens=0)
         return counted if now < self.minute_from + _MINUTE else replace(counted, minute_from=now, minute_used=0)
 
 
@@ -86,32 +131,53 @@ class MemoryMessages(Messages):
         ]
         return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
 
+    def remove_all(self, chatroom_id: ChatroomId) -> list[MessageId]:
+        """Those of a room; returns the unanswered ones."""
+        unanswered = []
+        for message in sorted((row.message for row in self.table.all()), key=lambda message: message.id):
+            if message.chatroom_id == chatroom_id:
+                self.table.put(message.id, None)
+                if not message.status.is_final:
+                    self._end(message)
+                    unanswered.append(message.id)
+        return unanswered
+
     async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
         room = self.rooms.get(message.chatroom_id)
         if room is None or room.user_id != message.user_id:
             raise ChatroomNotFound
         if self.table.get(message.id):
             return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-        before = self.allowances.get(message.user_id) or _Counted(message.allowance_day, 0, 0, message.created_at, 0)
-        now = before.at(message.allowance_day, message.created_at)
+        return self._queue(message, message.created_at, limits)
+
+    async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        stored = await self.get(message.id, message.chatroom_id, message.user_id)
+        if not stored.status.is_final:
+            raise MessageNotEnded
+        return self._queue(replace(message, attempt=stored.attempt), message.queued_at, limits)
+
+    def _queue(self, message: Message, at: datetime, limits: SendingLimits) -> Allowance:
+        before = self.allowances.get(message.user_id) or _Counted(message.allowance_day, 0, 0, at, 0)
+        now = before.at(message.allowance_day, at)
         if limits.daily is not None and now.used >= limits.daily:
             raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now.day, 0, None).resets_at)
         if limits.in_flight is not None and now.in_flight >= limits.in_flight:
             raise TooManyInFlight(limits.in_flight)
         if limits.per_minute is not None and now.minute_used >= limits.per_minute:
-            left = now.minute_from + _MINUTE - message.created_at
+            left = now.minute_from + _MINUTE - at
             raise SendingTooFast(limits.per_minute, retry_after=left.total_seconds())
         counted = replace(now, used=now.used + 1, in_flight=now.in_flight + 1, minute_used=now.minute_used + 1)
         self.allowances.put(message.user_id, counted)
-        stored, at = replace(message, allowance_day=counted.day), self._clock.now()
-        self.table.put(message.id, _Queued(stored, due_at=at, lease_until=None, rung_at=at))
-        return Allowance(counted.day, counted.used, limits.daily)
+        due = self._clock.now()
+        stored = replace(message, allowance_day=counted.day)
+        self.table.put(message.id, _Queued(stored, due_at=due, lease_until=None, rung_at=due))
+        return Allowance(counted.day, counted.used, limits.daily, counted.input_tokens, counted.output_tokens)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
         counted = self.allowances.get(user_id)
         if counted is None or counted.day < day:
             return Allowance(day, 0, total)
-        return Allowance(counted.day, counted.used, total)
+        return Allowance(counted.day, counted.used, total, counted.input_tokens, counted.output_tokens)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         row = self.table.get(message_id)
@@ -119,9 +185,35 @@ class MemoryMessages(Messages):
             raise MessageNotFound
         return row.message
 
-    async def before(self, message: Message, *, limit: int) -> list[Message]:
-        found = self.newest(message.chatroom_id, limit=len(self.table.all()), before=message.id)
-        return [past for past in found if past.status is MessageStatus.COMPLETED][:limit]
+    async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
+        message = await self.get(message_id, chatroom_id, user_id)
+        if message.status.is_final:
+            raise MessageEnded
+        row, now = self.table.get(message_id), self._clock.now()
+        assert row is not None
+        cancelled = replace(message, cancel_requested=True)
+        if message.status is MessageStatus.QUEUED or row.claimable_since(now):
+            cancelled = replace(cancelled, status=MessageStatus.CANCELLED, completed_at=now)
+            row = replace(row, lease_until=None)
+            self._end(cancelled)
+        self.table.put(message_id, replace(row, message=cancelled))
+        return cancelled
+
+    async def cancel_requested(self) -> set[MessageId]:
+        messages = [row.message for row in self.table.all()]
+        return {m.id for m in messages if m.cancel_requested and m.status is MessageStatus.GENERATING}
+
+    async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
+        rows = {message_id: self.table.get(message_id) for message_id in message_ids}
+        return {message_id for message_id, row in rows.items() if row is None or row.message.status.is_final}
+
+    async def context(self, message: Message, *, limit: int) -> Context:
+        room = self.rooms.get(message.chatroom_id)
+        if room is None:
+            return Context()
+        found = self.newest(room.id, limit=len(self.table.all()), before=message.id)
+        earlier = [past for past in found if past.status is MessageStatus.COMPLETED][:limit]
+        return Context(earlier, room.instructions, room.auto_title)
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         now = self._clock.now()
@@ -171,10 +263,22 @@ class MemoryMessages(Messages):
         refund = row.message.charged and outcome.status is MessageStatus.FAILED
         ended = replace(ended, charged=row.message.charged and not refund)
         self.table.put(message_id, replace(row, message=ended, lease_until=None))
-        if counted := self.allowances.get(ended.user_id):
-            used = counted.used - (refund and counted.day == ended.allowance_day)
-            self.allowances.put(ended.user_id, replace(counted, used=used, in_flight=counted.in_flight - 1))
+        self._end(ended, refund=refund)
         return True
+
+    def _end(self, message: Message, *, refund: bool = False) -> None:
+        """Count it as in flight no more."""
+        counted = self.allowances.get(message.user_id)
+        assert counted is not None
+        counted = replace(counted, in_flight=counted.in_flight - 1)
+        if counted.day == message.allowance_day:
+            counted = replace(
+                counted,
+                used=counted.used - refund,
+                input_tokens=counted.input_tokens + (message.input_tokens or 0),
+                output_tokens=counted.output_tokens + (message.output_tokens or 0),
+            )
+        self.allowances.put(message.user_id, counted)
 
     async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
         return self._put_back(message_id, attempt, delay, failures=1)
@@ -196,6 +300,7 @@ class MemoryMessages(Messages):
             error_detail=None,
             finish_reason=None,
             completed_at=None,
+            cancel_requested=False,
             queued_at=now,
         )
         self.table.put(message_id, _Queued(queued, due_at=now, lease_until=None, rung_at=now - timedelta(days=1)))
@@ -241,7 +346,8 @@ class MemoryMessages(Messages):
         if row is None:
             return False
         queued = replace(row.message, status=MessageStatus.QUEUED, failures=row.message.failures + failures)
-        self.table.put(message_id, replace(row, message=queued, lease_until=None, due_at=self._clock.now() + delay))
+        due = self._clock.now() + (timedelta() if queued.cancel_requested else delay)
+        self.table.put(message_id, replace(row, message=queued, lease_until=None, due_at=due))
         return True
 
 
@@ -254,19 +360,6 @@ class MemoryChatroomLists(ChatroomLists):
 
     async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
         self.pages[user_id, version] = rooms
-
-
-class MemoryJobQueue(JobQueue):
-    """Rings into a list; `broken` makes it a bell that cannot be rung."""
-
-    def __init__(self) -> None:
-        self.rung: list[MessageId] = []
-        self.broken = False
-
-    async def ring(self, message_ids: Sequence[MessageId]) -> bool:
-        if not self.broken:
-            self.rung += message_ids
-        return not self.broken
 
 
 class MemoryModelBudget(ModelBudget):

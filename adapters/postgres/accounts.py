@@ -4,16 +4,74 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import structlog
+
 from adapters.postgres.connection import rows
 from adapters.postgres.mapping import constraint, to_entity, to_row
 from adapters.postgres.tables import OtpChallengeRow, SessionRow, UserRow
-from application.ports.accounts import OtpChallenges, Sessions, Users
-from domain.accounts import MobileNumber, OtpChallenge, OtpPurpose, Session, User
-from domain.errors import MobileTaken
+from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
+from application.ports.runtime import UnitOfWork
+from domain.accounts import (
+    CODES_OFF_AFTER,
+    FREE_GUESSES,
+    GUESSES_A_DAY,
+    GUESSES_AN_HOUR,
+    LONGEST_GUESS_WAIT,
+    REFRESH_REPLAY,
+    SENDING_RULES,
+    SESSION_IDLE,
+    GuessKind,
+    MobileNumber,
+    OtpChallenge,
+    OtpPurpose,
+    Session,
+    User,
+)
+from domain.errors import (
+    CodesOff,
+    CodesSentTooOften,
+    MobileTaken,
+    RefreshTokenInvalid,
+    SessionNotFound,
+    TooManyGuesses,
+)
 from domain.ids import SessionId, UserId
+
+log = structlog.get_logger(__name__)
+
+# All of one token's parallel spenders wait here for the first; then it is spent, and they find no row.
+_ROTATE = """
+WITH spent AS (
+    UPDATE refresh_tokens SET spent_at = $3 FROM sessions
+    WHERE hash = $1 AND spent_at IS NULL AND refresh_tokens.expires_at > $3
+        AND sessions.id = session_id AND ended_at IS NULL AND sessions.expires_at > $3
+    RETURNING session_id, sessions.expires_at
+),
+following AS (
+    INSERT INTO refresh_tokens (hash, session_id, expires_at)
+    SELECT $2, session_id, least($3 + $4::interval, expires_at) FROM spent
+)
+UPDATE sessions SET last_seen_at = $3 FROM spent WHERE id = session_id RETURNING sessions.*
+"""
+
+# The wait after so many wrong ones in a row, and the hour's and the day's budget, by the times of the last ones.
+_GUESS_AFTER = """greatest(
+    budget.wrong_at[1] + CASE WHEN budget.in_a_row > $3 THEN least(power(2, least(budget.in_a_row - $3 - 1, 30)) * interval '1 s', $4)
+        ELSE interval '0' END,
+    budget.wrong_at[$5] + interval '1 hour', budget.wrong_at[$6] + interval '1 day')"""
+_SENDINGS_KEPT = max(rule.most for rule in SENDING_RULES)
+_SEND_AGAIN_AT = "greatest({})".format(
+    ", ".join(
+        f"sending.sent_at[{rule.most}] + interval '{rule.within.total_seconds():.0f} s'" for rule in SENDING_RULES
+    )
+)
+_GUESS_LIMITS = (FREE_GUESSES, LONGEST_GUESS_WAIT, GUESSES_AN_HOUR, GUESSES_A_DAY)
 
 
 class PostgresUsers(Users):
+    def __init__(self, unit_of_work: UnitOfWork) -> None:
+        self._unit_of_work = unit_of_work
+
     async def add(self, user: User) -> None:
         with constraint("users_mobile_key", MobileTaken), constraint("users_pkey", MobileTaken):
             await UserRow.create(**to_row(user))
@@ -22,26 +80,86 @@ class PostgresUsers(Users):
         row = await UserRow.get_or_none(mobile=mobile)
         return None if row is None else to_entity(User, row)
 
+    async def rename(self, user_id: UserId, name: str) -> None:
+        await UserRow.filter(id=user_id).update(name=name)
+
+    async def delete(self, user_id: UserId) -> None:
+        # Locked in the order in which messages are sent and finished, so that neither waits for the other.
+        async with self._unit_of_work():
+            await rows("SELECT FROM chatrooms WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            await rows("SELECT FROM messages WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            await rows("SELECT FROM allowances WHERE user_id = $1 FOR UPDATE", user_id)
+            deleted = await rows("DELETE FROM users WHERE id = $1 RETURNING mobile", user_id)
+            for user in deleted:
+                for table in ("otp_challenges", "otp_sendings", "guess_budgets"):
+                    await rows(f"DELETE FROM {table} WHERE mobile = $1", user["mobile"])
+            # Kept replies are scoped by who asked. These operators, unlike LIKE, always use the index.
+            await rows(
+                "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2", f"{user_id} ", f"{user_id}!"
+            )
+
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
         await UserRow.filter(id=user_id).update(password_hash=password_hash)
 
 
 class PostgresSessions(Sessions):
-    async def add(self, session: Session) -> None:
-        await SessionRow.create(**to_row(session))
+    async def add(self, session: Session, refresh_hash: bytes) -> None:
+        await self._add(session, refresh_hash, None)
 
-    async def add_by_password(self, session: Session, password_hash: str) -> bool:
+    async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
+        return await self._add(session, refresh_hash, password_hash)
+
+    async def _add(self, session: Session, refresh_hash: bytes, password_hash: str | None) -> bool:
+        # FOR SHARE waits for a change of the password that is being committed.
         return bool(
             await rows(
-                # FOR SHARE waits for a change of the password that is being committed.
-                "WITH owner AS (SELECT id FROM users WHERE id = $2 AND password_hash = $4 FOR SHARE)"
-                " INSERT INTO sessions (id, user_id, created_at) SELECT $1, id, $3 FROM owner RETURNING id",
+                "WITH owner AS ("
+                "   SELECT id FROM users WHERE id = $2 AND ($8::text IS NULL OR password_hash = $8) FOR SHARE"
+                " ), opened AS ("
+                "   INSERT INTO sessions (id, user_id, created_at, last_seen_at, expires_at, device, network)"
+                "   SELECT $1, id, $3, $3, $4, $5, $6 FROM owner RETURNING id"
+                " ) INSERT INTO refresh_tokens (hash, session_id, expires_at)"
+                " SELECT $7, id, $9 FROM opened RETURNING session_id",
                 session.id,
                 session.user_id,
                 session.created_at,
+                session.expires_at,
+                session.device,
+                session.network,
+                refresh_hash,
                 password_hash,
+                session.created_at + SESSION_IDLE,
             )
         )
+
+    async def rotate(self, spent_hash: bytes, next_hash: bytes, *, now: datetime) -> Session:
+        rotated = await rows(_ROTATE, spent_hash, next_hash, now, SESSION_IDLE)
+        if rotated:
+            return to_entity(Session, rotated[0])
+        found = await rows(
+            "SELECT sessions.*, spent_at, EXISTS ("
+            "   SELECT FROM refresh_tokens WHERE hash = $2 AND spent_at IS NULL"
+            " ) AS is_parent FROM refresh_tokens token JOIN sessions ON sessions.id = session_id WHERE hash = $1",
+            spent_hash,
+            next_hash,
+        )
+        if not found or found[0]["spent_at"] is None:  # never issued, or left alone for too long
+            raise RefreshTokenInvalid
+        session = to_entity(Session, found[0])
+        if found[0]["is_parent"] and now <= found[0]["spent_at"] + REFRESH_REPLAY and session.is_alive(now):
+            return session
+        await SessionRow.filter(id=session.id, ended_at=None).update(ended_at=now)
+        log.warning("refresh_token_reused", session_id=str(session.id))
+        raise RefreshTokenInvalid
+
+    async def alive(self, user_id: UserId, *, now: datetime) -> list[Session]:
+        found = [to_entity(Session, row) for row in await SessionRow.filter(user_id=user_id, ended_at=None)]
+        alive = [session for session in found if session.is_alive(now)]
+        return sorted(alive, key=lambda session: (session.last_seen_at, session.id), reverse=True)
+
+    async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime) -> None:
+        if not await SessionRow.filter(id=session_id, user_id=user_id, ended_at=None).update(ended_at=now):
+            raise SessionNotFound
 
     async def find_user(self, session_id: SessionId) -> User | None:
         # Every authenticated request asks this: below the ORM, which costs more than twice the time.
@@ -56,8 +174,10 @@ class PostgresSessions(Sessions):
         open_sessions = SessionRow.filter(user_id=user_id, ended_at=None)
         await (open_sessions.exclude(id=keep) if keep else open_sessions).update(ended_at=now)
 
-    async def purge(self, *, opened_before: datetime) -> None:
-        await SessionRow.filter(created_at__lt=opened_before).delete()
+    async def purge(self, *, now: datetime) -> None:
+        await rows(
+            "DELETE FROM sessions WHERE expires_at < $1 OR ended_at < $1 OR last_seen_at < $2", now, now - SESSION_IDLE
+        )
 
 
 class PostgresOtpChallenges(OtpChallenges):
@@ -92,3 +212,76 @@ class PostgresOtpChallenges(OtpChallenges):
 
     async def purge(self, *, expired_before: datetime) -> None:
         await OtpChallengeRow.filter(expires_at__lt=expired_before).delete()
+
+
+class PostgresGuessBudgets(GuessBudgets):
+    async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
+        most_in_a_row = CODES_OFF_AFTER if kind is GuessKind.CODE else None
+        while True:
+            counted = await rows(
+                "INSERT INTO guess_budgets AS budget (mobile, kind, wrong_at, in_a_row)"
+                " VALUES ($1, $2, ARRAY[$7::timestamptz], 1) ON CONFLICT (mobile, kind) DO UPDATE SET"
+                " wrong_at = ($7::timestamptz || budget.wrong_at)[:$6], in_a_row = budget.in_a_row + 1"
+                f" WHERE coalesce({_GUESS_AFTER} <= $7, true) AND ($8::int IS NULL OR budget.in_a_row < $8)"
+                " RETURNING budget.in_a_row",
+                mobile,
+                kind.value,
+                *_GUESS_LIMITS,
+                now,
+                most_in_a_row,
+            )
+            if counted:
+                return
+            found = await rows(
+                f"SELECT in_a_row, {_GUESS_AFTER} AS guess_after FROM guess_budgets budget"
+                " WHERE mobile = $1 AND kind = $2",
+                mobile,
+                kind.value,
+                *_GUESS_LIMITS,
+            )
+            if found and most_in_a_row is not None and found[0]["in_a_row"] >= most_in_a_row:
+                raise CodesOff
+            if found and found[0]["guess_after"] > now:
+                raise TooManyGuesses(retry_after=(found[0]["guess_after"] - now).total_seconds())
+
+    async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
+        await rows(
+            "UPDATE guess_budgets SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE mobile = $1 AND kind = $2",
+            mobile,
+            kind.value,
+        )
+
+    async def reset(self, mobile: MobileNumber) -> bool:
+        return bool(await rows("DELETE FROM guess_budgets WHERE mobile = $1 RETURNING id", mobile))
+
+    async def purge(self, *, now: datetime) -> None:
+        await rows(
+            "DELETE FROM guess_budgets WHERE in_a_row < $2"
+            " AND coalesce(wrong_at[1] < $1::timestamptz - interval '1 day', true)",
+            now,
+            CODES_OFF_AFTER,
+        )
+
+
+class PostgresOtpSendings(OtpSendings):
+    async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
+        while True:
+            counted = await rows(
+                "INSERT INTO otp_sendings AS sending (mobile, sent_at) VALUES ($1, ARRAY[$2::timestamptz])"
+                " ON CONFLICT (mobile) DO UPDATE SET sent_at = ($2::timestamptz || sending.sent_at)[:$3]"
+                f" WHERE {_SEND_AGAIN_AT} <= $2 RETURNING mobile",
+                mobile,
+                now,
+                _SENDINGS_KEPT,
+            )
+            if counted:
+                return
+            found = await rows(
+                f"SELECT {_SEND_AGAIN_AT} AS again_at FROM otp_sendings sending WHERE mobile = $1", mobile
+            )
+            if found and found[0]["again_at"] > now:
+                raise CodesSentTooOften(retry_after=(found[0]["again_at"] - now).total_seconds())
+
+    async def purge(self, *, now: datetime) -> None:
+        longest = max(rule.within for rule in SENDING_RULES)
+        await rows("DELETE FROM otp_sendings WHERE sent_at[1] < $1", now - longest)

@@ -2,49 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
 
 import asyncpg
 
-from adapters.postgres.connection import rows
+from adapters.postgres.connection import rows, transaction
 from adapters.postgres.mapping import to_entity, violated
 from adapters.postgres.tables import ChatroomRow, MessageRow
 from application.ports.chat import Chatrooms, Messages, ModelBudget
 from domain.billing import Allowance, SendingLimits
-from domain.chat import MAX_DEATHS, Chatroom, Message, MessageStatus, Outcome
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
+from domain.chat import MAX_DEATHS, Chatroom, Context, Message, MessageStatus, Outcome
+from domain.errors import (
+    ChatroomNotFound,
+    MessageEnded,
+    MessageNotEnded,
+    MessageNotFound,
+    QuotaExceeded,
+    SendingTooFast,
+    TooManyInFlight,
+)
 from domain.ids import ChatroomId, MessageId, UserId
 
-# One row holds all of a user's counters, so that one conditional statement decides and two cannot disagree.
-# $5 is the time of sending, $6 its day, $8, $9 and $10 the limits; NULL is unlimited. A day never goes back: a
-# message stamped before midnight that comes after it is counted on the new day.
-_ACCEPT = """
-WITH room AS (
-    SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3 AND NOT EXISTS (SELECT FROM messages WHERE id = $1)
-),
+# Whoever locks rows of several tables does it in this order, which keeps deadlocks away: the chatroom (KEY SHARE, or
+# UPDATE to delete it), messages by their id, the user's counters, the user. What a foreign key locks by itself comes
+# too late for that, so the chatroom is locked by name.
+
+# One row holds all of a user's counters, so that one conditional statement decides and two cannot disagree. $4 is
+# the time of sending, $5 its day, $6, $7 and $8 the limits; NULL is unlimited. A day never goes back: a message
+# stamped before midnight that comes after it is counted on the new day.
+_CONSUMED = """
 consumed AS (
     INSERT INTO allowances AS a (user_id, day, used, in_flight, minute_from, minute_used)
-    SELECT $3, $6, 1, 1, $5, 1 FROM room
-    WHERE coalesce($8::int, 1) > 0 AND coalesce($9::int, 1) > 0 AND coalesce($10::int, 1) > 0
+    SELECT $3, $5, 1, 1, $4, 1 FROM payable
+    WHERE coalesce($6::int, 1) > 0 AND coalesce($7::int, 1) > 0 AND coalesce($8::int, 1) > 0
     ON CONFLICT (user_id) DO UPDATE SET
         day = greatest(a.day, excluded.day),
         used = a.used * (a.day >= excluded.day)::int + 1,
+        input_tokens = a.input_tokens * (a.day >= excluded.day)::int,
+        output_tokens = a.output_tokens * (a.day >= excluded.day)::int,
         in_flight = a.in_flight + 1,
         minute_from = CASE WHEN a.minute_from + interval '60 s' > excluded.minute_from
             THEN a.minute_from ELSE excluded.minute_from END,
         minute_used = a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int + 1
-    WHERE ($8::int IS NULL OR a.used * (a.day >= excluded.day)::int < $8)
-        AND ($9::int IS NULL OR a.in_flight < $9)
-        AND ($10::int IS NULL OR a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int < $10)
-    RETURNING day, used
+    WHERE ($6::int IS NULL OR a.used * (a.day >= excluded.day)::int < $6)
+        AND ($7::int IS NULL OR a.in_flight < $7)
+        AND ($8::int IS NULL OR a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int < $8)
+    RETURNING day, used, input_tokens, output_tokens
+)
+"""
+_ACCEPT = f"""
+WITH payable AS (
+    SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3 AND NOT EXISTS (SELECT FROM messages WHERE id = $1)
+    FOR KEY SHARE
 ),
+{_CONSUMED},
 stored AS (
     INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, allowance_day, charged, queued_at,
         max_output_tokens, attempt, failures, deaths, due_at, rung_at)
-    SELECT $1, $2, $3, $4, $5, 'queued', day, true, $5, $7, 0, 0, 0, now(), now() FROM consumed
+    SELECT $1, $2, $3, $10, $4, 'queued', day, true, $4, $9, 0, 0, 0, now(), now() FROM consumed
 )
-SELECT day, used FROM consumed
+SELECT * FROM consumed
+"""
+_REGENERATE = f"""
+WITH room AS (SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3 FOR KEY SHARE),
+payable AS (
+    SELECT messages.id FROM messages JOIN room ON room.id = chatroom_id
+    WHERE messages.id = $1 AND status NOT IN ('queued', 'generating') FOR UPDATE OF messages
+),
+{_CONSUMED},
+queued AS (
+    UPDATE messages SET status = 'queued', response = NULL, finish_reason = NULL, input_tokens = NULL,
+        output_tokens = NULL, error_code = NULL, error_detail = NULL, completed_at = NULL, failures = 0, deaths = 0,
+        cancel_requested = false, allowance_day = day, charged = true, queued_at = $4, max_output_tokens = $9,
+        due_at = now(), rung_at = now()
+    FROM consumed WHERE id = $1
+)
+SELECT * FROM consumed
+"""
+_CANCEL = """
+WITH asked AS (
+    SELECT id, user_id, status = 'queued' OR lease_until <= now() AS at_once FROM messages
+    WHERE id = $1 AND chatroom_id = $2 AND user_id = $3 AND status IN ('queued', 'generating') FOR UPDATE
+),
+ended AS (
+    UPDATE allowances SET in_flight = in_flight - 1 FROM asked WHERE at_once AND allowances.user_id = asked.user_id
+)
+UPDATE messages SET cancel_requested = true,
+    status = CASE WHEN at_once THEN 'cancelled' ELSE status END,
+    lease_until = CASE WHEN NOT at_once THEN lease_until END,
+    completed_at = CASE WHEN at_once THEN date_trunc('milliseconds', now()) END
+FROM asked WHERE messages.id = asked.id RETURNING messages.*
+"""
+_RAISED = """
+raised AS (
+    UPDATE users SET chatrooms_version = chatrooms_version + 1 FROM changed WHERE users.id = changed.user_id
+)
+"""
+_CHANGE = f"""
+WITH changed AS (
+    UPDATE chatrooms SET name = coalesce($3, name), auto_title = auto_title AND $3::text IS NULL,
+        instructions = CASE WHEN $4::text IS NULL THEN instructions ELSE nullif($4, '') END
+    WHERE id = $1 AND user_id = $2 RETURNING *
+),
+{_RAISED}
+SELECT * FROM changed
+"""
+_ENTITLE = f"""
+WITH changed AS (
+    UPDATE chatrooms SET name = $2, auto_title = false WHERE id = $1 AND auto_title RETURNING user_id
+),
+{_RAISED}
+SELECT FROM changed
 """
 
 
@@ -52,14 +122,57 @@ class PostgresChatrooms(Chatrooms):
     async def add(self, chatroom: Chatroom) -> Chatroom:
         stored = await rows(
             "WITH owner AS (UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = $2)"
-            " INSERT INTO chatrooms (id, user_id, name, created_at) VALUES ($1, $2, $3, $4)"
-            " ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING *",
+            " INSERT INTO chatrooms (id, user_id, name, instructions, auto_title, created_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING *",
             chatroom.id,
             chatroom.user_id,
             chatroom.name,
+            chatroom.instructions,
+            chatroom.auto_title,
             chatroom.created_at,
         )
         return to_entity(Chatroom, stored[0])
+
+    async def change(
+        self,
+        chatroom_id: ChatroomId,
+        user_id: UserId,
+        *,
+        name: str | None = None,
+        instructions: str | None = None,
+    ) -> Chatroom:
+        changed = await rows(_CHANGE, chatroom_id, user_id, name, instructions)
+        if not changed:
+            raise ChatroomNotFound
+        return to_entity(Chatroom, changed[0])
+
+    async def entitle(self, chatroom_id: ChatroomId, title: str) -> bool:
+        return bool(await rows(_ENTITLE, chatroom_id, title))
+
+    async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
+        # One statement would not do: it would not see what was sent while it waited for the room.
+        async with transaction() as connection:
+            room = "SELECT FROM chatrooms WHERE id = $1 AND user_id = $2 FOR UPDATE"
+            if not await connection.fetch(room, chatroom_id, user_id):
+                raise ChatroomNotFound
+            unanswered = await connection.fetch(
+                "WITH unanswered AS MATERIALIZED ("
+                "   SELECT id FROM messages WHERE chatroom_id = $1 AND status IN ('queued', 'generating')"
+                "   ORDER BY id FOR UPDATE"
+                " ), ended AS ("
+                "   UPDATE allowances SET in_flight = in_flight - (SELECT count(*) FROM unanswered)"
+                "   WHERE user_id = $2 AND EXISTS (SELECT FROM unanswered)"
+                " ) SELECT id FROM unanswered ORDER BY id",
+                chatroom_id,
+                user_id,
+            )
+            await connection.execute(
+                "WITH deleted AS (DELETE FROM chatrooms WHERE id = $1)"
+                " UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = $2",
+                chatroom_id,
+                user_id,
+            )
+        return [MessageId(row["id"]) for row in unanswered]
 
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         query = ChatroomRow.filter(user_id=user_id)
@@ -72,7 +185,7 @@ class PostgresChatrooms(Chatrooms):
     ) -> tuple[Chatroom, list[Message]]:
         # One round trip, below the ORM: an empty room is one row without a message.
         found = await rows(
-            "SELECT room.user_id AS owner_id, room.name AS room_name, room.created_at AS opened_at, message.*"
+            "SELECT room.name AS room_name, room.instructions, room.auto_title, room.created_at AS opened_at, message.*"
             " FROM chatrooms room LEFT JOIN LATERAL ("
             "   SELECT * FROM messages WHERE chatroom_id = room.id AND ($4::uuid IS NULL OR id < $4)"
             "   ORDER BY id DESC LIMIT $3"
@@ -84,7 +197,14 @@ class PostgresChatrooms(Chatrooms):
         )
         if not found:
             raise ChatroomNotFound
-        room = Chatroom(id=chatroom_id, user_id=user_id, name=found[0]["room_name"], created_at=found[0]["opened_at"])
+        room = Chatroom(
+            id=chatroom_id,
+            user_id=user_id,
+            name=found[0]["room_name"],
+            instructions=found[0]["instructions"],
+            auto_title=found[0]["auto_title"],
+            created_at=found[0]["opened_at"],
+        )
         return room, [to_entity(Message, row) for row in found if row["id"] is not None]
 
 
@@ -92,65 +212,41 @@ class PostgresMessages(Messages):
     async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
         while True:
             try:
-                consumed = await rows(
-                    _ACCEPT,
-                    message.id,
-                    message.chatroom_id,
-                    message.user_id,
-                    message.input,
-                    message.created_at,
-                    message.allowance_day,
-                    message.max_output_tokens,
-                    limits.daily,
-                    limits.in_flight,
-                    limits.per_minute,
-                )
+                consumed = await _consume(_ACCEPT, message, message.created_at, limits, message.input)
             except asyncpg.IntegrityConstraintViolationError as error:
                 if violated(error) == "messages_pkey":  # sent before, under the same Idempotency-Key
                     return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-                raise ChatroomNotFound from error  # deleted between the look and the insert
+                raise ChatroomNotFound from error  # deleted with its owner between the look and the insert
             if consumed:
-                return Allowance(consumed[0]["day"], consumed[0]["used"], limits.daily)
-            if await self._is_sent(message, limits):
+                return consumed
+            now = await _counters(message, message.created_at)
+            if now["status"] is not None:
                 return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+            _refuse(now, limits)
 
-    async def _is_sent(self, message: Message, limits: SendingLimits) -> bool:
-        """Why nothing was consumed: True if the message is stored already, else it raises the reason.
-
-        False if there is no reason any more, because a slot became free meanwhile.
-        """
-        found = await rows(
-            "SELECT EXISTS (SELECT FROM messages WHERE id = $5) AS is_sent, greatest(day, $3::date) AS day,"
-            " coalesce(used * (day >= $3)::int, 0) AS used, coalesce(in_flight, 0) AS in_flight,"
-            " CASE WHEN minute_from + interval '60 s' > $4 THEN minute_used ELSE 0 END AS minute_used,"
-            " extract(epoch FROM coalesce(minute_from, $4) + interval '60 s' - $4)::float8 AS minute_left"
-            " FROM chatrooms LEFT JOIN allowances ON allowances.user_id = $2 WHERE id = $1 AND chatrooms.user_id = $2",
-            message.chatroom_id,
-            message.user_id,
-            message.allowance_day,
-            message.created_at,
-            message.id,
-        )
-        if not found:
-            raise ChatroomNotFound
-        now = found[0]
-        if now["is_sent"]:
-            return True
-        if limits.daily is not None and now["used"] >= limits.daily:
-            raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now["day"], 0, None).resets_at)
-        if limits.in_flight is not None and now["in_flight"] >= limits.in_flight:
-            raise TooManyInFlight(limits.in_flight)
-        if limits.per_minute is not None and now["minute_used"] >= limits.per_minute:
-            raise SendingTooFast(limits.per_minute, retry_after=now["minute_left"])
-        return False
+    async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        while True:
+            if consumed := await _consume(_REGENERATE, message, message.queued_at, limits):
+                return consumed
+            try:
+                now = await _counters(message, message.queued_at)
+            except ChatroomNotFound as error:
+                raise MessageNotFound from error
+            if now["status"] is None:
+                raise MessageNotFound
+            if not MessageStatus(now["status"]).is_final:
+                raise MessageNotEnded
+            _refuse(now, limits)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
         found = await rows(
-            "SELECT greatest(day, $2) AS day, used * (day >= $2)::int AS used FROM allowances WHERE user_id = $1",
+            "SELECT greatest(day, $2) AS day, used * is_now AS used, input_tokens * is_now AS input_tokens,"
+            " output_tokens * is_now AS output_tokens"
+            " FROM (SELECT *, (day >= $2)::int AS is_now FROM allowances WHERE user_id = $1) AS counted",
             user_id,
             day,
         )
-        return Allowance(found[0]["day"], found[0]["used"], total) if found else Allowance(day, 0, total)
+        return _allowance(found[0], total) if found else Allowance(day, 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         row = await MessageRow.get_or_none(id=message_id, chatroom_id=chatroom_id, user_id=user_id)
@@ -158,9 +254,37 @@ class PostgresMessages(Messages):
             raise MessageNotFound
         return to_entity(Message, row)
 
-    async def before(self, message: Message, *, limit: int) -> list[Message]:
-        query = MessageRow.filter(chatroom_id=message.chatroom_id, id__lt=message.id, status=MessageStatus.COMPLETED)
-        return [to_entity(Message, row) for row in await query.order_by("-id").limit(limit)]
+    async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
+        while True:
+            if cancelled := await rows(_CANCEL, message_id, chatroom_id, user_id):
+                return to_entity(Message, cancelled[0])
+            if (await self.get(message_id, chatroom_id, user_id)).status.is_final:
+                raise MessageEnded
+
+    async def cancel_requested(self) -> set[MessageId]:
+        found = await rows("SELECT id FROM messages WHERE cancel_requested AND status = 'generating'")
+        return {MessageId(row["id"]) for row in found}
+
+    async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
+        unanswered = await rows(
+            "SELECT id FROM messages WHERE id = ANY($1::uuid[]) AND status IN ('queued', 'generating')", message_ids
+        )
+        return set(message_ids) - {MessageId(row["id"]) for row in unanswered}
+
+    async def context(self, message: Message, *, limit: int) -> Context:
+        found = await rows(
+            "SELECT room.instructions, room.auto_title, past.* FROM chatrooms room LEFT JOIN LATERAL ("
+            "   SELECT * FROM messages WHERE chatroom_id = room.id AND id < $2 AND status = 'completed'"
+            "   ORDER BY id DESC LIMIT $3"
+            " ) past ON true WHERE room.id = $1 ORDER BY past.id DESC",
+            message.chatroom_id,
+            message.id,
+            limit,
+        )
+        if not found:
+            return Context()
+        earlier = [to_entity(Message, row) for row in found if row["id"] is not None]
+        return Context(earlier, found[0]["instructions"], found[0]["auto_title"])
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         claimed = await rows(
@@ -188,8 +312,11 @@ class PostgresMessages(Messages):
 
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
         extended = await rows(
-            "UPDATE messages SET lease_until = now() + $3 FROM unnest($1::uuid[], $2::int[]) AS held (id, attempt)"
-            " WHERE messages.id = held.id AND messages.attempt = held.attempt AND status = 'generating'"
+            "WITH ours AS MATERIALIZED ("
+            "   SELECT messages.id FROM messages JOIN unnest($1::uuid[], $2::int[]) AS held (id, attempt) USING (id)"
+            "   WHERE messages.attempt = held.attempt AND status = 'generating'"
+            "   ORDER BY messages.id FOR NO KEY UPDATE OF messages"
+            " ) UPDATE messages SET lease_until = now() + $3 FROM ours WHERE messages.id = ours.id"
             " RETURNING messages.id",
             [message_id for message_id, _ in held],
             [attempt for _, attempt in held],
@@ -209,7 +336,9 @@ class PostgresMessages(Messages):
             "   FROM held WHERE messages.id = held.id"
             " ), given_back AS ("
             "   UPDATE allowances SET in_flight = in_flight - 1,"
-            "     used = used - (held.refund AND day = held.allowance_day)::int"
+            "     used = used - (held.refund AND day = held.allowance_day)::int,"
+            "     input_tokens = input_tokens + coalesce($6::int, 0) * (day = held.allowance_day)::int,"
+            "     output_tokens = output_tokens + coalesce($7::int, 0) * (day = held.allowance_day)::int"
             "   FROM held WHERE allowances.user_id = held.user_id"
             " ) SELECT 1 FROM held",
             message_id,
@@ -233,11 +362,14 @@ class PostgresMessages(Messages):
     async def requeue(self, message_id: MessageId) -> bool:
         return bool(
             await rows(
-                "WITH requeued AS ("
+                "WITH room AS ("
+                "   SELECT FROM chatrooms JOIN messages ON chatrooms.id = chatroom_id WHERE messages.id = $1"
+                "   FOR KEY SHARE OF chatrooms"
+                " ), requeued AS ("
                 "   UPDATE messages SET status = 'queued', failures = 0, deaths = 0, error_code = NULL,"
-                "     error_detail = NULL, finish_reason = NULL, completed_at = NULL, queued_at = now(),"
-                "     due_at = now(), rung_at = now() - interval '1 day'"
-                "   WHERE id = $1 AND status = 'failed' RETURNING user_id"
+                "     error_detail = NULL, finish_reason = NULL, completed_at = NULL, cancel_requested = false,"
+                "     queued_at = now(), due_at = now(), rung_at = now() - interval '1 day'"
+                "   FROM room WHERE id = $1 AND status = 'failed' RETURNING user_id"
                 " ) UPDATE allowances SET in_flight = in_flight + 1 FROM requeued"
                 " WHERE allowances.user_id = requeued.user_id RETURNING 1",
                 message_id,
@@ -251,8 +383,9 @@ class PostgresMessages(Messages):
     async def _put_back(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
         return bool(
             await rows(
-                "UPDATE messages SET status = 'queued', lease_until = NULL, due_at = now() + $3,"
-                " failures = failures + $4 WHERE id = $1 AND attempt = $2 AND status = 'generating' RETURNING id",
+                "UPDATE messages SET status = 'queued', lease_until = NULL, failures = failures + $4,"
+                " due_at = now() + CASE WHEN cancel_requested THEN interval '0' ELSE $3 END"
+                " WHERE id = $1 AND attempt = $2 AND status = 'generating' RETURNING id",
                 message_id,
                 attempt,
                 delay,
@@ -282,10 +415,67 @@ class PostgresMessages(Messages):
         )
 
 
+async def _consume(
+    sql: str, message: Message, at: datetime, limits: SendingLimits, *values: object
+) -> Allowance | None:
+    consumed = await rows(
+        sql,
+        message.id,
+        message.chatroom_id,
+        message.user_id,
+        at,
+        message.allowance_day,
+        limits.daily,
+        limits.in_flight,
+        limits.per_minute,
+        message.max_output_tokens,
+        *values,
+    )
+    return _allowance(consumed[0], limits.daily) if consumed else None
+
+
+def _allowance(row: Mapping[str, Any], total: int | None) -> Allowance:
+    return Allowance(row["day"], row["used"], total, row["input_tokens"], row["output_tokens"])
+
+
+async def _counters(message: Message, at: datetime) -> Mapping[str, Any]:
+    """Why nothing was consumed: what is counted, and the status of the message, None if it is not stored.
+
+    Raises ChatroomNotFound.
+    """
+    found = await rows(
+        "SELECT messages.status, greatest(day, $3::date) AS day,"
+        " coalesce(used * (day >= $3)::int, 0) AS used, coalesce(in_flight, 0) AS in_flight,"
+        " CASE WHEN minute_from + interval '60 s' > $4 THEN minute_used ELSE 0 END AS minute_used,"
+        " extract(epoch FROM coalesce(minute_from, $4) + interval '60 s' - $4)::float8 AS minute_left"
+        " FROM chatrooms LEFT JOIN allowances ON allowances.user_id = $2"
+        " LEFT JOIN messages ON messages.id = $5 AND messages.chatroom_id = chatrooms.id"
+        " WHERE chatrooms.id = $1 AND chatrooms.user_id = $2",
+        message.chatroom_id,
+        message.user_id,
+        message.allowance_day,
+        at,
+        message.id,
+    )
+    if not found:
+        raise ChatroomNotFound
+    return found[0]
+
+
+def _refuse(now: Mapping[str, Any], limits: SendingLimits) -> None:
+    """Raise the reason; there is none any more if a slot became free meanwhile."""
+    if limits.daily is not None and now["used"] >= limits.daily:
+        raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now["day"], 0, None).resets_at)
+    if limits.in_flight is not None and now["in_flight"] >= limits.in_flight:
+        raise TooManyInFlight(limits.in_flight)
+    if limits.per_minute is not None and now["minute_used"] >= limits.per_minute:
+        raise SendingTooFast(limits.per_minute, retry_after=now["minute_left"])
+
+
 async def _take(condition: str, since: str, limit: int, quiet: timedelta) -> list[MessageId]:
     """Mark as rung for, and return, what fulfils the condition; both are texts of this file."""
     taken = await rows(
-        f"WITH found AS MATERIALIZED ("  # noqa: S608
+        f"WITH found AS MATERIALIZED ("
         f"   SELECT id, {since} AS since FROM messages WHERE {condition} ORDER BY {since}, id LIMIT $1"
         "    FOR UPDATE SKIP LOCKED"
         " ), taken AS (UPDATE messages SET rung_at = now() FROM found WHERE messages.id = found.id)"

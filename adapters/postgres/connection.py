@@ -153,6 +153,16 @@ async def rows(sql: str, *values: object) -> list[Mapping[str, Any]]:
             return result
 
 
+@asynccontextmanager
+async def transaction() -> AsyncIterator[asyncpg.Connection]:
+    """For a verb of several statements: a transaction of its own, or a savepoint in the current one."""
+    client = get_connections().get(ALIAS)
+    assert isinstance(client, AsyncpgDBClient)
+    with database_errors():
+        async with client.acquire_connection() as connection, connection.transaction():
+            yield connection
+
+
 class Postgres(Resource, Dependency):
     name = "postgres"
 

@@ -5,11 +5,14 @@ What the ORM cannot say (partial indexes) stands in the migrations as SQL.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.models import Model
 
-from domain.accounts import OtpPurpose
-from domain.billing import Tier
+from domain.accounts import GuessKind, OtpPurpose
+from domain.billing import SubscriptionStatus
 from domain.chat import MessageStatus
 
 
@@ -18,7 +21,7 @@ class UserRow(Model):
     mobile = fields.CharField(max_length=16, unique=True)
     name = fields.TextField()
     password_hash = fields.TextField(null=True)
-    tier = fields.CharEnumField(Tier, max_length=16)
+    pro_until = fields.DatetimeField(null=True)
     chatrooms_version = fields.BigIntField(default=0)
     created_at = fields.DatetimeField()
 
@@ -32,11 +35,56 @@ class SessionRow(Model):
         "models.UserRow", related_name=False, on_delete=fields.CASCADE
     )
     created_at = fields.DatetimeField()
+    last_seen_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField(db_index=True)
+    device = fields.TextField()
+    network = fields.TextField()
     ended_at = fields.DatetimeField(null=True)
 
     class Meta:
         table = "sessions"
         indexes = (("user_id",),)
+
+
+class RefreshTokenRow(Model):
+    """All of a session's, so that one which was spent is known when it comes again."""
+
+    id = fields.BigIntField(primary_key=True)
+    hash = fields.BinaryField()
+    session: fields.ForeignKeyRelation[SessionRow] = fields.ForeignKeyField(
+        "models.SessionRow", related_name=False, on_delete=fields.CASCADE
+    )
+    expires_at = fields.DatetimeField()
+    spent_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "refresh_tokens"
+        unique_together = (("hash",),)
+        indexes = (("session_id",),)
+
+
+class GuessBudgetRow(Model):
+    """The times of a number's latest wrong guesses, latest first: as many as a day has."""
+
+    id = fields.BigIntField(primary_key=True)
+    mobile = fields.CharField(max_length=16)
+    kind = fields.CharEnumField(GuessKind, max_length=16)
+    wrong_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
+    in_a_row = fields.IntField()
+
+    class Meta:
+        table = "guess_budgets"
+        unique_together = (("mobile", "kind"),)
+
+
+class OtpSendingRow(Model):
+    """The times of the latest codes sent to a number, latest first: as many as the rules look back to."""
+
+    mobile = fields.CharField(max_length=16, primary_key=True)
+    sent_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
+
+    class Meta:
+        table = "otp_sendings"
 
 
 class OtpChallengeRow(Model):
@@ -120,6 +168,69 @@ class AllowanceRow(Model):
 
     class Meta:
         table = "allowances"
+
+
+class BillingAccountRow(Model):
+    """One a user who ever had to do with Stripe; also the job of reading from there: due_at, lease_until, attempt."""
+
+    user: fields.OneToOneRelation[UserRow] = fields.OneToOneField(
+        "models.UserRow", related_name=False, on_delete=fields.CASCADE, primary_key=True
+    )
+    customer_id = fields.CharField(max_length=255, null=True, unique=True)
+    customers = fields.IntField(default=0)
+    checkouts = fields.IntField(default=0)
+    checkout_busy_until = fields.DatetimeField(null=True)
+    changes = fields.BigIntField(default=0)
+    attempt = fields.IntField(default=0)
+    failures = fields.IntField(default=0)
+    due_at = fields.DatetimeField(null=True, db_index=True)
+    lease_until = fields.DatetimeField(null=True)
+    rung_at = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "billing_accounts"
+
+
+class SubscriptionRow(Model):
+    id = fields.CharField(max_length=255, primary_key=True)
+    user: fields.ForeignKeyRelation[UserRow] = fields.ForeignKeyField(
+        "models.UserRow", related_name=False, on_delete=fields.CASCADE
+    )
+    status = fields.CharEnumField(SubscriptionStatus, max_length=24)
+    price_id = fields.TextField()
+    created_at = fields.DatetimeField()
+    current_period_end = fields.DatetimeField(null=True)
+    cancel_at = fields.DatetimeField(null=True)
+    past_due_since = fields.DatetimeField(null=True)
+
+    class Meta:
+        table = "subscriptions"
+        indexes = (("user_id",),)
+
+
+class CheckoutRow(Model):
+    id = fields.CharField(max_length=255, primary_key=True)
+    user: fields.ForeignKeyRelation[UserRow] = fields.ForeignKeyField(
+        "models.UserRow", related_name=False, on_delete=fields.CASCADE
+    )
+    url = fields.TextField(null=True)
+    expires_at = fields.DatetimeField()
+    payment_intent_id = fields.CharField(max_length=255, null=True, db_index=True)
+    settled = fields.BooleanField(default=False)
+
+    class Meta:
+        table = "checkouts"
+        indexes = (("user_id",),)
+
+
+class PaymentEventRow(Model):
+    """The ids of the events that have had their effect."""
+
+    id = fields.CharField(max_length=255, primary_key=True)
+    received_at = fields.DatetimeField(db_index=True)
+
+    class Meta:
+        table = "payment_events"
 
 
 class ModelBudgetRow(Model):

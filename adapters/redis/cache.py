@@ -10,7 +10,7 @@ from domain.chat import Chatroom
 from domain.ids import UserId
 
 _ROOMS = TypeAdapter(list[Chatroom])
-_SHAPE = 1  # of what is cached: to be raised with Chatroom's fields, so that two versions can serve side by side
+_SHAPE = 2  # of what is cached: to be raised with Chatroom's fields, so that two versions can serve side by side
 _LIFETIME_SECONDS = 600
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from application.accounts.otp import CheckOtp
+from application.accounts.otp import CheckOtp, ConsumeOtp
 from application.accounts.sessions import Caller
-from application.ports.accounts import MobileNumbers, OtpChallenges, SecretHasher, Sessions, Users
+from application.ports.accounts import (
+    CommonPasswords,
+    GuessBudgets,
+    MobileNumbers,
+    SecretHasher,
+    Sessions,
+    Users,
+)
 from application.ports.runtime import Clock, UnitOfWork
-from domain.accounts import OtpPurpose, User
-from domain.errors import OtpInvalid, PasswordWrong
+from domain.accounts import GuessKind, OtpPurpose, User
+from domain.errors import InvalidInput, OtpInvalid, PasswordWrong
 from domain.ids import SessionId
 
 
@@ -19,7 +26,7 @@ class SetPassword:
 
     users: Users
     sessions: Sessions
-    challenges: OtpChallenges
+    consume_otp: ConsumeOtp
     password_hasher: SecretHasher
     clock: Clock
     unit_of_work: UnitOfWork
@@ -34,8 +41,9 @@ class SetPassword:
     ) -> None:
         password_hash = await self.password_hasher.hash(new_password)
         async with self.unit_of_work():
-            if code and not await self.challenges.consume(user.mobile, *code):
-                raise OtpInvalid
+            if code:
+                purpose, code_hash = code
+                await self.consume_otp(mobile=user.mobile, purpose=purpose, code_hash=code_hash)
             await self.users.set_password(user.id, password_hash)
             await self.sessions.end_all(user.id, now=self.clock.now(), keep=keep_session)
 
@@ -48,8 +56,10 @@ class ResetPassword:
     check_otp: CheckOtp
     set_password: SetPassword
     mobile_numbers: MobileNumbers
+    common_passwords: CommonPasswords
 
     async def __call__(self, *, mobile: str, code: str, new_password: str) -> None:
+        _refuse_common(new_password, self.common_passwords)
         number = self.mobile_numbers.parse(mobile)
         code_hash = await self.check_otp(mobile=number, code=code, purpose=OtpPurpose.RESET)
         user = await self.users.find_by_mobile(number)
@@ -69,16 +79,26 @@ class ChangePassword:
     check_otp: CheckOtp
     set_password: SetPassword
     password_hasher: SecretHasher
+    budgets: GuessBudgets
+    common_passwords: CommonPasswords
+    clock: Clock
 
     async def __call__(
         self, *, caller: Caller, new_password: str, code: str | None, current_password: str | None
     ) -> None:
+        _refuse_common(new_password, self.common_passwords)
         proof = None
         if code is not None:
             proof = await self._prove_by_code(caller.user, code)
-        elif not await self.password_hasher.matches(current_password or "", caller.user.password_hash):
-            raise PasswordWrong
+        else:
+            await self._prove_by_password(caller.user, current_password or "")
         await self.set_password(user=caller.user, new_password=new_password, code=proof, keep_session=caller.session_id)
+
+    async def _prove_by_password(self, user: User, password: str) -> None:
+        await self.budgets.count(user.mobile, GuessKind.PASSWORD, now=self.clock.now())
+        if not await self.password_hasher.matches(password, user.password_hash):
+            raise PasswordWrong
+        await self.budgets.forgive(user.mobile, GuessKind.PASSWORD)
 
     async def _prove_by_code(self, user: User, code: str) -> tuple[OtpPurpose, str]:
         for purpose in OtpPurpose:
@@ -87,3 +107,9 @@ class ChangePassword:
             except OtpInvalid:
                 continue
         raise OtpInvalid
+
+
+def _refuse_common(password: str, common_passwords: CommonPasswords) -> None:
+    """Before anything is spent on it. Raises InvalidInput."""
+    if common_passwords.contain(password):
+        raise InvalidInput("This password is among the first that are tried.", pointer="/newPassword")

@@ -1,13 +1,22 @@
-"""Sessions: opening one, and knowing who is asking."""
+"""Sessions: opening one, keeping it alive, knowing who is asking, and ending them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from application.ports.accounts import AccessToken, AccessTokens, MobileNumbers, SecretHasher, Sessions, Users
+from application.ports.accounts import (
+    AccessToken,
+    AccessTokens,
+    GuessBudgets,
+    MobileNumbers,
+    RefreshTokens,
+    SecretHasher,
+    Sessions,
+    Users,
+)
 from application.ports.runtime import Clock, Ids
-from domain.accounts import Session, User
-from domain.errors import CredentialsInvalid, TokenInvalid
+from domain.accounts import Device, GuessKind, Session, User
+from domain.errors import CredentialsInvalid, RefreshTokenInvalid, TokenInvalid
 from domain.ids import SessionId
 
 
@@ -15,6 +24,7 @@ from domain.ids import SessionId
 class SignedIn:
     user: User
     access: AccessToken
+    refresh_token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +41,77 @@ class OpenSession:
 
     sessions: Sessions
     access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
     clock: Clock
     ids: Ids
 
-    async def __call__(self, *, user: User, password_hash: str | None = None) -> SignedIn:
+    async def __call__(self, *, user: User, device: Device, password_hash: str | None = None) -> SignedIn:
         """`password_hash`: what the password was checked against. Raises CredentialsInvalid if it changed since."""
-        session = Session(id=SessionId(self.ids.new()), user_id=user.id, created_at=self.clock.now())
+        session = Session.begin(SessionId(self.ids.new()), user.id, device, self.clock.now())
+        refresh_token = self.refresh_tokens.first()
+        refresh_hash = self.refresh_tokens.hash(refresh_token)
         if password_hash is None:
-            await self.sessions.add(session)
-        elif not await self.sessions.add_by_password(session, password_hash):
+            await self.sessions.add(session, refresh_hash)
+        elif not await self.sessions.add_by_password(session, refresh_hash, password_hash):
             raise CredentialsInvalid
-        return SignedIn(user, self.access_tokens.issue(session))
+        return SignedIn(user, self.access_tokens.issue(session), refresh_token)
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshSession:
+    """A new access token and a new refresh token for the old one, which is spent.
+
+    Shown again within ten seconds the old one is answered the same, in case the first answer was
+    lost. Shown later it is in wrong hands, and the session ends at once.
+    """
+
+    sessions: Sessions
+    access_tokens: AccessTokens
+    refresh_tokens: RefreshTokens
+    clock: Clock
+
+    async def __call__(self, *, refresh_token: str) -> SignedIn:
+        following = self.refresh_tokens.next(refresh_token)
+        session = await self.sessions.rotate(
+            self.refresh_tokens.hash(refresh_token), self.refresh_tokens.hash(following), now=self.clock.now()
+        )
+        user = await self.sessions.find_user(session.id)
+        if user is None:  # ended in this very moment
+            raise RefreshTokenInvalid
+        return SignedIn(user, self.access_tokens.issue(session), following)
+
+
+@dataclass(frozen=True, slots=True)
+class ListSessions:
+    """The devices that are signed in, the one seen last first."""
+
+    sessions: Sessions
+    clock: Clock
+
+    async def __call__(self, *, caller: Caller) -> list[Session]:
+        return await self.sessions.alive(caller.user.id, now=self.clock.now())
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """Sign a device out: this one, or another by its id. Its tokens are refused from then on."""
+
+    sessions: Sessions
+    clock: Clock
+
+    async def __call__(self, *, caller: Caller, session_id: SessionId | None = None) -> None:
+        await self.sessions.end(session_id or caller.session_id, caller.user.id, now=self.clock.now())
+
+
+@dataclass(frozen=True, slots=True)
+class EndOtherSessions:
+    """Sign out every device but this one."""
+
+    sessions: Sessions
+    clock: Clock
+
+    async def __call__(self, *, caller: Caller) -> None:
+        await self.sessions.end_all(caller.user.id, now=self.clock.now(), keep=caller.session_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +131,24 @@ class Authenticate:
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
-    """Log in with the mobile number and the password. Accounts without a password use a code."""
+    """Log in with the mobile number and the password. Accounts without a password use a code.
+
+    A guess is counted as wrong before it is compared, for unknown numbers too.
+    """
 
     users: Users
+    budgets: GuessBudgets
     password_hasher: SecretHasher
     open_session: OpenSession
     mobile_numbers: MobileNumbers
+    clock: Clock
 
-    async def __call__(self, *, mobile: str, password: str) -> SignedIn:
-        user = await self.users.find_by_mobile(self.mobile_numbers.parse(mobile))
+    async def __call__(self, *, mobile: str, password: str, device: Device) -> SignedIn:
+        number = self.mobile_numbers.parse(mobile)
+        await self.budgets.count(number, GuessKind.PASSWORD, now=self.clock.now())
+        user = await self.users.find_by_mobile(number)
         password_hash = user.password_hash if user else None
         if not await self.password_hasher.matches(password, password_hash) or user is None:
             raise CredentialsInvalid
-        return await self.open_session(user=user, password_hash=password_hash)
+        await self.budgets.forgive(number, GuessKind.PASSWORD)
+        return await self.open_session(user=user, device=device, password_hash=password_hash)

@@ -1,17 +1,18 @@
-"""Asking the model: within its budget, not while it is ill, and not for ever."""
+"""Asking the model: within its budget, not while it is ill, not for ever, and not when nobody wants the reply."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 
 from application.chat.breaker import Breaker
-from application.ports.chat import LanguageModel, ModelBudget
+from application.ports.chat import LanguageModel, ModelBudget, ReplyWriter
 from application.ports.runtime import Clock
 from domain.chat import Conversation, MessageStatus, Outcome
-from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable, Unavailable
+from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable, ReplyEmpty, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +20,62 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT = 5.0
 
 
+class Stop:
+    """A request to end a call of the model, which may come at any moment and takes effect at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._call: asyncio.Timeout | None = None
+
+    def request(self) -> None:
+        self.requested = True
+        if self._call is not None:
+            self._call.reschedule(0)
+            self._call = None
+
+    @asynccontextmanager
+    async def heeded(self) -> AsyncIterator[None]:
+        """Raises TimeoutError from the block once it is requested."""
+        if self.requested:
+            raise TimeoutError
+        async with asyncio.timeout(None) as self._call:
+            try:
+                yield
+            finally:
+                self._call = None
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What the model has said so far."""
+
+    writer: ReplyWriter
+    text: list[str] = field(default_factory=list)
+    finish_reason: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+    def add(self, text: str) -> None:
+        if text := _storable(text):
+            self.text.append(text)
+            self.writer.add(text)
+
+    def ended(self, status: MessageStatus) -> Outcome:
+        return Outcome(
+            status=status,
+            response="".join(self.text) or None,
+            finish_reason=self.finish_reason if status is MessageStatus.COMPLETED else None,
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class AskModel:
-    """One call of the model, from question to whole reply.
+    """One call of the model, from question to whole reply, which `writer` is given piece by piece.
 
-    Raises ModelError; ModelDeferred if the model was not asked at all, because it fails at the
-    moment or its calls a minute are used up.
+    Stopped, it ends as cancelled with what was said until then. Raises ModelError; ModelDeferred if
+    the model was not asked at all, because it fails at the moment or its calls a minute are used up.
     """
 
     model: LanguageModel
@@ -34,7 +85,18 @@ class AskModel:
     first_token_seconds: float
     reply_seconds: float
 
-    async def __call__(self, conversation: Conversation) -> Outcome:
+    async def __call__(self, conversation: Conversation, *, writer: ReplyWriter, stop: Stop) -> Outcome:
+        reply = _Reply(writer)
+        try:
+            async with stop.heeded():
+                await self._ask(conversation, reply)
+        except (ModelError, TimeoutError):
+            if not stop.requested:
+                raise
+            return reply.ended(MessageStatus.CANCELLED)
+        return reply.ended(MessageStatus.COMPLETED)
+
+    async def _ask(self, conversation: Conversation, reply: _Reply) -> None:
         began = self.clock.now()
         if (pause := self.breaker.wait(began)) is not None:
             raise ModelDeferred(retry_after=pause)
@@ -43,7 +105,7 @@ class AskModel:
             if wait is None:
                 raise ModelDeferred(retry_after=LONGEST_WAIT)
             await asyncio.sleep(wait)
-            outcome = await self._read(conversation)
+            await self._read(conversation, reply)
         except ModelDeferred:
             self.breaker.forget(began=began)
             raise
@@ -57,7 +119,6 @@ class AskModel:
             self.breaker.forget(began=began)
             raise
         self.breaker.report(failed=False, began=began, now=self.clock.now())
-        return outcome
 
     async def _turn(self) -> float | None:
         try:
@@ -65,9 +126,7 @@ class AskModel:
         except Unavailable:
             return None  # a lost database must not look like a lost worker
 
-    async def _read(self, conversation: Conversation) -> Outcome:
-        text: list[str] = []
-        finish_reason = input_tokens = output_tokens = None
+    async def _read(self, conversation: Conversation, reply: _Reply) -> None:
         end = asyncio.get_running_loop().time() + self.reply_seconds
         try:
             async with (
@@ -75,22 +134,16 @@ class AskModel:
                 aclosing(self.model.stream(conversation)) as chunks,
             ):
                 async for chunk in chunks:
-                    if chunk.text and not text:
+                    if chunk.text and not reply.text:
                         deadline.reschedule(end)
-                    if chunk.text:
-                        text.append(chunk.text)
-                    finish_reason = chunk.finish_reason or finish_reason
-                    input_tokens = chunk.input_tokens or input_tokens
-                    output_tokens = chunk.output_tokens or output_tokens
+                    reply.add(chunk.text)
+                    reply.finish_reason = chunk.finish_reason or reply.finish_reason
+                    reply.input_tokens = chunk.input_tokens or reply.input_tokens
+                    reply.output_tokens = chunk.output_tokens or reply.output_tokens
         except TimeoutError:
             raise ModelUnavailable("The model took too long.") from None
-        return Outcome(
-            status=MessageStatus.COMPLETED,
-            response=_storable("".join(text)),
-            finish_reason=finish_reason,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-        )
+        if not reply.text:
+            raise ReplyEmpty(reply.finish_reason)
 
 
 def _storable(text: str) -> str:

@@ -1,13 +1,14 @@
-"""Chatrooms: creating, listing and opening them."""
+"""Chatrooms: creating, listing, opening, changing and deleting them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from application.ports.chat import ChatroomLists, Chatrooms
+from application.ports.chat import ChatroomLists, Chatrooms, ReplyStream
 from application.ports.runtime import Clock, Ids
 from domain.accounts import User
 from domain.chat import Chatroom, Message
@@ -35,15 +36,32 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class CreateChatroom:
-    """Open a new chatroom. With a `chatroom_id` of the caller's, doing it again has no further effect."""
+    """Open a new chatroom. With a `chatroom_id` of the caller's, doing it again has no further effect.
+
+    Its `instructions` are what the model is told before every conversation in it; with `auto_title`
+    the model renames it after the first exchange.
+    """
 
     chatrooms: Chatrooms
     clock: Clock
     ids: Ids
 
-    async def __call__(self, *, user: User, name: str, chatroom_id: ChatroomId | None = None) -> Chatroom:
+    async def __call__(
+        self,
+        *,
+        user: User,
+        name: str,
+        instructions: str | None = None,
+        auto_title: bool = False,
+        chatroom_id: ChatroomId | None = None,
+    ) -> Chatroom:
         room = Chatroom(
-            id=chatroom_id or ChatroomId(self.ids.new()), user_id=user.id, name=name, created_at=self.clock.now()
+            id=chatroom_id or ChatroomId(self.ids.new()),
+            user_id=user.id,
+            name=name,
+            instructions=instructions,
+            auto_title=auto_title,
+            created_at=self.clock.now(),
         )
         return await self.chatrooms.add(room)
 
@@ -84,3 +102,27 @@ class OpenChatroom:
     ) -> tuple[Chatroom, Page[Message]]:
         room, found = await self.chatrooms.open(chatroom_id, user.id, limit=limit + 1, before=before)
         return room, Page.cut(found, limit)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeChatroom:
+    """Rename a chatroom, or instruct the model anew from the next message on; "" takes instructions away."""
+
+    chatrooms: Chatrooms
+
+    async def __call__(
+        self, *, user: User, chatroom_id: ChatroomId, name: str | None = None, instructions: str | None = None
+    ) -> Chatroom:
+        return await self.chatrooms.change(chatroom_id, user.id, name=name, instructions=instructions)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChatroom:
+    """Delete a chatroom with all its messages. Whoever follows one that was unanswered learns of it."""
+
+    chatrooms: Chatrooms
+    stream: ReplyStream
+
+    async def __call__(self, *, user: User, chatroom_id: ChatroomId) -> None:
+        unanswered = await self.chatrooms.delete(chatroom_id, user.id)
+        await asyncio.gather(*(self.stream.wake(message_id) for message_id in unanswered))

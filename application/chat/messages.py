@@ -1,12 +1,12 @@
-"""Messages: sending one, looking at one, and what is left of the day's allowance."""
+"""Messages: sending, looking at, cancelling and regenerating one, and what is left of the day's allowance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from application.ports.chat import JobQueue, Messages
-from application.ports.runtime import Clock, Ids
+from application.ports.chat import Messages, ReplyStream
+from application.ports.runtime import Clock, Ids, JobQueue
 from domain.accounts import User
 from domain.billing import Allowance, SendingLimits, Tier
 from domain.chat import Message
@@ -41,9 +41,9 @@ class SendMessage:
             created_at=now,
             queued_at=now,
             allowance_day=now.date(),
-            max_output_tokens=user.tier.max_output_tokens,
+            max_output_tokens=user.tier(now).max_output_tokens,
         )
-        allowance = await self.messages.accept(message, limits=self.limits[user.tier])
+        allowance = await self.messages.accept(message, limits=self.limits[user.tier(now)])
         await self.queue.ring([message.id])
         if message_id is not None:  # it may have been sent before
             stored = await self.messages.get(message_id, chatroom_id, user.id)
@@ -59,6 +59,57 @@ class GetMessage:
 
     async def __call__(self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId) -> Message:
         return await self.messages.get(message_id, chatroom_id, user.id)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelMessage:
+    """End a message that is not answered yet. What the model has written is kept, the allowance is not given back.
+
+    Where nobody answers it, it has ended when this returns. Else whoever does is asked to stop, and
+    ends it soon. Raises MessageEnded.
+    """
+
+    messages: Messages
+    stream: ReplyStream
+
+    async def __call__(self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId) -> Message:
+        message = await self.messages.cancel(message_id, chatroom_id, user.id)
+        if message.status.is_final:
+            await self.stream.wake(message_id)
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class RegenerateMessage:
+    """Have a message that has ended answered anew, its last reply forgotten. It counts as a message.
+
+    Raises MessageNotEnded, and all that sending raises.
+    """
+
+    messages: Messages
+    queue: JobQueue
+    clock: Clock
+    limits: Mapping[Tier, SendingLimits]
+
+    async def __call__(
+        self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId
+    ) -> tuple[Message, Allowance]:
+        ended = await self.messages.get(message_id, chatroom_id, user.id)
+        now = self.clock.now()
+        message = Message(
+            id=message_id,
+            chatroom_id=chatroom_id,
+            user_id=user.id,
+            input=ended.input,
+            created_at=ended.created_at,
+            attempt=ended.attempt,
+            queued_at=now,
+            allowance_day=now.date(),
+            max_output_tokens=user.tier(now).max_output_tokens,
+        )
+        allowance = await self.messages.regenerate(message, limits=self.limits[user.tier(now)])
+        await self.queue.ring([message_id])
+        return message, allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,4 +134,5 @@ class GetAllowance:
     limits: Mapping[Tier, SendingLimits]
 
     async def __call__(self, *, user: User) -> Allowance:
-        return await self.messages.allowance(user.id, day=self.clock.now().date(), total=self.limits[user.tier].daily)
+        now = self.clock.now()
+        return await self.messages.allowance(user.id, day=now.date(), total=self.limits[user.tier(now)].daily)

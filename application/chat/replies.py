@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from traceback import format_tb
-from typing import TypeVar
 
-from application.chat.asking import AskModel
-from application.ports.chat import JobQueue, Messages
-from application.ports.runtime import Clock
+from application.chat.asking import AskModel, Stop
+from application.chat.titles import SuggestTitle
+from application.patience import patiently
+from application.ports.chat import Messages, ReplyStream
+from application.ports.runtime import Clock, JobQueue
 from domain.chat import (
     MAX_WINDOW_MESSAGES,
+    Context,
+    Conversation,
     Message,
     MessageStatus,
     Outcome,
     RetryPolicy,
     conversation_window,
 )
-from domain.errors import GenerationFailed, ModelDeferred, ModelError, Unavailable, WorkersDied
+from domain.errors import GenerationFailed, ModelDeferred, ModelError, WorkersDied
 from domain.ids import MessageId
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+MAX_UNTITLED = 3
+"""Replies of a chatroom after which no further title is asked for."""
+_NO_CONTEXT = Context()
 
 
 class LeaseLost(Exception):
     """Somebody else has the message now; whatever we have of it is void."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    attempt: int
+    task: asyncio.Task[object]
+    stop: Stop
 
 
 class Leases:
@@ -40,17 +52,20 @@ class Leases:
     def __init__(self, messages: Messages, lease: timedelta) -> None:
         self._messages = messages
         self._lease = lease
-        self._held: dict[MessageId, tuple[int, asyncio.Task[object]]] = {}
+        self._held: dict[MessageId, _Held] = {}
         self._lost: set[asyncio.Task[object]] = set()
 
     @asynccontextmanager
-    async def hold(self, message: Message) -> AsyncIterator[None]:
-        """Keep the message's lease alive inside the block; LeaseLost ends the block when it is gone."""
+    async def hold(self, message: Message) -> AsyncIterator[Stop]:
+        """Keep the message's lease alive inside the block; LeaseLost ends the block when it is gone.
+
+        The stop is requested when somebody cancels the message.
+        """
         task = asyncio.current_task()
         assert task is not None
-        self._held[message.id] = (message.attempt, task)
+        held = self._held[message.id] = _Held(message.attempt, task, Stop())
         try:
-            yield
+            yield held.stop
         except asyncio.CancelledError:
             if task not in self._lost:
                 raise
@@ -59,7 +74,7 @@ class Leases:
         finally:
             self._lost.discard(task)
             # Another attempt of this very process may have taken the entry over.
-            if self._held.get(message.id) == (message.attempt, task):
+            if self._held.get(message.id) is held:
                 del self._held[message.id]
 
     async def renew(self) -> None:
@@ -71,13 +86,19 @@ class Leases:
         if not held:
             return
         kept = await self._messages.extend(
-            [(message_id, attempt) for message_id, (attempt, _) in held.items()], lease=self._lease
+            [(message_id, one.attempt) for message_id, one in held.items()], lease=self._lease
         )
         for message_id in held.keys() - kept:
-            if self._held.get(message_id) == held[message_id]:
-                task = held[message_id][1]
+            if self._held.get(message_id) is held[message_id]:
+                task = held[message_id].task
                 self._lost.add(task)
                 task.cancel()
+
+    async def stop_cancelled(self) -> None:
+        """Stop the model for the messages that somebody has cancelled. Raises DatabaseUnavailable."""
+        if self._held:
+            for message_id in await self._messages.cancel_requested() & self._held.keys():
+                self._held[message_id].stop.request()
 
 
 class Suspects:
@@ -105,8 +126,17 @@ class Suspects:
 
 
 @dataclass(frozen=True, slots=True)
+class _Left:
+    """How an attempt left its message."""
+
+    status: MessageStatus
+    #: The message with its reply, if its chatroom still waits for a title.
+    untitled: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateReply:
-    """Answer one message: claim it, ask the model, store how it ended.
+    """Answer one message: claim it, ask the model, pass on what it says, store how it ended.
 
     Returns the state in which this call left the message, or None if it was not ours to answer:
     a job may come twice or late, and only the claim decides. Killed at any point, the lease runs
@@ -118,14 +148,28 @@ class GenerateReply:
 
     messages: Messages
     ask_model: AskModel
+    stream: ReplyStream
     queue: JobQueue
     leases: Leases
     clock: Clock
     policy: RetryPolicy
     lease: timedelta
     suspects: Suspects
+    suggest_title: SuggestTitle
+    #: What the model is told before every conversation, by whoever runs the service.
+    instructions: str | None = None
 
     async def __call__(self, *, message_id: MessageId) -> MessageStatus | None:
+        left = await self._attempt(message_id)
+        if left is None:
+            return None
+        if left.status.is_final:  # and stored: who follows the message finds there what the stream did not bring
+            await self.stream.wake(message_id)
+        if left.untitled is not None:
+            await self.suggest_title(message=left.untitled)
+        return left.status
+
+    async def _attempt(self, message_id: MessageId) -> _Left | None:
         message = await self.messages.claim(message_id, lease=self.lease)
         if message is not None:
             return await self._work(message)
@@ -138,10 +182,10 @@ class GenerateReply:
             if following := self.suspects.leave():
                 await self.queue.ring([following])
 
-    async def _work(self, message: Message) -> MessageStatus | None:
+    async def _work(self, message: Message) -> _Left | None:
         try:
-            async with self.leases.hold(message):
-                return await self._answer(message)
+            async with self.leases.hold(message) as stop:
+                return await self._answer(message, stop)
         except LeaseLost:
             return None
         except asyncio.CancelledError:
@@ -149,42 +193,49 @@ class GenerateReply:
             await self.queue.ring([message.id])
             raise
 
-    async def _answer(self, message: Message) -> MessageStatus | None:
+    async def _answer(self, message: Message, stop: Stop) -> _Left | None:
+        if message.cancel_requested:
+            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED))
         try:
             if self.policy.is_poison(message):
                 raise WorkersDied
-            earlier = await _patiently(lambda: self.messages.before(message, limit=MAX_WINDOW_MESSAGES - 1))
-            outcome = await self.ask_model(conversation_window(message, earlier))
+            context = await patiently(lambda: self.messages.context(message, limit=MAX_WINDOW_MESSAGES - 1))
+            conversation = conversation_window(message, context, instructions=self.instructions)
+            outcome = await self._ask(message, conversation, stop)
         except ModelError as error:
-            return await self._fail(message, error)
+            return await self._fail(message, error, stop)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not be taken for a dead worker
             # Where, not what: an exception's text may quote the conversation.
             log.error("attempt_failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
-            return await self._fail(message, GenerationFailed())
-        held = await _patiently(lambda: self.messages.finish(message.id, message.attempt, outcome))
-        return outcome.status if held else None
+            return await self._fail(message, GenerationFailed(), stop)
+        return await self._finish(message, outcome, context)
 
-    async def _fail(self, message: Message, error: ModelError) -> MessageStatus | None:
+    async def _ask(self, message: Message, conversation: Conversation, stop: Stop) -> Outcome:
+        writer = self.stream.write(message.id, message.attempt)
+        try:
+            return await self.ask_model(conversation, writer=writer, stop=stop)
+        finally:
+            await writer.close()
+
+    async def _finish(self, message: Message, outcome: Outcome, context: Context = _NO_CONTEXT) -> _Left | None:
+        # The fencing token sorts out who was too late after an outage: it must cost no reply.
+        if not await patiently(lambda: self.messages.finish(message.id, message.attempt, outcome)):
+            return None
+        is_untitled = context.auto_title and len(context.earlier) < MAX_UNTITLED
+        if outcome.status is MessageStatus.COMPLETED and is_untitled:
+            return _Left(outcome.status, replace(message, response=outcome.response))
+        return _Left(outcome.status)
+
+    async def _fail(self, message: Message, error: ModelError, stop: Stop) -> _Left | None:
+        if stop.requested:
+            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED))
         seconds = self.policy.delay(message, error, self.clock.now())
         if seconds is None:
-            outcome = Outcome.of_error(error)
-            held = await _patiently(lambda: self.messages.finish(message.id, message.attempt, outcome))
-            return outcome.status if held else None
+            return await self._finish(message, Outcome.of_error(error))
         put_back = self.messages.release if isinstance(error, ModelDeferred) else self.messages.retry
         delay = timedelta(seconds=seconds)
-        held = await _patiently(lambda: put_back(message.id, message.attempt, delay=delay))
-        return MessageStatus.QUEUED if held else None
-
-
-async def _patiently(step: Callable[[], Awaitable[T]]) -> T:
-    """Until the database is back: its outage must cost no reply. The fencing token sorts out who was too late."""
-    pause = 0.1
-    while True:
-        try:
-            return await step()
-        except Unavailable:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 2.0)
+        held = await patiently(lambda: put_back(message.id, message.attempt, delay=delay))
+        return _Left(MessageStatus.QUEUED) if held else None
 
 
 @dataclass(frozen=True, slots=True)

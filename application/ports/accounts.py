@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from domain.accounts import MobileNumber, OtpChallenge, OtpPurpose, Session, User
+from application.ports.runtime import Resource
+from domain.accounts import GuessKind, MobileNumber, OtpChallenge, OtpPurpose, Session, User
 from domain.ids import SessionId, UserId
 
 
@@ -20,15 +21,25 @@ class Users(Protocol):
     async def find_by_mobile(self, mobile: MobileNumber) -> User | None: ...
 
     @abstractmethod
+    async def rename(self, user_id: UserId, name: str) -> None: ...
+
+    @abstractmethod
+    async def delete(self, user_id: UserId) -> None:
+        """Remove the user and all that is theirs, whatever table it is in, kept replies and codes included."""
+
+    @abstractmethod
     async def set_password(self, user_id: UserId, password_hash: str) -> None: ...
 
 
 class Sessions(Protocol):
-    @abstractmethod
-    async def add(self, session: Session) -> None: ...
+    """Signed-in devices, each with the family of refresh tokens that keeps it alive. Tokens are stored hashed."""
 
     @abstractmethod
-    async def add_by_password(self, session: Session, password_hash: str) -> bool:
+    async def add(self, session: Session, refresh_hash: bytes) -> None:
+        """Store the session with its first refresh token."""
+
+    @abstractmethod
+    async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
         """Add it only if this is still the user's password, which takes a while to check and may change meanwhile."""
 
     @abstractmethod
@@ -36,12 +47,29 @@ class Sessions(Protocol):
         """The owner of a session that has not ended, as stored now; else None."""
 
     @abstractmethod
+    async def rotate(self, spent_hash: bytes, next_hash: bytes, *, now: datetime) -> Session:
+        """Spend a refresh token for the next one, which is idle-limited, and return the session, seen now.
+
+        Atomic: however many show one token at once, there is one next. A token that was spent up to
+        REFRESH_REPLAY ago, and whose next is not spent yet, is answered likewise without effect. Any
+        other spent one is in wrong hands: its session is ended. Raises RefreshTokenInvalid.
+        """
+
+    @abstractmethod
+    async def alive(self, user_id: UserId, *, now: datetime) -> list[Session]:
+        """The user's sessions that can still be used, the one seen last first."""
+
+    @abstractmethod
+    async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime) -> None:
+        """Raises SessionNotFound if there is none alive, or if it is somebody else's."""
+
+    @abstractmethod
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
         """End every open session of the user, but for `keep`."""
 
     @abstractmethod
-    async def purge(self, *, opened_before: datetime) -> None:
-        """Remove the sessions opened before that, ended or not."""
+    async def purge(self, *, now: datetime) -> None:
+        """Remove the sessions that are over."""
 
 
 class OtpChallenges(Protocol):
@@ -66,7 +94,43 @@ class OtpChallenges(Protocol):
     async def purge(self, *, expired_before: datetime) -> None: ...
 
 
-class OtpSender(Protocol):
+class GuessBudgets(Protocol):
+    """Wrong guesses a number, whoever makes them. Neither a new code nor the loss of Redis resets them."""
+
+    @abstractmethod
+    async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
+        """Count a guess as wrong before it is looked at, or refuse it.
+
+        Atomic, however many come at once. Raises TooManyGuesses (the wait after wrong ones in a
+        row, the hour's or the day's budget) or, for codes, CodesOff.
+        """
+
+    @abstractmethod
+    async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
+        """The last guess was right after all: it does not count, and the row of wrong ones ends."""
+
+    @abstractmethod
+    async def reset(self, mobile: MobileNumber) -> bool:
+        """Forget all wrong guesses; False if there were none."""
+
+    @abstractmethod
+    async def purge(self, *, now: datetime) -> None:
+        """Remove what has no effect any more."""
+
+
+class OtpSendings(Protocol):
+    """How often codes are sent to a number."""
+
+    @abstractmethod
+    async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
+        """Count a sending, or raise CodesSentTooOften by SENDING_RULES. Atomic, however many come at once."""
+
+    @abstractmethod
+    async def purge(self, *, now: datetime) -> None:
+        """Remove what has no effect any more."""
+
+
+class OtpSender(Resource, Protocol):
     """Brings codes to people."""
 
     @property
@@ -100,6 +164,27 @@ class AccessToken:
     token: str
     expires_in: int
     """Seconds."""
+
+
+class RefreshTokens(Protocol):
+    """Opaque, 256 bits. The next of a token is always the same, so that an answer that was lost can be given again."""
+
+    @abstractmethod
+    def first(self) -> str: ...
+
+    @abstractmethod
+    def next(self, token: str) -> str:
+        """Nobody who has the token can find it without our key."""
+
+    @abstractmethod
+    def hash(self, token: str) -> bytes:
+        """What is stored of it."""
+
+
+class CommonPasswords(Protocol):
+    @abstractmethod
+    def contain(self, password: str) -> bool:
+        """Whether it is among the 3,000 that are tried first, in whatever case."""
 
 
 class AccessTokens(Protocol):

@@ -11,6 +11,7 @@ from typing import Protocol
 from application.ports.runtime import Resource
 from domain.billing import Allowance, SendingLimits
 from domain.chat import (
+    START,
     Chatroom,
     Context,
     Conversation,
@@ -204,14 +205,6 @@ class ChatroomLists(Protocol):
         """Raises RedisUnavailable within 500 ms."""
 
 
-class JobQueue(Protocol):
-    """The doorbell. It may be lost, and it may ring twice; `Messages` decides."""
-
-    @abstractmethod
-    async def ring(self, message_ids: Sequence[MessageId]) -> bool:
-        """Ask some worker for these replies. False, within 500 ms, when the bell cannot be rung."""
-
-
 class ModelBudget(Protocol):
     """Calls of the model a minute, for all workers together."""
 
@@ -273,7 +266,7 @@ class ReplyStream(Resource, Protocol):
 
     @abstractmethod
     def follow(
-        self, message_id: MessageId, *, after: StreamPosition = StreamPosition()
+        self, message_id: MessageId, *, after: StreamPosition = START
     ) -> AbstractAsyncContextManager[ReplyReader]:
         """Read what comes after that position, be it written already or yet to come.
 

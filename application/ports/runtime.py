@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -69,6 +70,14 @@ class IdempotencyKeys(Protocol):
     @abstractmethod
     async def purge(self) -> None:
         """Remove what is older than 24 hours."""
+
+
+class JobQueue(Protocol):
+    """The doorbell of one kind of job. It may be lost, and it may ring twice; the store decides."""
+
+    @abstractmethod
+    async def ring(self, ids: Sequence[UUID]) -> bool:
+        """Ask some worker to look at these. False, within 500 ms, when the bell cannot be rung."""
 
 
 class Dependency(Protocol):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from application.accounts.sessions import Caller
-from domain.accounts import OtpPurpose
+from domain.accounts import Device, OtpPurpose, User
 from domain.errors import (
+    CodesOff,
+    CodesSentTooOften,
     CredentialsInvalid,
     InvalidMobile,
     MobileTaken,
     OtpInvalid,
     PasswordWrong,
+    PaymentsRefused,
+    PaymentsUnavailable,
+    RefreshTokenInvalid,
+    SessionNotFound,
+    TooManyGuesses,
     UserNotFound,
 )
-from domain.ids import UserId
+from domain.ids import SessionId, UserId
 from entrypoints.container import Container
 from entrypoints.http.endpoints import Endpoints
 from entrypoints.http.schemas import (
@@ -22,8 +29,12 @@ from entrypoints.http.schemas import (
     OtpReply,
     ProfileOut,
     ProfileReply,
+    RefreshBody,
+    RenameBody,
     Reply,
     ResetPasswordBody,
+    SessionOut,
+    SessionsReply,
     SignedInReply,
     SignUpBody,
     SignUpReply,
@@ -53,7 +64,9 @@ async def sign_up(container: Container, body: SignUpBody, user_id: UserId | None
     return SignUpReply(message="Signed up. Verify the mobile number next.", user=UserOut.of(user))
 
 
-@endpoints.add("POST", "/auth/send-otp", body=MobileBody, reply=OtpReply, errors=(InvalidMobile, UserNotFound))
+@endpoints.add(
+    "POST", "/auth/send-otp", body=MobileBody, reply=OtpReply, errors=(InvalidMobile, UserNotFound, CodesSentTooOften)
+)
 async def send_otp(container: Container, body: MobileBody) -> OtpReply:
     """Send a one-time code to log in with.
 
@@ -62,25 +75,93 @@ async def send_otp(container: Container, body: MobileBody) -> OtpReply:
     return _otp_reply(await container.send_otp()(mobile=body.mobile, purpose=OtpPurpose.LOGIN))
 
 
-@endpoints.add("POST", "/auth/verify-otp", body=VerifyOtpBody, reply=SignedInReply, errors=(InvalidMobile, OtpInvalid))
-async def verify_otp(container: Container, body: VerifyOtpBody) -> SignedInReply:
-    """Log in with the one-time code. A code works once."""
-    return SignedInReply.of(await container.verify_otp()(mobile=body.mobile, code=body.otp))
+@endpoints.add(
+    "POST",
+    "/auth/verify-otp",
+    body=VerifyOtpBody,
+    reply=SignedInReply,
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
+)
+async def verify_otp(container: Container, body: VerifyOtpBody, device: Device) -> SignedInReply:
+    """Log in with the one-time code. A code works once.
+
+    A number has ten wrong guesses an hour and twenty a day; from the fifth in a row on, each must be waited for.
+    """
+    return SignedInReply.of(await container.verify_otp()(mobile=body.mobile, code=body.otp, device=device))
 
 
-@endpoints.add("POST", "/auth/login", body=LogInBody, reply=SignedInReply, errors=(InvalidMobile, CredentialsInvalid))
-async def log_in(container: Container, body: LogInBody) -> SignedInReply:
+@endpoints.add(
+    "POST",
+    "/auth/login",
+    body=LogInBody,
+    reply=SignedInReply,
+    errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses),
+)
+async def log_in(container: Container, body: LogInBody, device: Device) -> SignedInReply:
     """Log in with the password. An account has none until it sets one."""
-    return SignedInReply.of(await container.log_in()(mobile=body.mobile, password=body.password))
+    return SignedInReply.of(await container.log_in()(mobile=body.mobile, password=body.password, device=device))
 
 
-@endpoints.add("POST", "/auth/forgot-password", body=MobileBody, reply=OtpReply, errors=(InvalidMobile, UserNotFound))
+@endpoints.add("POST", "/auth/refresh", body=RefreshBody, reply=SignedInReply, errors=(RefreshTokenInvalid,))
+async def refresh(container: Container, body: RefreshBody) -> SignedInReply:
+    """Exchange the refresh token for a new pair of tokens. The old one is spent.
+
+    If the answer is lost, repeat the call within ten seconds: it is answered the same. A spent token that comes
+    later was copied, and ends the session for whoever has it.
+    """
+    return SignedInReply.of(await container.refresh_session()(refresh_token=body.refresh_token))
+
+
+@endpoints.add("POST", "/auth/logout", reply=Reply, authenticated=True)
+async def log_out(container: Container, caller: Caller) -> Reply:
+    """End this session. Its tokens are refused from now on."""
+    await container.end_session()(caller=caller)
+    return Reply(message="Logged out.")
+
+
+@endpoints.add("GET", "/auth/sessions", reply=SessionsReply, authenticated=True)
+async def list_sessions(container: Container, caller: Caller) -> SessionsReply:
+    """The devices that are signed in, the one seen last first."""
+    found = await container.list_sessions()(caller=caller)
+    return SessionsReply(
+        message="Your sessions.",
+        data=[SessionOut.of(session, current=session.id == caller.session_id) for session in found],
+    )
+
+
+@endpoints.add("DELETE", "/auth/sessions", reply=Reply, authenticated=True)
+async def end_other_sessions(container: Container, caller: Caller) -> Reply:
+    """Sign out every device but this one."""
+    await container.end_other_sessions()(caller=caller)
+    return Reply(message="All other sessions have ended.")
+
+
+@endpoints.add("DELETE", "/auth/sessions/<session_id>", reply=Reply, authenticated=True, errors=(SessionNotFound,))
+async def end_session(container: Container, caller: Caller, session_id: SessionId) -> Reply:
+    """Sign out one device."""
+    await container.end_session()(caller=caller, session_id=session_id)
+    return Reply(message="The session has ended.")
+
+
+@endpoints.add(
+    "POST",
+    "/auth/forgot-password",
+    body=MobileBody,
+    reply=OtpReply,
+    errors=(InvalidMobile, UserNotFound, CodesSentTooOften),
+)
 async def forgot_password(container: Container, body: MobileBody) -> OtpReply:
     """Send a one-time code to set a new password with, by reset-password or change-password."""
     return _otp_reply(await container.send_otp()(mobile=body.mobile, purpose=OtpPurpose.RESET))
 
 
-@endpoints.add("POST", "/auth/reset-password", body=ResetPasswordBody, reply=Reply, errors=(InvalidMobile, OtpInvalid))
+@endpoints.add(
+    "POST",
+    "/auth/reset-password",
+    body=ResetPasswordBody,
+    reply=Reply,
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
+)
 async def reset_password(container: Container, body: ResetPasswordBody) -> Reply:
     """Set a new password with a code from forgot-password. Every session of the account ends."""
     await container.reset_password()(mobile=body.mobile, code=body.otp, new_password=body.new_password)
@@ -93,7 +174,7 @@ async def reset_password(container: Container, body: ResetPasswordBody) -> Reply
     body=ChangePasswordBody,
     reply=Reply,
     authenticated=True,
-    errors=(OtpInvalid, PasswordWrong),
+    errors=(OtpInvalid, PasswordWrong, TooManyGuesses, CodesOff),
 )
 async def change_password(container: Container, caller: Caller, body: ChangePasswordBody) -> Reply:
     """Set a new password, proved by a one-time code or by the current password. All other sessions end."""
@@ -106,16 +187,32 @@ async def change_password(container: Container, caller: Caller, body: ChangePass
 @endpoints.add("GET", "/user/me", reply=ProfileReply, authenticated=True)
 async def get_profile(container: Container, caller: Caller) -> ProfileReply:
     """Who is logged in, on which tier, and what is left of today's messages."""
-    user = caller.user
-    allowance = await container.get_allowance()(user=user)
+    return await _profile(container, caller.user)
+
+
+@endpoints.add("PATCH", "/user/me", body=RenameBody, reply=ProfileReply, authenticated=True)
+async def rename_user(container: Container, caller: Caller, body: RenameBody) -> ProfileReply:
+    """Change your name."""
+    user = await container.rename_user()(user=caller.user, name=body.name)
+    return await _profile(container, user)
+
+
+@endpoints.add("DELETE", "/user/me", reply=Reply, authenticated=True, errors=(PaymentsUnavailable, PaymentsRefused))
+async def delete_user(container: Container, caller: Caller) -> Reply:
+    """Delete your account and all that belongs to it, at once and for good. A subscription is cancelled first."""
+    await container.delete_user()(user=caller.user)
+    return Reply(message="The account is deleted.")
+
+
+async def _profile(container: Container, user: User) -> ProfileReply:
     return ProfileReply(
         message="Your profile.",
         data=ProfileOut(
             id=user.id,
             mobile=user.mobile,
             name=user.name,
-            subscription_tier=user.tier,
-            usage=UsageOut.of(allowance),
+            subscription_tier=user.tier(container.clock().now()),
+            usage=UsageOut.of(await container.get_allowance()(user=user)),
         ),
     )
 

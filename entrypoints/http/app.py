@@ -12,9 +12,10 @@ from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
 from entrypoints.container import Container, running
-from entrypoints.http import accounts, chat, operations
+from entrypoints.http import accounts, billing, chat, operations
 from entrypoints.http.errors import ProblemHandler
 from entrypoints.http.openapi import openapi_document
+from entrypoints.http.sse import Streams
 from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
 
@@ -40,10 +41,16 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
         GRACEFUL_TCP_CLOSE_TIMEOUT=1,
     )
 
-    endpoints = [*accounts.endpoints, *chat.endpoints, *operations.endpoints]
-    for area in (accounts, chat, operations):
+    areas = (accounts, chat, billing, operations)
+    for area in areas:
         area.endpoints.route(app, container)
-    operations.route_documents(app, openapi_document(endpoints, version=version("gemini-backend")))
+    billing.route_webhook(app, container)
+    document = openapi_document(
+        [endpoint for area in areas for endpoint in area.endpoints],
+        version=version("gemini-backend"),
+        others={billing.WEBHOOK: {"post": billing.WEBHOOK_OPERATION}},
+    )
+    operations.route_documents(app, document)
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
@@ -51,10 +58,17 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
             log.warning("unsafe_setting", warning=warning)
         # Each makes a hash to compare with, which takes a while: not within a request.
         await asyncio.gather(asyncio.to_thread(container.password_hasher), asyncio.to_thread(container.code_hasher))
-        app.ctx.resources = running(container.resources())
+        app.ctx.resources = running(
+            [*container.resources(), container.reply_watch(), container.payment_gateway(), container.otp_sender()]
+        )
         await app.ctx.resources.__aenter__()
 
     app.ctx.stopping = False
+    app.ctx.streams = Streams(settings)
+
+    @app.before_server_stop
+    async def say_goodbye(app: Sanic[Any, Any]) -> None:
+        app.ctx.streams.say_goodbye()
 
     async def end_connection(request: Request, _: BaseHTTPResponse) -> None:
         stream: Any = request.stream  # HTTP/1.1's, which knows whether its connection goes on

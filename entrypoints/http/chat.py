@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
+
 from application.accounts.sessions import Caller
-from domain.errors import ChatroomNotFound, MessageNotFound, QuotaExceeded, SendingTooFast, TooManyInFlight
+from application.chat.streaming import Following
+from domain.chat import Chatroom, StreamPosition
+from domain.errors import (
+    ChatroomNotFound,
+    MessageEnded,
+    MessageNotEnded,
+    MessageNotFound,
+    QuotaExceeded,
+    SendingTooFast,
+    StreamsExhausted,
+    TooManyInFlight,
+    TooManyStreams,
+)
 from domain.ids import ChatroomId, MessageId
 from entrypoints.container import Container
 from entrypoints.http.endpoints import Endpoints
 from entrypoints.http.schemas import (
     AcceptedReply,
+    ChangeChatroomBody,
     ChatroomOut,
     ChatroomReply,
     ChatroomsQuery,
@@ -20,6 +36,7 @@ from entrypoints.http.schemas import (
     MessagesReply,
     OpenChatroomOut,
     OpenChatroomReply,
+    Reply,
     SendMessageBody,
 )
 
@@ -38,8 +55,18 @@ endpoints = Endpoints("Chat")
 async def create_chatroom(
     container: Container, caller: Caller, body: CreateChatroomBody, chatroom_id: ChatroomId | None = None
 ) -> ChatroomReply:
-    """Open a new chatroom."""
-    room = await container.create_chatroom()(user=caller.user, name=body.name, chatroom_id=chatroom_id)
+    """Open a new chatroom.
+
+    Its instructions are told to the model before every conversation in it. With `autoTitle` the model
+    gives it another name after the first exchange, unless you do.
+    """
+    room = await container.create_chatroom()(
+        user=caller.user,
+        name=body.name,
+        instructions=body.instructions or None,
+        auto_title=body.auto_title,
+        chatroom_id=chatroom_id,
+    )
     return ChatroomReply(message="Chatroom created.", data=ChatroomOut.of(room))
 
 
@@ -64,23 +91,45 @@ async def open_chatroom(
     container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> OpenChatroomReply:
     """A chatroom with its newest messages, oldest first; with `before` the ones before that."""
-    room, page = await container.open_chatroom()(
-        user=caller.user,
-        chatroom_id=chatroom_id,
-        limit=query.limit,
-        before=query.before,
-    )
+    room, messages, following = await _opened(container, caller, chatroom_id, query)
     return OpenChatroomReply(
-        message="Your chatroom.",
-        data=OpenChatroomOut(
-            id=room.id,
-            name=room.name,
-            user_id=room.user_id,
-            created_at=room.created_at,
-            messages=[MessageOut.of(message) for message in reversed(page.items)],
-        ),
-        next_cursor=page.next,
+        message="Your chatroom.", data=OpenChatroomOut.of(room, messages=messages), next_cursor=following
     )
+
+
+async def _opened(
+    container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
+) -> tuple[Chatroom, list[MessageOut], UUID | None]:
+    """The room, a page of its messages, oldest first, and where the next page begins."""
+    room, page = await container.open_chatroom()(
+        user=caller.user, chatroom_id=chatroom_id, limit=query.limit, before=query.before
+    )
+    return room, [MessageOut.of(message) for message in reversed(page.items)], page.next
+
+
+@endpoints.add(
+    "PATCH",
+    "/chatroom/<chatroom_id>",
+    body=ChangeChatroomBody,
+    reply=ChatroomReply,
+    authenticated=True,
+    errors=(ChatroomNotFound,),
+)
+async def change_chatroom(
+    container: Container, caller: Caller, chatroom_id: ChatroomId, body: ChangeChatroomBody
+) -> ChatroomReply:
+    """Rename a chatroom, or change its instructions, which hold from the next message on."""
+    room = await container.change_chatroom()(
+        user=caller.user, chatroom_id=chatroom_id, name=body.new_name, instructions=body.new_instructions
+    )
+    return ChatroomReply(message="Chatroom changed.", data=ChatroomOut.of(room))
+
+
+@endpoints.add("DELETE", "/chatroom/<chatroom_id>", reply=Reply, authenticated=True, errors=(ChatroomNotFound,))
+async def delete_chatroom(container: Container, caller: Caller, chatroom_id: ChatroomId) -> Reply:
+    """Delete a chatroom with all its messages, answered or not."""
+    await container.delete_chatroom()(user=caller.user, chatroom_id=chatroom_id)
+    return Reply(message="Chatroom deleted.")
 
 
 @endpoints.add(
@@ -91,6 +140,7 @@ async def open_chatroom(
     status=202,
     authenticated=True,
     creates="message_id",
+    follows=True,
     errors=(ChatroomNotFound, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
 async def send_message(
@@ -102,8 +152,10 @@ async def send_message(
 ) -> AcceptedReply:
     """Send a message to the model.
 
-    It is stored and will be answered by a worker; look for the reply with GET. Basic accounts have a
-    daily allowance, which comes back if the message fails; so many messages may be unanswered at once.
+    It is stored and will be answered by a worker; look for the reply with GET, wait for it with `Prefer`, or
+    have it streamed: `Accept: text/event-stream` answers with the very events of the message's stream, from
+    its first word. Basic accounts have a daily allowance, which comes back if the message fails; so many
+    messages may be unanswered at once.
     """
     message, allowance = await container.send_message()(
         user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id
@@ -123,29 +175,89 @@ async def list_messages(
     container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> MessagesReply:
     """The messages of a chatroom by pages: the newest page first, each page oldest first."""
-    _, page = await container.open_chatroom()(
-        user=caller.user,
-        chatroom_id=chatroom_id,
-        limit=query.limit,
-        before=query.before,
-    )
-    return MessagesReply(
-        message="Your messages.",
-        data=[MessageOut.of(message) for message in reversed(page.items)],
-        next_cursor=page.next,
-    )
+    _, messages, following = await _opened(container, caller, chatroom_id, query)
+    return MessagesReply(message="Your messages.", data=messages, next_cursor=following)
+
+
+@endpoints.add(
+    "GET",
+    "/chatroom/<chatroom_id>/message/<message_id>/stream",
+    authenticated=True,
+    errors=(MessageNotFound, TooManyStreams, StreamsExhausted),
+)
+async def stream_message(
+    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition
+) -> AbstractAsyncContextManager[Following]:
+    """A reply while it is written, as Server-Sent Events.
+
+    `delta` brings `{"text"}`, the next piece. `reset` brings `{"attempt"}`: the model is asked anew, drop the
+    text so far. `done` brings the message as GET gives it, `error` a problem; either is the last event. An
+    event's id is `<attempt>-<characters>`. Sent back as `Last-Event-ID`, it brings exactly what follows, also
+    long after the reply has ended; after the last event that is 204. Comments keep the connection alive. A
+    stream ends after ten minutes and when its server is restarted: come again. Leaving does not stop the
+    model, cancelling does.
+
+    A browser's `EventSource` cannot send the token, and a token has no place in a URL: read the stream with
+    `fetch`.
+    """
+    return container.stream_reply()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id, after=after)
 
 
 @endpoints.add(
     "GET",
     "/chatroom/<chatroom_id>/message/<message_id>",
     reply=MessageReply,
+    follows=True,
     authenticated=True,
     errors=(MessageNotFound,),
 )
 async def get_message(
     container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> MessageReply:
-    """One message with its state and, once it is there, its reply."""
+    """One message with its state and, once it is there, its reply.
+
+    With `Prefer: wait` it is answered when the message has ended, or else as 202.
+    """
     message = await container.get_message()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return MessageReply(message="Your message.", data=MessageOut.of(message))
+
+
+@endpoints.add(
+    "POST",
+    "/chatroom/<chatroom_id>/message/<message_id>/cancel",
+    reply=MessageReply,
+    status=202,
+    follows=True,
+    waits=2,
+    authenticated=True,
+    errors=(MessageNotFound, MessageEnded),
+)
+async def cancel_message(
+    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
+) -> MessageReply:
+    """Stop a message that is being answered, or waits for it.
+
+    What the model has written until then is kept; the allowance is not given back. It ends within a moment,
+    which is waited for, two seconds at most: the answer is 200 with the ended message, or else 202.
+    """
+    message = await container.cancel_message()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
+    return MessageReply(message="Its end was requested.", data=MessageOut.of(message))
+
+
+@endpoints.add(
+    "POST",
+    "/chatroom/<chatroom_id>/message/<message_id>/regenerate",
+    reply=AcceptedReply,
+    status=202,
+    follows=True,
+    authenticated=True,
+    errors=(MessageNotFound, MessageNotEnded, QuotaExceeded, TooManyInFlight, SendingTooFast),
+)
+async def regenerate_message(
+    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
+) -> AcceptedReply:
+    """Ask the model again. It counts as a message, and the reply there is gives way to the new one."""
+    message, allowance = await container.regenerate_message()(
+        user=caller.user, chatroom_id=chatroom_id, message_id=message_id
+    )
+    return AcceptedReply.of(message, allowance)

@@ -61,7 +61,8 @@ def _call(document: dict[str, Any], method: str, path: str, operation: dict[str,
         parts.append(f"<h4>Request</h4>{_schema(document, operation['requestBody']['content'])}")
     for status, response in operation["responses"].items():
         if int(status) < 400:
-            parts.append(f"<h4>Reply {status}</h4>{_schema(document, response['content'])}")
+            content = response.get("content")
+            parts.append(f"<h4>Reply {status}</h4>{_schema(document, content) if content else ''}")
         else:
             lines = "".join(f"<li>{escape(line[2:])}</li>" for line in response["description"].splitlines())
             parts.append(f"<h4>Problem {status}</h4><ul>{lines}</ul>")

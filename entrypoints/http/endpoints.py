@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,30 +17,47 @@ from pydantic import ValidationError
 from sanic import HTTPResponse, Request, Sanic
 
 from application.accounts.sessions import Caller
-from domain.errors import ChatroomNotFound, DomainError, MessageNotFound, NotFound, TokenInvalid, TokenMissing
+from domain.accounts import Device
+from domain.errors import (
+    ChatroomNotFound,
+    DomainError,
+    MessageNotFound,
+    NotFound,
+    SessionNotFound,
+    TokenInvalid,
+    TokenMissing,
+)
 from entrypoints.container import Container
-from entrypoints.http import idempotency
+from entrypoints.http import following, idempotency, sse
+from entrypoints.http.addresses import client_address, network_of
 from entrypoints.http.errors import NO_STORE, InvalidRequest, request_id
 from entrypoints.http.schemas import FieldError, Schema
 
 log = structlog.get_logger(__name__)
 
 # A malformed id names nothing, so it is answered like one that does not exist.
-_PATH_IDS: dict[str, type[NotFound]] = {"chatroom_id": ChatroomNotFound, "message_id": MessageNotFound}
+_PATH_IDS: dict[str, type[NotFound]] = {
+    "chatroom_id": ChatroomNotFound,
+    "message_id": MessageNotFound,
+    "session_id": SessionNotFound,
+}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-Handler = Callable[..., Awaitable[Schema]]
+Handler = Callable[..., Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A call. Its handler takes, by name, what it asks for of: container, caller, body, query, and the path's ids."""
+    """A call. Its handler takes, by name, what it asks for of: container, caller, body, query, and the path's ids.
+
+    It gives its `reply`; or, without one, the stream of a reply, `after` a position that it also may ask for.
+    """
 
     method: str
     path: str
     handler: Handler
     tag: str
-    reply: type[Schema]
+    reply: type[Schema] | None = None
     status: int = 200
     body: type[Schema] | None = None
     query: type[Schema] | None = None
@@ -47,6 +65,10 @@ class Endpoint:
     errors: tuple[type[DomainError], ...] = ()
     #: The handler's argument for the id of what it creates: such a call takes an Idempotency-Key.
     creates: str | None = None
+    #: It tells of a message whose end the caller may wait for (Prefer: wait) or, if it was accepted just now, stream.
+    follows: bool = False
+    #: Seconds that such a call waits for this end if the caller does not say otherwise.
+    waits: int | None = None
 
     @property
     def name(self) -> str:
@@ -60,6 +82,10 @@ class Endpoint:
     @property
     def path_ids(self) -> list[str]:
         return re.findall(r"<(\w+)>", self.path)
+
+    @property
+    def may_stream(self) -> bool:
+        return self.follows and self.status == 202 and self.waits is None
 
 
 class Endpoints(list[Endpoint]):
@@ -94,13 +120,14 @@ def bearer_token(request: Request) -> str:
     return token.strip()
 
 
-def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Coroutine[Any, Any, HTTPResponse]]:
+def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Coroutine[Any, Any, HTTPResponse | None]]:
     takes = inspect.signature(endpoint.handler).parameters
     authenticate = container.authenticate()
+    trusted_proxies = container.settings().trusted_networks
     keys, ids = container.idempotency_keys(), container.ids()
     busy_for = timedelta(seconds=container.settings().request_seconds + 5)
 
-    async def handle(request: Request, **path: str) -> HTTPResponse:
+    async def handle(request: Request, **path: str) -> HTTPResponse | None:
         identifier = request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=identifier):
             arguments: dict[str, Any] = {"container": container} if "container" in takes else {}
@@ -108,6 +135,9 @@ def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Co
                 caller: Caller = await authenticate(token=bearer_token(request))
                 if "caller" in takes:
                     arguments["caller"] = caller
+            if "device" in takes:
+                address = client_address(request, trusted_proxies)
+                arguments["device"] = Device(request.headers.get("user-agent", ""), network_of(address))
             for name, text in path.items():
                 if not _UUID.fullmatch(text):
                     raise _PATH_IDS[name]
@@ -118,7 +148,9 @@ def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Co
                 arguments["body"] = _body(endpoint.body, request)
 
             async def respond(new_id: UUID | None = None) -> HTTPResponse:
-                created = {endpoint.creates: new_id} if endpoint.creates and new_id else {}
+                created = (
+                    {endpoint.creates: new_id} if endpoint.creates and endpoint.creates in takes and new_id else {}
+                )
                 reply = await endpoint.handler(**arguments, **created)
                 log.debug("request", call=endpoint.name, status=endpoint.status)
                 return HTTPResponse(
@@ -129,12 +161,28 @@ def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Co
                     content_type="application/json",
                 )
 
-            if endpoint.creates and idempotency.HEADER in request.headers:
+            async def answer() -> HTTPResponse:
+                if not endpoint.creates or idempotency.HEADER not in request.headers:
+                    return await respond()
                 who = arguments["caller"].user.id if endpoint.authenticated else "anybody"
                 return await idempotency.once(
-                    request, keys, scope=f"{endpoint.name} {who}", new_id=ids.new(), busy_for=busy_for, run=respond
+                    request, keys, scope=f"{who} {endpoint.name}", new_id=ids.new(), busy_for=busy_for, run=respond
                 )
-            return await respond()
+
+            streams: sse.Streams = request.app.ctx.streams
+            if endpoint.reply is None:
+                if "after" in takes:
+                    arguments["after"] = sse.last_event_id(request)
+                with streams.place(caller.user.id):
+                    return await streams.send(request, await endpoint.handler(**arguments))
+            wish = following.NONE
+            if endpoint.follows:
+                wish = following.wish_of(request, may_stream=endpoint.may_stream, wait=endpoint.waits)
+            with streams.place(caller.user.id) if wish.stream else nullcontext():  # before anything is accepted
+                answered = await answer()
+                if wish == following.NONE or answered.status != endpoint.status:
+                    return answered
+                return await following.fulfil(wish, request, container, caller, arguments["chatroom_id"], answered)
 
     return handle
 

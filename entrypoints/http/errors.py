@@ -31,8 +31,15 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.NotAuthenticated: 401,
     errors.OtpInvalid: 400,
     errors.PasswordWrong: 400,
+    errors.CodesOff: 403,
     errors.NotFound: 404,
     errors.MobileTaken: 409,
+    errors.MessageEnded: 409,
+    errors.MessageNotEnded: 409,
+    errors.AlreadySubscribed: 409,
+    errors.NotSubscribed: 409,
+    errors.WebhookInvalid: 400,
+    errors.PaymentsRefused: 502,
     errors.QuotaExceeded: 403,
     errors.TooManyRequests: 429,
     errors.IdempotencyKeyReused: 422,
@@ -170,22 +177,27 @@ def problem(
     fields: list[FieldError] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> HTTPResponse:
-    identifier = request_id(request)
-    body = Problem(
+    return json(
+        {**problem_body(request, status, code, detail, fields=fields), **(extra or {})},
+        status=status,
+        headers={**(headers or {}), "x-request-id": request_id(request), **NO_STORE},
+        content_type=MEDIA_TYPE,
+    )
+
+
+def problem_body(
+    request: Request, status: int, code: str, detail: str, *, fields: list[FieldError] | None = None
+) -> dict[str, Any]:
+    problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
         detail=detail,
         instance=_path(request),
         code=code,
-        request_id=identifier,
+        request_id=request_id(request),
         errors=fields,
-    ).model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json(
-        {**body, **(extra or {})},
-        status=status,
-        headers={**(headers or {}), "x-request-id": identifier, **NO_STORE},
-        content_type=MEDIA_TYPE,
     )
+    return problem.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _path(request: Request) -> str:
@@ -209,6 +221,8 @@ def _words(error: Mapping[str, Any]) -> str:
             return str(context["error"])
         case "string_type":
             return "must be a string"
+        case "bool_type":
+            return "must be true or false"
         case "string_too_long":
             return f"must have at most {context['max_length']} characters"
         case "string_too_short":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StrictBool, model_validator
 from pydantic.alias_generators import to_camel
 
 from application.accounts.sessions import SignedIn
-from domain.accounts import MAX_NAME_CHARACTERS, MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, User
-from domain.billing import Allowance, Tier
-from domain.chat import MAX_INPUT_CHARACTERS, Chatroom, Message, MessageStatus
+from domain.accounts import MAX_NAME_CHARACTERS, MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, Session, User
+from domain.billing import Allowance, Subscription, SubscriptionStatus, Tier
+from domain.chat import MAX_INPUT_CHARACTERS, MAX_INSTRUCTIONS_CHARACTERS, Chatroom, Message, MessageStatus
 from domain.ids import ChatroomId, MessageId
 
 UNLIMITED = "unlimited"
@@ -27,12 +27,16 @@ def _iso(time: datetime) -> str:
     return time.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _some_text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("must not be blank")
+def _text(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain the NUL character")
     return text
+
+
+def _some_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return _text(text)
 
 
 Timestamp = Annotated[
@@ -49,11 +53,25 @@ Name = Annotated[SomeText, Field(max_length=MAX_NAME_CHARACTERS, examples=["Asha
 Code = Annotated[SomeText, Field(max_length=16, description="The one-time code: six digits.", examples=["042137"])]
 Password = Annotated[str, Field(max_length=MAX_PASSWORD_CHARACTERS)]
 NewPassword = Annotated[SomeText, Field(min_length=MIN_PASSWORD_CHARACTERS, max_length=MAX_PASSWORD_CHARACTERS)]
+Instructions = Annotated[
+    str,
+    AfterValidator(lambda text: _text(text) if text.strip() else ""),
+    Field(
+        max_length=MAX_INSTRUCTIONS_CHARACTERS,
+        description="What the model is told before every conversation of the chatroom.",
+        examples=["Answer in verse."],
+    ),
+]
 Count = int | Literal["unlimited"]
 
 
 def _count(number: int | None) -> Any:
     return UNLIMITED if number is None else number
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """For what may be left out, but then means nothing at all."""
+    schema.pop("default", None)
 
 
 # --- requests ---
@@ -78,6 +96,14 @@ class LogInBody(Schema):
     password: Password
 
 
+class RefreshBody(Schema):
+    refresh_token: Annotated[SomeText, Field(max_length=128)]
+
+
+class RenameBody(Schema):
+    name: Name
+
+
 class ResetPasswordBody(Schema):
     mobile: Mobile
     otp: Code
@@ -100,6 +126,29 @@ class ChangePasswordBody(Schema):
 
 class CreateChatroomBody(Schema):
     name: Name
+    instructions: Instructions | None = None
+    auto_title: Annotated[StrictBool, Field(description="Have the model rename it after the first exchange.")] = False
+
+
+class ChangeChatroomBody(Schema):
+    """What is not named stays; instructions that are null or empty are taken away."""
+
+    name: Annotated[Name, Field(json_schema_extra=_without_default)] = ""
+    instructions: Annotated[Instructions | None, Field(json_schema_extra=_without_default)] = None
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> ChangeChatroomBody:
+        if not self.model_fields_set:
+            raise ValueError("needs name or instructions")
+        return self
+
+    @property
+    def new_name(self) -> str | None:
+        return self.name or None
+
+    @property
+    def new_instructions(self) -> str | None:
+        return self.instructions or "" if "instructions" in self.model_fields_set else None
 
 
 class SendMessageBody(Schema):
@@ -148,6 +197,9 @@ class OtpReply(Reply):
 class SignedInReply(Reply):
     token: Annotated[str, Field(description="Send it as 'Authorization: Bearer <token>'.")]
     expires_in: Annotated[int, Field(description="Seconds.")]
+    refresh_token: Annotated[
+        str, Field(description="Good for one refresh, within seven days. Keep it as safe as a password.")
+    ]
     user: UserOut
 
     @classmethod
@@ -156,8 +208,33 @@ class SignedInReply(Reply):
             message="Logged in.",
             token=signed_in.access.token,
             expires_in=signed_in.access.expires_in,
+            refresh_token=signed_in.refresh_token,
             user=UserOut.of(signed_in.user),
         )
+
+
+class SessionOut(Schema):
+    id: UUID
+    device: Annotated[str, Field(description="The user agent it signed in with.")]
+    network: Annotated[str, Field(description="Where it signed in from, roughly.", examples=["203.0.113.0/24"])]
+    created_at: Timestamp
+    last_seen_at: Annotated[Timestamp, Field(description="When it signed in or was refreshed last.")]
+    current: Annotated[bool, Field(description="The one that asks.")]
+
+    @classmethod
+    def of(cls, session: Session, *, current: bool) -> SessionOut:
+        return cls(
+            id=session.id,
+            device=session.device,
+            network=session.network,
+            created_at=session.created_at,
+            last_seen_at=session.last_seen_at,
+            current=current,
+        )
+
+
+class SessionsReply(Reply):
+    data: list[SessionOut]
 
 
 class UsageOut(Schema):
@@ -165,6 +242,8 @@ class UsageOut(Schema):
     total: Count
     remaining: Count
     resets_at: Timestamp
+    input_tokens: Annotated[int, Field(description="Of today's replies, as the model counts them.")]
+    output_tokens: int
 
     @classmethod
     def of(cls, allowance: Allowance) -> UsageOut:
@@ -173,6 +252,8 @@ class UsageOut(Schema):
             total=_count(allowance.total),
             remaining=_count(allowance.remaining),
             resets_at=allowance.resets_at,
+            input_tokens=allowance.input_tokens,
+            output_tokens=allowance.output_tokens,
         )
 
 
@@ -190,10 +271,20 @@ class ChatroomOut(Schema):
     name: str
     user_id: UUID
     created_at: Timestamp
+    instructions: str | None
+    auto_title: Annotated[bool, Field(description="It waits for a name of the model's making.")]
 
     @classmethod
-    def of(cls, room: Chatroom) -> ChatroomOut:
-        return cls(id=room.id, name=room.name, user_id=room.user_id, created_at=room.created_at)
+    def of(cls, room: Chatroom, **more: Any) -> Self:
+        return cls(
+            id=room.id,
+            name=room.name,
+            user_id=room.user_id,
+            created_at=room.created_at,
+            instructions=room.instructions,
+            auto_title=room.auto_title,
+            **more,
+        )
 
 
 class ChatroomReply(Reply):
@@ -286,6 +377,30 @@ class AcceptedReply(Reply):
                 used=allowance.used, total=_count(allowance.total), resets_at=allowance.resets_at
             ),
         )
+
+
+class UrlReply(Schema):
+    url: Annotated[str, Field(description="A page of Stripe's, for the user's browser.")]
+
+
+class SubscriptionOut(Schema):
+    tier: Tier
+    status: Annotated[SubscriptionStatus | None, Field(description="null if there never was a subscription.")]
+    current_period_end: Timestamp | None
+    cancel_at_period_end: Annotated[bool, Field(description="Pro ends by itself, then or earlier.")]
+
+    @classmethod
+    def of(cls, tier: Tier, subscription: Subscription | None) -> SubscriptionOut:
+        return cls(
+            tier=tier,
+            status=subscription.status if subscription else None,
+            current_period_end=subscription.current_period_end if subscription else None,
+            cancel_at_period_end=subscription is not None and subscription.cancel_at is not None,
+        )
+
+
+class SubscriptionReply(Reply):
+    data: SubscriptionOut
 
 
 class HealthReply(Schema):

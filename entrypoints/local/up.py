@@ -1,7 +1,7 @@
 """`gemini-backend up`: the whole product on this machine, with nothing installed, no key and no Docker.
 
-It starts what the environment does not name (Postgres, Valkey, a stand-in for Gemini), migrates, starts the API and the
-worker, watches them all and stops them in order. Ended by `kill -9`, it takes them along: see processes.py.
+It starts what the environment does not name (Postgres, Valkey, stand-ins for Gemini and Stripe), migrates, starts the
+API and the worker, watches them all and stops them in order. Ended by `kill -9`, it takes them along: see processes.py.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from entrypoints.settings import Settings, SettingsError
 ENDING_WITH_US = (sys.executable, "-m", "entrypoints.local.processes")
 CLI = (*ENDING_WITH_US, "entrypoints.cli")
 GEMINI_STAND_IN = (*ENDING_WITH_US, "entrypoints.local.gemini")
+STRIPE_STAND_IN = (*ENDING_WITH_US, "entrypoints.local.stripe")
+STRIPE_STAND_IN_KEY, STRIPE_STAND_IN_PRICE = "sk_test_standin", "price_standin_pro"
 
 START_SECONDS = 60.0
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0  # seconds before a service that ended is started again
@@ -145,6 +147,7 @@ class _Run:
             self.environment["ACCESS_TOKEN_SECRET"] = kept_secret(self.data / "access_token_secret")
         self._start_servers()
         self._start_gemini_stand_in()
+        self._start_stripe_stand_in()
         self._migrate()
         api = self._program("API", "api", [*self.command, "serve"], grace=self.settings.shutdown_seconds + 5)
         worker = self._program("worker", "worker", [*self.command, "worker"], grace=self.settings.shutdown_seconds + 5)
@@ -185,6 +188,28 @@ class _Run:
             self.environment.update(GEMINI_BASE_URL=f"http://{LOCALHOST}:{port}", GEMINI_API_KEY="stand-in")
             place = f"a stand-in at {LOCALHOST}:{port}; set GEMINI_API_KEY to talk with Google's"
         self.places.append(("Gemini", place))
+
+    def _start_stripe_stand_in(self) -> None:
+        if self.environment.get("STRIPE_SECRET_KEY"):
+            place = self.environment.get("STRIPE_API_BASE") or "Stripe's, with your STRIPE_SECRET_KEY"
+        else:
+            # Kept, as the customers are: what was sent before a restart is still good after it.
+            if not self.environment.get("STRIPE_WEBHOOK_SECRET"):
+                self.environment["STRIPE_WEBHOOK_SECRET"] = f"whsec_{kept_secret(self.data / 'stripe_webhook_secret')}"
+            price = self.environment.get("STRIPE_PRICE_ID") or STRIPE_STAND_IN_PRICE
+            self.environment.update(STRIPE_SECRET_KEY=STRIPE_STAND_IN_KEY, STRIPE_PRICE_ID=price)
+            if not (place := self.environment.get("STRIPE_API_BASE", "")):
+                port = free_port()
+                command = [*STRIPE_STAND_IN, "--port", str(port), "--price", price]
+                command += ["--webhook-url", f"{self._api_url()}/webhook/stripe"]
+                command += ["--state", str(self.data / "stripe" / "account.json")]
+                stand_in = self._program("Stripe stand-in", "stripe", command, grace=5)
+                self.services.append(stand_in)
+                stand_in.start()
+                self._await(stand_in, port, "/health", host=LOCALHOST)
+                self.environment["STRIPE_API_BASE"] = f"http://{LOCALHOST}:{port}"
+                place = f"a stand-in at http://{LOCALHOST}:{port}; set STRIPE_SECRET_KEY to use Stripe's"
+        self.places.append(("Stripe", place))
 
     def _migrate(self) -> None:
         migration = self._program("migration", "migrate", [*self.command, "migrate"], grace=5)
@@ -228,9 +253,12 @@ class _Run:
                 return LOCALHOST if address.version == 4 else "::1"
         return self.settings.host
 
-    def _announce(self) -> None:
+    def _api_url(self) -> str:
         host = self._own_address()
-        api = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def _announce(self) -> None:
+        api = self._api_url()
         json = "-H 'Content-Type: application/json' -d"
         for label, place in [
             ("API", f"{api}   docs: {api}/docs"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from tests.chaos import scenarios_allowance as allowance
+from tests.chaos import scenarios_billing as billing
 from tests.chaos import scenarios_delivery as delivery
 from tests.chaos import scenarios_model as model
 from tests.chaos import scenarios_outages as outages
@@ -28,5 +29,12 @@ SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
         model.requests_per_minute,
         model.burst,
         model.memory,
+        billing.one_event_often,
+        billing.any_order,
+        billing.webhooks_without_postgres,
+        billing.parallel_subscribes,
+        billing.upgrade_amid_sends,
+        billing.readers_that_die,
+        billing.webhook_flood,
     )
 }

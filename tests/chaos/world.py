@@ -24,7 +24,7 @@ from adapters.system import SystemClock, TimeOrderedIds
 from application.accounts.sessions import OpenSession
 from application.chat.chatrooms import CreateChatroom
 from domain.accounts import MobileNumber, User
-from domain.billing import Tier
+from domain.billing import FOREVER, Tier
 from domain.ids import UserId
 from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.processes import free_port
@@ -115,11 +115,14 @@ class World:
         tokens = JwtAccessTokens(secret=self.environment["ACCESS_TOKEN_SECRET"], lifetime_seconds=7200, clock=clock)
         sign_in = OpenSession(sessions=PostgresSessions(), access_tokens=tokens, clock=clock, ids=ids)
         create_room = CreateChatroom(chatrooms=PostgresChatrooms(), clock=clock, ids=ids)
+        pro_until = FOREVER if tier is Tier.PRO else None
         made = []
         async with connected(self.postgres.url):
             for _ in range(count):
                 mobile = MobileNumber(f"+9198{next(_numbers):08d}")
-                user = User(id=UserId(ids.new()), mobile=mobile, name="Asha", tier=tier, created_at=clock.now())
+                user = User(
+                    id=UserId(ids.new()), mobile=mobile, name="Asha", pro_until=pro_until, created_at=clock.now()
+                )
                 await PostgresUsers().add(user)
                 token = (await sign_in(user=user)).access.token
                 made.append(Person(str(user.id), token, str((await create_room(user=user, name="A room")).id)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import asyncpg
 import pytest
 
 from adapters.memory.accounts import MemoryOtpChallenges, MemorySessions, MemoryUsers
+from adapters.memory.billing import MemoryBillingAccounts
 from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryMessages, MemoryModelBudget
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.runtime import MemoryClock
@@ -23,11 +25,13 @@ from adapters.postgres.chat import PostgresModelBudget
 from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
 from application.ports.accounts import OtpChallenges, Sessions, Users
+from application.ports.billing import BillingAccounts
 from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import MobileNumber, Session, User
 from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
+from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
 from tests.database import open_pool
@@ -36,6 +40,13 @@ T = TypeVar("T")
 
 HOUR = timedelta(hours=1)
 COMPLETED = Outcome(status=MessageStatus.COMPLETED, response="Hello.", finish_reason="STOP")
+FAILED = Outcome.of_error(WorkersDied())
+BLOCKED = Outcome.of_error(ReplyBlocked("SAFETY"))
+CANCELLED = Outcome(status=MessageStatus.CANCELLED, response="Half a")
+
+
+def names(results: Sequence[object]) -> Counter[str]:
+    return Counter(type(result).__name__ for result in results)
 
 
 class _Interrupted(Exception):
@@ -53,9 +64,12 @@ class Adapters(ABC):
     messages: Messages
     lists: ChatroomLists
     keys: IdempotencyKeys
+    billing: BillingAccounts
     unit_of_work: UnitOfWork
     clock: Clock
     ids: Ids
+    #: How many messages of the latest day are counted without being seen: asked anew since, or deleted with their room.
+    unseen: Counter[UserId] = field(default_factory=Counter)
 
     @abstractmethod
     async def wait(self, seconds: float) -> None:
@@ -84,7 +98,7 @@ class Adapters(ABC):
         assert counters.keys() >= {message.user_id for message in messages}
         for user_id, (day, used, in_flight) in counters.items():
             own = [message for message in messages if message.user_id == user_id]
-            charged = sum(message.charged and message.allowance_day == day for message in own)
+            charged = sum(message.charged and message.allowance_day == day for message in own) + self.unseen[user_id]
             assert (used, in_flight) == (charged, sum(not message.status.is_final for message in own))
 
     @asynccontextmanager
@@ -110,9 +124,10 @@ class Adapters(ABC):
         await self.sessions.add(session)
         return session
 
-    async def room(self, user: User | None = None, name: str = "Physics") -> Chatroom:
+    async def room(self, user: User | None = None, name: str = "Physics", **changes: Any) -> Chatroom:
         owner = user or await self.user()
-        room = Chatroom(id=ChatroomId(self.ids.new()), user_id=owner.id, name=name, created_at=self.clock.now())
+        now = self.clock.now()
+        room = Chatroom(id=ChatroomId(self.ids.new()), user_id=owner.id, name=name, created_at=now, **changes)
         await self.chatrooms.add(room)
         return room
 
@@ -140,6 +155,18 @@ class Adapters(ABC):
         claimed = await self.messages.claim(message.id, lease=lease)
         assert claimed is not None
         return claimed
+
+    async def ended(self, room: Chatroom | None = None, outcome: Outcome = COMPLETED) -> Message:
+        message = await self.claimed(room)
+        assert await self.messages.finish(message.id, message.attempt, outcome)
+        return await self.stored(message)
+
+    def anew(self, message: Message, **changes: Any) -> Message:
+        """As it is to be when it is asked again."""
+        now = self.clock.now()
+        room = Chatroom(id=message.chatroom_id, user_id=message.user_id, name="", created_at=now)
+        kept = {"id": message.id, "input": message.input, "created_at": message.created_at, "attempt": message.attempt}
+        return self.new_message(room, **{**kept, **changes})
 
     async def stored(self, message: Message) -> Message:
         return await self.messages.get(message.id, message.chatroom_id, message.user_id)
@@ -183,6 +210,9 @@ class InPostgresAndRedis(Adapters):
             " due_at = due_at - $1, lease_until = lease_until - $1, rung_at = rung_at - $1",
             "UPDATE idempotency_keys SET created_at = created_at - $1::interval, busy_until = busy_until - $1",
             "UPDATE model_budget SET booked_until = booked_until - $1::interval",
+            "UPDATE billing_accounts SET checkout_busy_until = checkout_busy_until - $1::interval,"
+            " due_at = due_at - $1, lease_until = lease_until - $1, rung_at = rung_at - $1",
+            "UPDATE payment_events SET received_at = received_at - $1::interval",
         ):
             await rows(sql, timedelta(seconds=seconds))
 
@@ -213,6 +243,7 @@ async def memory() -> AsyncIterator[InMemory]:
         messages=messages,
         lists=MemoryChatroomLists(),
         keys=MemoryIdempotencyKeys(clock),
+        billing=MemoryBillingAccounts(users, clock),
         unit_of_work=MemoryUnitOfWork(),
         clock=clock,
         ids=TimeOrderedIds(),
@@ -228,6 +259,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         "DELETE FROM users",
         "DELETE FROM otp_challenges",
         "DELETE FROM idempotency_keys",
+        "DELETE FROM payment_events",
         "UPDATE model_budget SET booked_until = now()",
     ):
         await rows(sql)
@@ -239,6 +271,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         messages=container.messages(),
         lists=container.chatroom_lists(),
         keys=container.idempotency_keys(),
+        billing=container.billing_accounts(),
         unit_of_work=container.unit_of_work(),
         clock=container.clock(),
         ids=container.ids(),

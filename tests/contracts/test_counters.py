@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,19 +12,12 @@ import pytest
 
 from domain.billing import Allowance, SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
-from domain.errors import QuotaExceeded, ReplyBlocked, SendingTooFast, TooManyInFlight, WorkersDied
+from domain.errors import QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import MessageId
-from tests.contracts.conftest import COMPLETED, HOUR, Adapters, InPostgresAndRedis
+from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis, names
 
-FAILED = Outcome.of_error(WorkersDied())
-BLOCKED = Outcome.of_error(ReplyBlocked("SAFETY"))
-CANCELLED = Outcome(status=MessageStatus.CANCELLED, response="Half a")
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
-
-
-def names(results: Sequence[object]) -> Counter[str]:
-    return Counter(type(result).__name__ for result in results)
 
 
 async def accept(adapters: Adapters, room: Chatroom, after: timedelta = timedelta(), **limits: int) -> Allowance:
@@ -179,6 +171,67 @@ class TestPerMinute:
         results = await adapters.race(*(accept(adapters, room, per_minute=4) for _ in range(20)), rows_of="allowances")
         assert names(results) == {"Allowance": 4, "SendingTooFast": 16}
         await adapters.check_counters()
+
+
+class TestTokens:
+    async def tokens(self, adapters: Adapters, room: Chatroom, after: timedelta = timedelta()) -> tuple[int, int]:
+        day = (adapters.clock.now() + after).date()
+        allowance = await adapters.messages.allowance(room.user_id, day=day, total=None)
+        return allowance.input_tokens, allowance.output_tokens
+
+    @pytest.mark.parametrize("status", [status for status in MessageStatus if status.is_final])
+    async def test_of_every_ending_are_counted_once(self, adapters: Adapters, status: MessageStatus) -> None:
+        room, other = await adapters.room(), await adapters.room()
+        outcome = Outcome(status=status, response="Half a", input_tokens=7, output_tokens=11)
+        for count in (1, 2, 3):
+            message = await adapters.claimed(room)
+            for finished in (True, False):
+                assert await adapters.messages.finish(message.id, 1, outcome) is finished
+                assert await self.tokens(adapters, room) == (7 * count, 11 * count)
+        unknown = await adapters.claimed(room)
+        await adapters.messages.finish(unknown.id, 1, replace(outcome, input_tokens=None, output_tokens=None))
+        assert await self.tokens(adapters, room) == (21, 33)
+        await adapters.queued(other)
+        assert await self.tokens(adapters, other) == (0, 0)
+
+    async def test_come_with_the_allowance(self, adapters: Adapters) -> None:
+        room, day = await adapters.room(), adapters.clock.now().date()
+        await adapters.ended(room, replace(COMPLETED, input_tokens=7, output_tokens=11))
+        message = adapters.new_message(room)
+        for _ in range(2):  # the second one is no second one
+            accepted = await adapters.messages.accept(message, limits=SendingLimits())
+            assert accepted == Allowance(day, 2, None, 7, 11)
+
+    async def test_begin_anew_with_the_day(self, adapters: Adapters) -> None:
+        room, now = await adapters.room(), adapters.clock.now()
+        yesterday = (now - DAY).date()
+        old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
+        rich = replace(COMPLETED, input_tokens=7, output_tokens=11)
+        await adapters.messages.claim(old[0].id, lease=HOUR)
+        await adapters.messages.finish(old[0].id, 1, rich)
+        assert await self.tokens(adapters, room, -DAY) == (7, 11)
+        assert await self.tokens(adapters, room) == (0, 0), "of a day that nothing was sent on"
+        assert await accept(adapters, room) == Allowance(now.date(), 1, None, 0, 0)
+        await adapters.messages.claim(old[1].id, lease=HOUR)
+        await adapters.messages.finish(old[1].id, 1, rich)
+        assert await self.tokens(adapters, room) == (0, 0), "they are those of the day that paid"
+
+    async def test_of_many_at_once_are_all_counted(self, adapters: Adapters) -> None:
+        room = await adapters.room()
+        held = [await adapters.claimed(room) for _ in range(20)]
+        rich = replace(COMPLETED, input_tokens=2**20, output_tokens=2**30)
+        results = await adapters.race(
+            *(adapters.messages.finish(message.id, 1, rich) for message in held), rows_of="allowances"
+        )
+        assert results == [True] * 20
+        assert await self.tokens(adapters, room) == (20 * 2**20, 20 * 2**30), "more than an int4 holds"
+
+    async def test_rolled_back_are_none(self, adapters: Adapters) -> None:
+        room = await adapters.room()
+        message = await adapters.claimed(room)
+        async with adapters.rolled_back():
+            await adapters.messages.finish(message.id, 1, replace(COMPLETED, input_tokens=7, output_tokens=11))
+        assert await self.tokens(adapters, room) == (0, 0)
 
 
 class TestRefusal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
@@ -37,6 +38,7 @@ class Stage(Protocol):
     def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None: ...
     def hang(self, *pieces: str) -> None: ...
     def asked(self) -> list[tuple[str, str]]: ...
+    def told(self) -> str | None: ...
     async def left(self) -> int: ...
     def open(self) -> int: ...
 
@@ -54,6 +56,9 @@ class Scripted:
 
     def asked(self) -> list[tuple[str, str]]:
         return [(turn.role.value, turn.text) for turn in self._model.asked[-1].turns]
+
+    def told(self) -> str | None:
+        return self._model.asked[-1].instructions
 
     async def left(self) -> int:
         return self._model.left
@@ -80,6 +85,15 @@ class OverHttp:
     def asked(self) -> list[tuple[str, str]]:
         contents = self.server.log()["lastBody"]["contents"]
         return [(content["role"], content["parts"][0]["text"]) for content in contents]
+
+    def told(self) -> str | None:
+        body = self.server.log()["lastBody"]
+        assert "system_instruction" not in body
+        return (
+            "".join(part["text"] for part in body["systemInstruction"]["parts"])
+            if "systemInstruction" in body
+            else None
+        )
 
     async def left(self) -> int:
         log = await self.server.until(lambda log: log["open"] == 0)
@@ -171,6 +185,14 @@ async def test_token_counts_grow_and_the_last_ones_are_the_replys(stage: Stage) 
 async def test_the_conversation_arrives_as_it_was_given(stage: Stage) -> None:
     stage.say("Fine.")
     await read(stage.model, conversation("first", "second", "third"))
+    assert stage.asked() == [("user", "first"), ("model", "second"), ("user", "third")]
+
+
+@pytest.mark.parametrize("instructions", [None, 'Answer in "Wienerisch" 🙂.\n\nBe brief.'])
+async def test_the_instructions_are_told_apart_from_the_turns(stage: Stage, instructions: str | None) -> None:
+    stage.say("Fine.")
+    await read(stage.model, replace(conversation("first", "second", "third"), instructions=instructions))
+    assert stage.told() == instructions
     assert stage.asked() == [("user", "first"), ("model", "second"), ("user", "third")]
 
 

@@ -7,14 +7,15 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
 
-from adapters.memory.chat import MemoryJobQueue
+from adapters.memory.runtime import MemoryJobQueue
 from adapters.system import TimeOrderedIds
-from adapters.taskiq import JobReceiver, StreamBroker, TaskiqJobQueue
-from application.ports.chat import JobQueue
+from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
+from application.ports.runtime import JobQueue
 from domain.ids import MessageId
 from entrypoints.local.processes import free_port
 
@@ -22,7 +23,7 @@ from entrypoints.local.processes import free_port
 @dataclass(frozen=True)
 class Bell:
     queue: JobQueue
-    heard: Callable[[int], Awaitable[list[MessageId]]]
+    heard: Callable[[int], Awaitable[list[UUID]]]
     """All that was rung for, as soon as there are so many."""
 
 
@@ -30,7 +31,7 @@ class Bell:
 def memory_bell() -> Bell:
     queue = MemoryJobQueue()
 
-    async def heard(count: int) -> list[MessageId]:
+    async def heard(count: int) -> list[UUID]:
         assert len(queue.rung) >= count
         return queue.rung
 
@@ -40,10 +41,14 @@ def memory_bell() -> Bell:
 @pytest.fixture
 async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
     broker = StreamBroker(redis_url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=0.5)
-    came: asyncio.Queue[MessageId] = asyncio.Queue()
-    receiver, stop, all_of_them = JobReceiver(broker, came.put, concurrency=5), asyncio.Event(), list[MessageId]()
+    came: asyncio.Queue[UUID] = asyncio.Queue()
+    receiver, stop, all_of_them = (
+        JobReceiver(broker, {GENERATE_REPLY: came.put}, concurrency=5),
+        asyncio.Event(),
+        list[UUID](),
+    )
 
-    async def heard(count: int) -> list[MessageId]:
+    async def heard(count: int) -> list[UUID]:
         async with asyncio.timeout(5):
             while len(all_of_them) < count:
                 all_of_them.append(await came.get())
@@ -52,7 +57,7 @@ async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
         return all_of_them
 
     listening = asyncio.create_task(receiver.listen(stop))
-    yield Bell(TaskiqJobQueue(broker), heard)
+    yield Bell(TaskiqJobQueue(broker, GENERATE_REPLY), heard)
     stop.set()
     await listening
     async with Redis(connection_pool=broker.connection_pool) as redis:
@@ -68,7 +73,7 @@ def bell(request: pytest.FixtureRequest) -> Bell:
     return chosen
 
 
-def ids(count: int) -> list[MessageId]:
+def ids(count: int) -> list[UUID]:
     source = TimeOrderedIds()
     return [MessageId(source.new()) for _ in range(count)]
 
@@ -120,7 +125,7 @@ class TestBrokenBell:
 
     async def test_nobody_listens(self) -> None:
         broker = StreamBroker(f"redis://127.0.0.1:{free_port()}/0", namespace="test", command_seconds=0.5)
-        assert not await self.ring(TaskiqJobQueue(broker))
+        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()
 
     async def test_a_server_that_never_answers(self) -> None:
@@ -133,7 +138,7 @@ class TestBrokenBell:
         server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         broker = StreamBroker(f"redis://127.0.0.1:{port}/0", namespace="test", command_seconds=0.3)
-        assert not await self.ring(TaskiqJobQueue(broker))
+        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()
         leave.set()
         server.close()
@@ -147,7 +152,7 @@ class TestBrokenBell:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         broker = StreamBroker(f"redis://127.0.0.1:{port}/0", namespace="test", command_seconds=0.3)
-        assert not await self.ring(TaskiqJobQueue(broker))
+        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()
         server.close()
 
@@ -155,5 +160,5 @@ class TestBrokenBell:
         url = urlsplit(redis_url)
         url = url._replace(netloc=f":wrong@{url.hostname}:{url.port}")
         broker = StreamBroker(url.geturl(), namespace="test", command_seconds=0.5)
-        assert not await self.ring(TaskiqJobQueue(broker))
+        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()

@@ -108,6 +108,8 @@ async def test_a_name_that_does_not_fit(http: httpx.AsyncClient, stranger: Perso
     token = {"Authorization": f"Bearer {stranger.token}"}
     response = await http.post("/chatroom", content=json.dumps({"name": name}), headers={**json_type, **token})
     assert_problem(response, 422, "validation_failed", ["/name"])
+    response = await http.patch(ROOM, content=json.dumps({"name": name}), headers={**json_type, **token})
+    assert_problem(response, 422, "validation_failed", ["/name"])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,14 @@ FIELDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "three at once": ("/auth/reset-password", {"mobile": " ", "otp": None}, ["/mobile", "/otp", "/newPassword"]),
     "no proof": ("/auth/change-password", {"newPassword": "long enough"}, [""]),
     "a new password of blanks": ("/auth/change-password", {"otp": "123456", "newPassword": " " * 9}, ["/newPassword"]),
+    "instructions as a number": ("/chatroom", {"name": "a", "instructions": 7}, ["/instructions"]),
+    "instructions too long": ("/chatroom", {"name": "a", "instructions": "a" * 4_001}, ["/instructions"]),
+    "blank instructions too long": ("/chatroom", {"name": "a", "instructions": " " * 4_001}, ["/instructions"]),
+    "instructions with NUL": ("/chatroom", {"name": "a", "instructions": "a\0b"}, ["/instructions"]),
+    "surrogate instructions": ("/chatroom", {"name": "a", "instructions": "\ud800"}, ["/instructions"]),
+    "a title in words": ("/chatroom", {"name": "a", "autoTitle": "yes"}, ["/autoTitle"]),
+    "a title as a number": ("/chatroom", {"name": "a", "autoTitle": 1}, ["/autoTitle"]),
+    "a title of null": ("/chatroom", {"name": "a", "autoTitle": None}, ["/autoTitle"]),
     "no input": (f"{ROOM}/message", {}, ["/input"]),
     "blank input": (f"{ROOM}/message", {"input": " \n"}, ["/input"]),
     "input with NUL": (f"{ROOM}/message", {"input": "a\0b"}, ["/input"]),
@@ -164,8 +174,33 @@ async def test_fields_that_do_not_fit(stranger: Person, path: str, body: dict[st
     assert_problem(response, 422, "validation_failed", pointers)
 
 
+@pytest.mark.parametrize(
+    ("body", "pointers"),
+    [
+        ({}, [""]),
+        ({"autoTitle": True}, [""]),
+        ({"name": "fits", "instructions": ["Rhyme."]}, ["/instructions"]),
+        ({"name": "fits", "instructions": "a" * 4_001}, ["/instructions"]),
+        ({"instructions": "a\0b"}, ["/instructions"]),
+        ({"name": "", "instructions": "\0"}, ["/name", "/instructions"]),
+    ],
+)
+async def test_a_change_that_does_not_fit(stranger: Person, body: dict[str, Any], pointers: list[str]) -> None:
+    response = await stranger.ask("PATCH", ROOM, content=json.dumps(body))
+    assert_problem(response, 422, "validation_failed", pointers)
+
+
+@pytest.mark.parametrize("verb", ["cancel", "regenerate"])
+async def test_a_body_where_none_is_needed_does_not_matter(stranger: Person, verb: str) -> None:
+    path = f"{ROOM}/message/{uuid4()}/{verb}"
+    for content in (b"", b"garbage", b"{}"):
+        assert_problem(await stranger.ask("POST", path, content=content), 404, "message_not_found")
+
+
 async def test_the_largest_that_fits_is_taken(person: Person) -> None:
     room = await person.room("🙂" * 100)
+    told = await person.ask("PATCH", f"/chatroom/{room}", {"instructions": "🙂" * 4_000})
+    assert told.json()["data"]["instructions"] == "🙂" * 4_000
     longest = "🙂" * 8_000
     message = await person.send(room, longest)
     assert (await person.message(room, message))["input"] == longest
@@ -228,7 +263,12 @@ async def test_a_bad_id_is_one_that_does_not_exist(stranger: Person, identifier:
     assert_problem(await stranger.ask("GET", f"/chatroom/{identifier}/message"), 404, "chatroom_not_found")
     body = {"input": "Hello"}
     assert_problem(await stranger.ask("POST", f"/chatroom/{identifier}/message", body), 404, "chatroom_not_found")
-    assert_problem(await stranger.ask("GET", f"{ROOM}/message/{identifier}"), 404, "message_not_found")
+    assert_problem(await stranger.ask("PATCH", f"/chatroom/{identifier}", {"name": "a"}), 404, "chatroom_not_found")
+    assert_problem(await stranger.ask("DELETE", f"/chatroom/{identifier}"), 404, "chatroom_not_found")
+    message = f"{ROOM}/message/{identifier}"
+    assert_problem(await stranger.ask("GET", message), 404, "message_not_found")
+    assert_problem(await stranger.ask("POST", f"{message}/cancel"), 404, "message_not_found")
+    assert_problem(await stranger.ask("POST", f"{message}/regenerate"), 404, "message_not_found")
 
 
 @pytest.mark.parametrize(
@@ -254,6 +294,9 @@ async def test_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
         ("POST", "/health", {"GET", "HEAD"}),
         ("DELETE", "/chatroom", {"GET", "HEAD", "POST"}),
         ("PUT", f"{ROOM}/message", {"GET", "HEAD", "POST"}),
+        ("PUT", ROOM, {"GET", "HEAD", "PATCH", "DELETE"}),
+        ("GET", f"{ROOM}/message/{uuid4()}/cancel", {"POST"}),
+        ("DELETE", f"{ROOM}/message/{uuid4()}/regenerate", {"POST"}),
         ("POST", "/docs", {"GET", "HEAD"}),
         ("POST", "/", {"GET", "HEAD"}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -148,7 +149,7 @@ async def test_profile(person: Person) -> None:
         "subscriptionTier": "Basic",
     }
     assert usage.pop("resetsAt") == tomorrow()
-    assert usage == {"used": 0, "total": 5, "remaining": 5}
+    assert usage == {"used": 0, "total": 5, "remaining": 5, "inputTokens": 0, "outputTokens": 0}
 
 
 # --- chat ---
@@ -176,6 +177,62 @@ async def test_a_room_is_created_listed_and_opened(person: Person) -> None:
     opened = await person.get(f"/chatroom/{room['id']}")
     assert opened["message"]
     assert opened["data"] == {**room, "messages": []}
+
+
+async def test_a_room_is_instructed_and_waits_for_a_title(person: Person) -> None:
+    plain = (await person.ask("POST", "/chatroom", {"name": "Plain", "instructions": None})).json()["data"]
+    blank = (await person.ask("POST", "/chatroom", {"name": "Blank", "instructions": " \n"})).json()["data"]
+    for room in (plain, blank):
+        assert (room["instructions"], room["autoTitle"]) == (None, False)
+    longest = "Antworte in Reimen. 🌻" * 190
+    told = (await person.ask("POST", "/chatroom", {"name": "Told", "instructions": longest, "autoTitle": True})).json()[
+        "data"
+    ]
+    assert (told["name"], told["instructions"], told["autoTitle"]) == ("Told", longest, True)
+    assert (await person.get("/chatroom"))["data"] == [told, blank, plain]
+    assert (await person.get(f"/chatroom/{told['id']}"))["data"] == {**told, "messages": []}
+
+
+async def test_a_room_is_changed(person: Person, second_http: httpx.AsyncClient) -> None:
+    body = {"name": "Physics", "instructions": "Rhyme.", "autoTitle": True}
+    created = (await person.ask("POST", "/chatroom", body)).json()["data"]
+    room, expected = created["id"], created
+    for change, changes in (
+        ({"instructions": "Be brief."}, {"instructions": "Be brief."}),
+        ({"name": "  Óptica "}, {"name": "  Óptica ", "autoTitle": False}),
+        ({"instructions": None}, {"instructions": None}),
+        ({"name": "Optics", "instructions": "Rhyme."}, {"name": "Optics", "instructions": "Rhyme."}),
+        ({"instructions": ""}, {"instructions": None}),
+    ):
+        expected = {**expected, **changes}
+        changed = await person.ask("PATCH", f"/chatroom/{room}", change)
+        assert changed.status_code == 200, changed.text
+        assert changed.json()["message"]
+        assert changed.json()["data"] == expected
+        assert (await person.get(f"/chatroom/{room}"))["data"] == {**expected, "messages": []}
+        for somewhere in (person, person.at(second_http)):
+            assert (await somewhere.get("/chatroom"))["data"] == [expected], "the cached list, too"
+
+
+async def test_a_room_is_deleted(person: Person, second_http: httpx.AsyncClient) -> None:
+    kept, room = await person.room("Kept"), await person.room("Gone")
+    message = await person.send(room, "Why?")
+    elsewhere = person.at(second_http)
+    assert len((await elsewhere.get("/chatroom"))["data"]) == 2
+    deleted = await person.ask("DELETE", f"/chatroom/{room}/")
+    assert deleted.status_code == 200
+    assert deleted.json().keys() == {"message"}
+    for somewhere in (person, elsewhere):
+        assert [listed["id"] for listed in (await somewhere.get("/chatroom"))["data"]] == [kept]
+    for method, path, code in (
+        ("GET", f"/chatroom/{room}", "chatroom_not_found"),
+        ("DELETE", f"/chatroom/{room}", "chatroom_not_found"),
+        ("GET", f"/chatroom/{room}/message/{message}", "message_not_found"),
+        ("POST", f"/chatroom/{room}/message/{message}/cancel", "message_not_found"),
+    ):
+        response = await person.ask(method, path)
+        assert (response.status_code, response.json()["code"]) == (404, code)
+    assert await person.remaining() == 4, "what was sent was sent"
 
 
 async def test_rooms_come_newest_first(person: Person) -> None:
@@ -208,6 +265,77 @@ async def test_messages_come_oldest_first(person: Person) -> None:
     assert [message["id"] for message in (await person.get(f"/chatroom/{room}"))["data"]["messages"]] == sent
 
 
+async def test_a_message_that_waits_is_cancelled_at_once(person: Person) -> None:
+    room = await person.room()
+    message = await person.send(room, "Why?")
+    path = f"/chatroom/{room}/message/{message}"
+    cancelled = await person.ask("POST", f"{path}/cancel")
+    assert cancelled.status_code == 200
+    assert cancelled.json()["message"]
+    data = cancelled.json()["data"]
+    assert (data["id"], data["status"], data["response"], data["error"]) == (message, "cancelled", None, None)
+    assert TIME.fullmatch(data["completedAt"])
+    assert (await person.get(path))["data"] == data
+    again = await person.ask("POST", f"{path}/cancel/")
+    assert (again.status_code, again.json()["code"]) == (409, "message_ended")
+    assert await person.remaining() == 4, "it is not given back"
+
+
+async def test_a_message_that_is_being_answered_is_cancelled_soon(
+    person: Person, api_environment: dict[str, str]
+) -> None:
+    room = await person.room()
+    message = await person.send(room, "Why?")
+    path = f"/chatroom/{room}/message/{message}/cancel"
+    connection = await asyncpg.connect(api_environment["DATABASE_URL"])
+    try:
+        await connection.execute(  # as a worker does
+            "UPDATE messages SET status = 'generating', attempt = 1, lease_until = now() + interval '1 h'"
+            " WHERE id = $1",
+            message,
+        )
+        waited = await person.ask("POST", path)
+        assert waited.status_code == 202, "nobody has stopped the model within two seconds"
+        assert waited.json()["data"]["status"] == "generating"
+        assert "preference-applied" not in waited.headers
+        at_once = await person.ask("POST", path, headers={"Prefer": "wait=0"})
+        assert (at_once.status_code, at_once.headers["preference-applied"]) == (202, "wait=0")
+        assert await connection.fetchval("SELECT cancel_requested FROM messages WHERE id = $1", message)
+        waiting = asyncio.create_task(person.ask("POST", path, headers={"Prefer": "wait=30"}))
+        await connection.execute(
+            "UPDATE messages SET status = 'cancelled', response = 'Half a', completed_at = now() WHERE id = $1", message
+        )
+        ended = await waiting
+        assert ended.status_code in (200, 409)
+        if ended.status_code == 200:
+            assert (ended.json()["data"]["status"], ended.json()["data"]["response"]) == ("cancelled", "Half a")
+    finally:
+        await connection.close()
+    assert (await person.message(room, message))["response"] == "Half a"
+
+
+async def test_a_message_is_asked_again(person: Person) -> None:
+    room = await person.room()
+    message = await person.send(room, "Why?")
+    path = f"/chatroom/{room}/message/{message}"
+    early = await person.ask("POST", f"{path}/regenerate")
+    assert (early.status_code, early.json()["code"]) == (409, "message_not_ended")
+    for remaining in (3, 2, 1, 0):
+        await person.ask("POST", f"{path}/cancel")
+        response = await person.ask("POST", f"{path}/regenerate")
+        assert response.status_code == 202
+        reply = response.json()
+        assert reply["remainingMessages"] == remaining
+        assert reply["dailyLimitInfo"] == {"used": 5 - remaining, "total": 5, "resetsAt": tomorrow()}
+        data = reply["data"]
+        assert (data["id"], data["input"], data["status"], data["completedAt"]) == (message, "Why?", "queued", None)
+        assert (await person.get(path))["data"] == data
+    cancelled = (await person.ask("POST", f"{path}/cancel")).json()["data"]
+    refused = await person.ask("POST", f"{path}/regenerate/")
+    assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
+    assert (await person.get(path))["data"] == cancelled
+
+
 async def test_the_sixth_message_of_a_day_is_refused(person: Person) -> None:
     room = await person.room()
     for remaining in (4, 3, 2, 1, 0):
@@ -223,12 +351,17 @@ async def test_the_sixth_message_of_a_day_is_refused(person: Person) -> None:
 
 
 async def test_somebody_elses_room_looks_like_none(person: Person, stranger: Person) -> None:
-    theirs, message = await stranger.room("Private"), str(uuid4())
+    theirs = await stranger.room("Private")
+    message = await stranger.send(theirs, "Between us")
     for method, path, body in (
         ("GET", "/chatroom/{}", None),
         ("GET", "/chatroom/{}/message", None),
         ("GET", f"/chatroom/{{}}/message/{message}", None),
         ("POST", "/chatroom/{}/message", {"input": "Let me in"}),
+        ("PATCH", "/chatroom/{}", {"name": "Mine"}),
+        ("DELETE", "/chatroom/{}", None),
+        ("POST", f"/chatroom/{{}}/message/{message}/cancel", None),
+        ("POST", f"/chatroom/{{}}/message/{message}/regenerate", None),
     ):
         answers = []
         for room in (theirs, str(uuid4()), "not-a-uuid"):
@@ -242,6 +375,9 @@ async def test_somebody_elses_room_looks_like_none(person: Person, stranger: Per
         if "{}/message/" not in path:  # which says that there is no such message, whatever is wrong with the room
             assert answers[0] == answers[2]
     assert (await person.get("/user/me"))["data"]["usage"]["used"] == 0, "a refused message costs nothing"
+    assert (await stranger.get(f"/chatroom/{theirs}"))["data"]["name"] == "Private"
+    assert (await stranger.message(theirs, message))["status"] == "queued"
+    await stranger.ask("DELETE", f"/chatroom/{theirs}")
 
 
 async def test_a_message_of_another_room_is_not_found(person: Person) -> None:

@@ -16,13 +16,13 @@ from tortoise.context import TortoiseContext
 
 from adapters.postgres.accounts import PostgresUsers
 from adapters.postgres.chat import PostgresChatrooms, PostgresMessages, PostgresModelBudget
-from adapters.postgres.connection import tortoise_config
+from adapters.postgres.connection import rows, tortoise_config
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import LOCATION, aerich_command, migrate
 from adapters.system import TimeOrderedIds
 from domain.accounts import MobileNumber, User
 from domain.billing import SendingLimits
-from domain.chat import Chatroom, Message
+from domain.chat import Chatroom, Message, MessageStatus
 from domain.ids import ChatroomId, MessageId, UserId
 from entrypoints.container import Container
 from tests.database import connected, execute, new_database
@@ -104,6 +104,77 @@ def test_up_down_and_up_again_with_rows(empty_database: str) -> None:
     asyncio.run(write_and_read(empty_database))
 
 
+OLD_ROWS = """
+    WITH owner AS (
+      INSERT INTO users (id, mobile, name, tier, chatrooms_version, created_at)
+      SELECT gen_random_uuid(), '+919876543210', 'Ann', 'Basic', 1, now() RETURNING id
+    ), counted AS (
+      INSERT INTO allowances (day, used, in_flight, minute_from, minute_used, user_id)
+      SELECT current_date, 4, 2, now(), 4, id FROM owner
+    ), room AS (
+      INSERT INTO chatrooms (id, name, created_at, user_id)
+      SELECT gen_random_uuid(), 'room', now(), id FROM owner RETURNING id, user_id
+    )
+    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
+      queued_at, max_output_tokens, due_at, rung_at, lease_until, response, chatroom_id, user_id)
+    SELECT gen_random_uuid(), 'input', now(), status, 1, 0, 0, current_date, true, now(), 10, now(), now(),
+      now(), 'response', id, user_id
+    FROM room, unnest(ARRAY['completed', 'failed', 'queued', 'generating']) AS states (status)
+"""
+
+
+def old_rows(url: str) -> list[object]:
+    """What the first schema has of chatrooms, messages and allowances."""
+    return [
+        [tuple(row) for row in asyncio.run(execute(url, question))]
+        for question in (
+            "SELECT id, name, created_at, user_id FROM chatrooms",
+            "SELECT day, used, in_flight, minute_from, minute_used, user_id FROM allowances",
+            "SELECT id, input, status, response, attempt, due_at, lease_until FROM messages ORDER BY status",
+        )
+    ]
+
+
+def test_conversations_of_the_first_schema_go_on(empty_database: str, tmp_path: Path) -> None:
+    async def first_only(location: str) -> None:
+        async with aerich_command(empty_database, location=location) as command:
+            assert await command.upgrade() == VERSIONS[:1]
+
+    async def go_on() -> None:
+        async with connected(empty_database):
+            [row] = await rows("SELECT chatroom_id, user_id FROM messages WHERE status = 'generating'")
+            room, found = await PostgresChatrooms().open(row["chatroom_id"], row["user_id"], limit=9)
+            assert (room.instructions, room.auto_title) == (None, False)
+            assert [message.cancel_requested for message in found] == [False] * 4
+            assert await PostgresMessages().cancel_requested() == set()
+            counted = await PostgresMessages().allowance(room.user_id, day=found[0].allowance_day, total=5)
+            assert (counted.used, counted.input_tokens, counted.output_tokens) == (4, 0, 0)
+            waiting = next(message for message in found if message.status is MessageStatus.GENERATING)
+            assert await PostgresMessages().claim(waiting.id, lease=timedelta(hours=1))
+            assert (await PostgresMessages().cancel(waiting.id, room.id, room.user_id)).cancel_requested
+            assert await PostgresMessages().cancel_requested() == {waiting.id}
+            assert len((await PostgresMessages().context(waiting, limit=9)).earlier) <= 1
+
+    async def back_to_the_first() -> None:
+        async with aerich_command(empty_database) as command:
+            for _ in VERSIONS[1:]:
+                await command.downgrade(-1, delete=False)
+
+    location = shutil.copytree(LOCATION, tmp_path / "migrations")
+    for version in VERSIONS[1:]:
+        Path(location, "models", version).unlink()
+    asyncio.run(first_only(str(location)))
+    asyncio.run(execute(empty_database, OLD_ROWS))
+    before = old_rows(empty_database)
+    assert asyncio.run(migrate(empty_database)) == VERSIONS[1:]
+    assert old_rows(empty_database) == before
+    asyncio.run(back_to_the_first())
+    assert versions(empty_database) == VERSIONS[:1]
+    assert old_rows(empty_database) == before
+    assert asyncio.run(migrate(empty_database)) == VERSIONS[1:]
+    asyncio.run(go_on())
+
+
 async def test_in_a_process_that_is_connected_elsewhere(empty_database: str, container: Container) -> None:
     """Of its own database it migrates nothing else, and the container's connections live on."""
     assert await migrate(empty_database) == VERSIONS
@@ -162,7 +233,12 @@ def test_migrations_make_what_the_models_say(empty_database: str, database_url: 
 
 def test_the_queues_partial_indexes_are_there(database_url: str) -> None:
     found = asyncio.run(execute(database_url, "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%WHERE%'"))
-    assert {row["indexname"] for row in found} >= {"messages_queued", "messages_generating", "messages_failed"}
+    assert {row["indexname"] for row in found} >= {
+        "messages_queued",
+        "messages_generating",
+        "messages_failed",
+        "messages_cancel_requested",
+    }
 
 
 def test_no_model_has_changed_without_a_migration(database_url: str, tmp_path: Path) -> None:

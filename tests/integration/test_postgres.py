@@ -8,6 +8,7 @@ import random
 import re
 import signal
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -26,7 +27,7 @@ from domain.accounts import MobileNumber, User
 from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable
-from domain.ids import MessageId, SessionId, UserId
+from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.processes import free_port
 from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
@@ -339,11 +340,11 @@ class TestClientsThatLeave:
 
 HISTORY = """
     WITH owners AS (
-      INSERT INTO users (id, mobile, name, tier, chatrooms_version, created_at)
-      SELECT gen_random_uuid(), '+91' || n, 'Ann', 'Basic', 0, now() FROM generate_series(1, 500) n RETURNING id
+      INSERT INTO users (id, mobile, name, chatrooms_version, created_at)
+      SELECT gen_random_uuid(), '+91' || n, 'Ann', 0, now() FROM generate_series(1, 500) n RETURNING id
     ), devices AS (
-      INSERT INTO sessions (id, created_at, user_id)
-      SELECT gen_random_uuid(), now(), id FROM owners, generate_series(1, 4)
+      INSERT INTO sessions (id, created_at, last_seen_at, expires_at, device, network, user_id)
+      SELECT gen_random_uuid(), now(), now(), now() + interval '1 h', '', '', id FROM owners, generate_series(1, 4)
     ), usage AS (
       INSERT INTO allowances (day, used, in_flight, minute_from, minute_used, user_id)
       SELECT current_date, 1, 0, now(), 1, id FROM owners
@@ -359,6 +360,21 @@ HISTORY = """
     SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
       now(), id, user_id
     FROM rooms, generate_series(1, 10)
+"""
+
+
+LONG_AND_SHORT = """
+    WITH rooms AS (
+      INSERT INTO chatrooms (id, name, created_at, user_id)
+      SELECT gen_random_uuid(), name, now(), user_id
+      FROM (SELECT user_id FROM allowances LIMIT 1) owner, unnest(ARRAY['long', 'short']) AS names (name)
+      RETURNING id, user_id, name
+    )
+    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
+      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id)
+    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
+      now(), id, user_id
+    FROM rooms, generate_series(1, CASE name WHEN 'long' THEN 10000 ELSE 20 END)
 """
 
 
@@ -384,7 +400,7 @@ class TestPlans:
 
     async def rows_read(self, history: str, call: Callable[[Chatroom], Awaitable[object]]) -> int:
         async with connected(history, pool=1):
-            [row] = await rows("SELECT id, user_id, name, created_at FROM chatrooms LIMIT 1")
+            [row] = await rows("SELECT id, user_id, name, created_at FROM chatrooms WHERE name = 'room' LIMIT 1")
             before = await self.count()
             await call(Chatroom(**row))
             after = await self.count()
@@ -405,7 +421,7 @@ class TestPlans:
             assert len(messages) == 5
             _, messages = await PostgresChatrooms().open(room.id, room.user_id, limit=5, before=messages[-1].id)
             assert len(messages) == 5
-            assert len(await PostgresMessages().before(new_message(room), limit=5)) == 5
+            assert len((await PostgresMessages().context(new_message(room), limit=5)).earlier) == 5
 
         assert await self.rows_read(history, page) < 50
 
@@ -425,11 +441,47 @@ class TestPlans:
             await messages.extend([(message.id, 1)], lease=timedelta(seconds=9))
             await messages.retry(message.id, 1, delay=timedelta())
             await messages.claim(message.id, lease=timedelta(seconds=9))
+            await messages.cancel(message.id, room.id, room.user_id)
+            assert await messages.cancel_requested() == {message.id}
             assert await messages.finish(message.id, 2, Outcome(status=MessageStatus.FAILED))
+            assert await messages.ended([message.id]) == {message.id}
+            await messages.regenerate(message, limits=SendingLimits(daily=5))
+            await messages.cancel(message.id, room.id, room.user_id)
             await messages.get(message.id, room.id, room.user_id)
             await messages.allowance(room.user_id, day=message.allowance_day, total=5)
 
-        assert await self.rows_read(history, answer) < 50
+        assert await self.rows_read(history, answer) < 100
+
+    async def test_a_room_is_changed_and_deleted_by_its_key(self, history: str) -> None:
+        async def change(room: Chatroom) -> None:
+            new = await PostgresChatrooms().add(replace(room, id=ChatroomId(IDS.new()), auto_title=True))
+            await PostgresMessages().accept(replace(new_message(new), id=MessageId(IDS.new())), limits=SendingLimits())
+            await PostgresChatrooms().change(new.id, new.user_id, instructions="Rhyme.")
+            assert await PostgresChatrooms().entitle(new.id, "Poems")
+            assert len(await PostgresChatrooms().delete(new.id, new.user_id)) == 1
+
+        assert await self.rows_read(history, change) < 50
+
+    async def test_a_long_room_costs_what_a_short_one_does(self, history: str) -> None:
+        """10,000 messages against 20."""
+        await execute(history, LONG_AND_SHORT)
+        await execute(history, "ANALYZE")
+
+        async def cost(name: str) -> int:
+            async with connected(history, pool=1):
+                [row] = await rows("SELECT id, user_id, name, created_at FROM chatrooms WHERE name = $1", name)
+                room, messages = Chatroom(**row), PostgresMessages()
+                before = await self.count()
+                _, found = await PostgresChatrooms().open(room.id, room.user_id, limit=10)
+                assert len(found) == 10
+                _, found = await PostgresChatrooms().open(room.id, room.user_id, limit=9, before=found[-1].id)
+                assert len(found) == 9
+                await messages.accept(replace(new_message(room), id=MessageId(IDS.new())), limits=SendingLimits())
+                assert len((await messages.context(new_message(room), limit=19)).earlier) == 19
+                return await self.count() - before
+
+        assert await cost("long") == pytest.approx(await cost("short"), abs=20)
+        assert await cost("long") < 100
 
     async def test_operators_read_what_they_ask_for(self, history: str) -> None:
         async def look(_: Chatroom) -> None:

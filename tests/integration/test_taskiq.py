@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from adapters.system import TimeOrderedIds
-from adapters.taskiq import JobReceiver, StreamBroker, TaskiqJobQueue
+from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
 from domain.errors import DatabaseUnavailable
 from domain.ids import MessageId
 from entrypoints.local.valkey import EmbeddedValkey
@@ -54,12 +54,12 @@ class Worker:
     ) -> None:
         self.namespace = namespace or f"test-{secrets.token_hex(6)}"
         self.broker = StreamBroker(server.url, namespace=self.namespace, command_seconds=0.5)
-        self.queue = TaskiqJobQueue(self.broker)
+        self.queue = TaskiqJobQueue(self.broker, GENERATE_REPLY)
         self._handler = handler
         self.begun: list[MessageId] = []
         self.ended: list[MessageId] = []
         self.cancelled: list[MessageId] = []
-        self.receiver = JobReceiver(self.broker, self._handle, concurrency=concurrency)
+        self.receiver = JobReceiver(self.broker, {GENERATE_REPLY: self._handle}, concurrency=concurrency)
         self.stop = asyncio.Event()
         self.listening = asyncio.create_task(self.receiver.listen(self.stop))
 
@@ -124,7 +124,7 @@ async def test_a_job_sent_before_the_first_worker_came_is_handled(running_valkey
     namespace = f"test-{secrets.token_hex(6)}"
     broker = StreamBroker(running_valkey.url, namespace=namespace, command_seconds=0.5)
     message_id = MessageId(IDS.new())
-    assert await TaskiqJobQueue(broker).ring([message_id])
+    assert await TaskiqJobQueue(broker, GENERATE_REPLY).ring([message_id])
     await broker.close()
     async with worker(running_valkey, namespace=namespace) as late:
         await late.until(lambda: late.ended == [message_id])
@@ -198,7 +198,7 @@ class TestTake:
         running_valkey.kill()
         ids = [MessageId(IDS.new()) for _ in range(3)]
         async with worker(running_valkey) as one:
-            one.receiver.take(ids)
+            one.receiver.take(GENERATE_REPLY, ids)
             await one.until(lambda: sorted(one.ended) == ids)
             running_valkey.start()
 
@@ -208,8 +208,8 @@ class TestTake:
             rung = await one.ring(2)
             await one.until(lambda: len(one.begun) == 2)
             taken = [MessageId(IDS.new()) for _ in range(4)]
-            one.receiver.take(taken)
-            one.receiver.take(taken[1:])
+            one.receiver.take(GENERATE_REPLY, taken)
+            one.receiver.take(GENERATE_REPLY, taken[1:])
             await one.until(lambda: len(one.begun) == 3)
             gate.set()
             await one.until(lambda: len(one.ended) == 3)
@@ -227,7 +227,7 @@ class TestTake:
             now -= 1
 
         async with worker(running_valkey, handler, concurrency=3) as one:
-            one.receiver.take([MessageId(IDS.new()) for _ in range(2)])
+            one.receiver.take(GENERATE_REPLY, [MessageId(IDS.new()) for _ in range(2)])
             await one.ring(10)
             await one.until(lambda: len(one.begun) >= 3)
             await asyncio.sleep(0.1)
@@ -240,7 +240,7 @@ class TestTake:
     ) -> None:
         gate = asyncio.Event()
         async with worker(running_valkey, lambda _: gate.wait(), concurrency=1) as one:
-            one.receiver.take([MessageId(IDS.new())])
+            one.receiver.take(GENERATE_REPLY, [MessageId(IDS.new())])
             await one.ring()
             await asyncio.sleep(0.2)
             one.stop.set()
@@ -253,7 +253,7 @@ class TestTake:
     async def test_is_drained_like_the_others(self, running_valkey: EmbeddedValkey) -> None:
         ids = [MessageId(IDS.new()) for _ in range(2)]
         async with worker(running_valkey, lambda _: asyncio.Event().wait()) as one:
-            one.receiver.take(ids)
+            one.receiver.take(GENERATE_REPLY, ids)
             await one.until(lambda: len(one.begun) == 2)
             one.stop.set()
             await one.listening

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -27,6 +28,7 @@ ELSEWHERE = {
     "DATABASE_URL": "postgres://me:hidden-password@127.0.0.1:1/db",
     "REDIS_URL": "redis://:hidden-password@127.0.0.1:1/0",
     "GEMINI_BASE_URL": "http://127.0.0.1:1",
+    "STRIPE_API_BASE": "http://127.0.0.1:1",
 }
 
 
@@ -108,6 +110,16 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     assert all(one.nobody_is_left(patience=10) for one in started)
 
 
+def stripe(environment: dict[str, str], path: str, form: str | None = None) -> dict[str, Any]:
+    """What the stand-in answers to a call of Stripe's."""
+    connection = HTTPConnection(urlsplit(environment["STRIPE_API_BASE"]).netloc, timeout=5)
+    headers = {"Authorization": f"Bearer {environment['STRIPE_SECRET_KEY']}"}
+    connection.request("POST" if form else "GET", path, form, headers)
+    answer: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
 async def execute(url: str, sql: str) -> Any:
     connection = await asyncpg.connect(url)
     try:
@@ -123,10 +135,17 @@ async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_come
     assert told["GEMINI_BASE_URL"].startswith("http://127.0.0.1:")
     assert told["GEMINI_API_KEY"] == "stand-in"
     assert len(told["ACCESS_TOKEN_SECRET"]) == 64
+    assert told["STRIPE_API_BASE"].startswith("http://127.0.0.1:")
+    assert told["STRIPE_SECRET_KEY"].startswith("sk_test_")
+    assert told["STRIPE_WEBHOOK_SECRET"].startswith("whsec_")
+    assert told["STRIPE_WEBHOOK_SECRET"] not in first.output
+    customer = stripe(told, "/v1/customers", "email=person%40example.com")["id"]
     await execute(told["DATABASE_URL"], "CREATE TABLE kept AS SELECT 7 AS n")
     for variable in ("DATABASE_URL", "REDIS_URL"):
         assert told[variable].split(":")[2].split("@")[0] not in first.output
 
+    account = first.data / "stripe" / "account.json"
+    assert first.until(lambda: account.exists() and customer in account.read_text())
     first.end(signal.SIGKILL)
     assert first.nobody_is_left(patience=10)
 
@@ -134,7 +153,10 @@ async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_come
     told_again = second.ask()
     assert told_again is not None
     assert told_again["ACCESS_TOKEN_SECRET"] == told["ACCESS_TOKEN_SECRET"]
+    assert told_again["STRIPE_WEBHOOK_SECRET"] == told["STRIPE_WEBHOOK_SECRET"]
     assert await execute(told_again["DATABASE_URL"], "SELECT n FROM kept") == 7
+    assert stripe(told_again, f"/v1/customers/{customer}")["email"] == "person@example.com"
+    assert stripe(told_again, f"/v1/prices/{told['STRIPE_PRICE_ID']}")["unit_amount"] == 999
     assert second.end(signal.SIGINT) == 0
     assert "Stopped." in second.output
     assert second.nobody_is_left(patience=0)
@@ -160,7 +182,7 @@ def test_a_new_one_comes_up_right_after_a_killed_one(up: Callable[..., Up]) -> N
 
 
 async def test_what_dies_is_started_again_in_the_same_place(up: Callable[..., Up]) -> None:
-    running = up(GEMINI_BASE_URL="http://127.0.0.1:1").ready()
+    running = up(GEMINI_BASE_URL="http://127.0.0.1:1", STRIPE_API_BASE="http://127.0.0.1:1").ready()
     told = running.ask()
     assert told is not None
     postmaster = running.data / "postgres" / "cluster" / "data" / "postmaster.pid"

@@ -8,16 +8,17 @@ import pytest
 from dependency_injector import providers
 
 from adapters.memory.accounts import MemoryOtpChallenges, MemoryOtpSender, MemorySessions, MemoryUsers, PlainHasher
+from adapters.memory.billing import MemoryBillingAccounts, MemoryPaymentGateway
 from adapters.memory.chat import (
     MemoryChatroomLists,
     MemoryChatrooms,
-    MemoryJobQueue,
     MemoryMessages,
     MemoryModelBudget,
 )
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.language_model import ScriptedLanguageModel
-from adapters.memory.runtime import MemoryClock
+from adapters.memory.reply_stream import MemoryReplyStream
+from adapters.memory.runtime import MemoryClock, MemoryJobQueue
 from adapters.memory.store import MemoryUnitOfWork
 from domain.accounts import MobileNumber, User
 from domain.chat import Chatroom, Message
@@ -40,7 +41,11 @@ class World:
         self.lists = MemoryChatroomLists()
         self.queue = MemoryJobQueue()
         self.model = ScriptedLanguageModel()
+        self.stream = MemoryReplyStream()
         self.keys = MemoryIdempotencyKeys(self.clock)
+        self.billing = MemoryBillingAccounts(self.users, self.clock)
+        self.gateway = MemoryPaymentGateway(self.clock)
+        self.readings = MemoryJobQueue()
         given = Settings.from_environment(
             {"ACCESS_TOKEN_SECRET": secrets.token_hex(32), "RATE_LIMITS": "off", **settings}
         )
@@ -55,8 +60,12 @@ class World:
             chatroom_lists=self.lists,
             queue=self.queue,
             language_model=self.model,
+            reply_stream=self.stream,
             model_budget=MemoryModelBudget(self.clock, given.gemini_max_rpm),
             idempotency_keys=self.keys,
+            billing_accounts=self.billing,
+            payment_gateway=self.gateway,
+            readings=self.readings,
             unit_of_work=MemoryUnitOfWork(),
             password_hasher=PlainHasher(),
             code_hasher=PlainHasher(),

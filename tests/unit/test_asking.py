@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,10 +12,10 @@ import pytest
 from adapters.memory.chat import MemoryModelBudget
 from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
 from adapters.memory.runtime import MemoryClock
-from application.chat.asking import LONGEST_WAIT, AskModel
+from application.chat.asking import LONGEST_WAIT, AskModel, Stop
 from application.chat.breaker import Breaker
-from application.ports.chat import ModelBudget
-from domain.chat import Conversation, MessageStatus, Outcome, Role, Turn
+from application.ports.chat import ModelBudget, ReplyWriter
+from domain.chat import Conversation, MessageStatus, Outcome, ReplyChunk, Role, Turn
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,
@@ -166,12 +168,24 @@ class TestBreakerOpen:
         assert scene.wait() is None
 
 
+class Heard(ReplyWriter):
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def add(self, text: str) -> None:
+        self.pieces.append(text)
+
+    async def close(self) -> None: ...
+
+
 class Ask(Scene):
     """AskModel with a breaker that opens at the second failure, and `calls` a minute."""
 
     def __init__(self, *script: Line, calls: int = 0, budget: ModelBudget | None = None, seconds: float = 5) -> None:
         super().__init__(window=4)
         self.model = ScriptedLanguageModel(script)
+        self.writer = Heard()
+        self.stop = Stop()
         self.ask = AskModel(
             model=self.model,
             budget=budget or MemoryModelBudget(self.clock, calls),
@@ -184,7 +198,7 @@ class Ask(Scene):
     async def __call__(self) -> Outcome | ModelError:
         async with asyncio.timeout(10):
             try:
-                return await self.ask(QUESTION)
+                return await self.ask(QUESTION, writer=self.writer, stop=self.stop)
             except ModelError as error:
                 return error
 
@@ -334,3 +348,111 @@ class TestAskModel:
         ask.pass_(PAUSE)
         assert isinstance(await ask(), Outcome)
         assert isinstance(await ask(), ModelDeferred), "the third of three was the last"
+
+
+class Waits(ModelBudget):
+    """Its turn comes in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def reserve(self, *, within: float) -> float | None:
+        return self.seconds
+
+
+class TestStop:
+    """A request to stop ends the call at once, whatever it is doing."""
+
+    async def stopped(self, ask: Ask, *, when: Callable[[], bool]) -> Outcome:
+        task = asyncio.create_task(ask())
+        async with asyncio.timeout(5):
+            while not when():  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0)
+        ask.stop.request()
+        ask.stop.request()  # twice is once
+        outcome = await task
+        assert isinstance(outcome, Outcome)
+        assert ask.model.open == 0
+        return outcome
+
+    async def test_before_it_began(self) -> None:
+        ask = Ask()
+        ask.stop.request()
+        assert await ask() == Outcome(status=MessageStatus.CANCELLED)
+        assert ask.model.asked == []
+
+    async def test_while_it_waits_for_its_turn(self) -> None:
+        ask = Ask(budget=Waits(60))
+        outcome = await self.stopped(ask, when=lambda: ask.stop._call is not None)  # noqa: SLF001
+        assert outcome == Outcome(status=MessageStatus.CANCELLED)
+        assert ask.model.asked == []
+
+    async def test_before_the_first_word(self) -> None:
+        ask = Ask(ScriptedReply(pieces=(), finish_reason=None))
+        outcome = await self.stopped(ask, when=lambda: ask.model.open == 1)
+        assert outcome == Outcome(status=MessageStatus.CANCELLED)
+        assert ask.model.left == 1
+
+    async def test_in_mid_stream_it_keeps_what_was_said_and_counted(self) -> None:
+        ask = Ask(ScriptedReply(pieces=("Half", " a"), finish_reason=None))
+        outcome = await self.stopped(ask, when=lambda: len(ask.writer.pieces) == 2)
+        assert outcome == Outcome(
+            status=MessageStatus.CANCELLED, response="Half a", finish_reason=None, input_tokens=1, output_tokens=2
+        )
+        assert ask.model.left == 1
+
+    async def test_it_counts_neither_for_nor_against_the_model(self) -> None:
+        ask = Ask(ModelUnavailable(), ModelUnavailable(), ScriptedReply(pieces=("Half",), finish_reason=None))
+        assert await ask.is_open_after_two()
+        ask.pass_(PAUSE)
+        await self.stopped(ask, when=lambda: ask.model.open == 1)
+        ask.stop = Stop()
+        assert ask.wait() is None, "its place as the probe is free again"
+
+    async def test_an_error_on_the_way_out_is_no_failure(self) -> None:
+        class Clumsy(ScriptedLanguageModel):
+            async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
+                yield ReplyChunk(text="Half", input_tokens=1)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    raise ModelUnavailable  # as an SDK that takes its cancelled read for a lost connection
+
+        ask = Ask()
+        ask.ask = replace(ask.ask, model=Clumsy())
+        outcome = await self.stopped(ask, when=lambda: bool(ask.writer.pieces))
+        assert (outcome.status, outcome.response) == (MessageStatus.CANCELLED, "Half")
+
+    async def test_too_late_it_changes_nothing(self) -> None:
+        ask = Ask("Whole.")
+        outcome = await ask()
+        ask.stop.request()
+        assert isinstance(outcome, Outcome)
+        assert (outcome.status, outcome.response) == (MessageStatus.COMPLETED, "Whole.")
+        await asyncio.sleep(0)
+
+    async def test_who_is_cancelled_while_it_is_stopped_is_cancelled(self) -> None:
+        ask = Ask(ScriptedReply(pieces=("Half",), finish_reason=None))
+        task = asyncio.create_task(ask())
+        async with asyncio.timeout(5):
+            while not ask.model.open:  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0)
+        ask.stop.request()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ask.model.open == 0
+
+
+class TestPieces:
+    async def test_are_passed_on_as_they_are_stored(self) -> None:
+        ask = Ask(ScriptedReply(pieces=("a\0", "\0", "", "b\ud83d", "\ude00c", " 🌻")))
+        outcome = await ask()
+        assert ask.writer.pieces == ["a", "b?", "?c", " 🌻"]
+        assert isinstance(outcome, Outcome)
+        assert outcome.response == "".join(ask.writer.pieces)
+
+    async def test_of_which_nothing_can_be_stored_are_none(self) -> None:
+        error = await Ask(ScriptedReply(pieces=("\0",)))()
+        assert isinstance(error, ReplyEmpty)
+        assert error.reason == "STOP"

@@ -10,7 +10,7 @@ import pytest
 from adapters.memory.chat import MemoryChatroomLists, MemoryMessages
 from application.chat.chatrooms import PAGE
 from application.ports.runtime import StoredReply
-from domain.billing import Allowance, Tier
+from domain.billing import FOREVER, Allowance, Tier
 from domain.chat import Chatroom, Message, MessageStatus
 from domain.errors import (
     ChatroomNotFound,
@@ -175,7 +175,7 @@ class TestSendMessage:
 
     async def test_pro_is_unlimited_and_may_write_more(self, world: World) -> None:
         room = await world.room()
-        user = replace(world.users.table.all()[0], tier=Tier.PRO)
+        user = replace(world.users.table.all()[0], pro_until=FOREVER)
         for number in range(1, 21):
             message, allowance = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
             assert (allowance.used, allowance.total, allowance.remaining) == (number, None, None)
@@ -200,7 +200,7 @@ class TestLimits:
 
     async def room(self, world: World, tier: Tier) -> Chatroom:
         user = await world.user()
-        world.users.table.put(user.id, replace(user, tier=tier))
+        world.users.table.put(user.id, replace(user, pro_until=FOREVER if tier is Tier.PRO else None))
         return await world.room(user)
 
     async def answered(self, world: World, room: Chatroom) -> None:
@@ -251,7 +251,7 @@ class TestLimits:
         world = World(RATE_LIMITS="off")
         for tier, count in ((Tier.PRO, 60), (Tier.BASIC, 5)):
             user = await world.user("+91987654321" + str(int(tier is Tier.PRO)))
-            world.users.table.put(user.id, replace(user, tier=tier))
+            world.users.table.put(user.id, replace(user, pro_until=FOREVER if tier is Tier.PRO else None))
             room = await world.room(user)
             for _ in range(count):
                 await world.sent(room=room)
@@ -264,7 +264,7 @@ class TestLimits:
         for _ in range(3):
             await world.sent(room=room)
         user = world.users.table.all()[0]
-        world.users.table.put(user.id, replace(user, tier=Tier.PRO))
+        world.users.table.put(user.id, replace(user, pro_until=FOREVER))
         assert (await world.sent(room=room)).max_output_tokens == 8_192
 
     async def test_a_message_sent_again_has_no_further_effect(self) -> None:

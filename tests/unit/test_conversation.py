@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from domain.chat import (
+    MAX_INPUT_CHARACTERS,
+    MAX_INSTRUCTIONS_CHARACTERS,
     MAX_WINDOW_TOKENS,
+    Context,
     Message,
     MessageStatus,
     Outcome,
@@ -51,19 +55,19 @@ def past(input: str, response: str | None = "yes", status: MessageStatus = Messa
     return replace(MESSAGE, input=input, response=response, status=status)
 
 
-def texts(earlier: list[Message], message: Message = MESSAGE, **limits: int) -> list[str]:
+def texts(earlier: list[Message], message: Message = MESSAGE, **limits: Any) -> list[str]:
     """`earlier` newest first, as the store gives them."""
-    return [turn.text for turn in conversation_window(message, earlier, **limits).turns]
+    return [turn.text for turn in conversation_window(message, Context(earlier), **limits).turns]
 
 
 class TestWindow:
     def test_of_a_first_message_is_the_message(self) -> None:
-        conversation = conversation_window(MESSAGE, [])
+        conversation = conversation_window(MESSAGE, Context())
         assert conversation.turns == (Turn(Role.USER, "now"),)
         assert conversation.max_output_tokens == 77
 
     def test_is_oldest_first_with_the_message_last(self) -> None:
-        turns = conversation_window(MESSAGE, [past("second", "2"), past("first", "1")]).turns
+        turns = conversation_window(MESSAGE, Context([past("second", "2"), past("first", "1")])).turns
         assert turns == (
             Turn(Role.USER, "first"),
             Turn(Role.MODEL, "1"),
@@ -126,11 +130,48 @@ class TestWindow:
             newest = [text for m in reversed(completed[: len(found) // 2]) for text in (m.input, m.response)]
             assert found[:-1] == newest, "the newest, without a gap"
 
-    def test_is_read_no_further_than_needed(self) -> None:
-        def endless() -> list[Message]:
-            return [past("x" * 4 * MAX_WINDOW_TOKENS)] * 3
+    def test_of_a_long_history_is_its_newest_end(self) -> None:
+        earlier = [past(f"{number:04d}", "r" * 4) for number in reversed(range(10_000))]
+        assert texts(earlier) == [text for number in range(9_981, 10_000) for text in (f"{number:04d}", "rrrr")] + [
+            "now"
+        ]
 
-        assert texts(endless()) == ["now"]
+    def test_a_huge_one_just_before_hides_all_that_is_older(self) -> None:
+        huge = past("x" * 4 * MAX_WINDOW_TOKENS)
+        assert texts([huge, past("a"), past("b")]) == ["now"]
+        assert texts([past("c"), huge, past("a"), past("b")]) == ["c", "yes", "now"]
+
+    @pytest.mark.parametrize(
+        ("deployment", "room", "told"),
+        [
+            (None, None, None),
+            ("", None, None),
+            ("Be polite.", None, "Be polite."),
+            (None, "Rhyme.", "Rhyme."),
+            ("Be polite.", "Rhyme.", "Be polite.\n\nRhyme."),
+        ],
+    )
+    def test_the_deployment_is_heard_before_the_room(
+        self, deployment: str | None, room: str | None, told: str | None
+    ) -> None:
+        conversation = conversation_window(MESSAGE, Context(instructions=room), instructions=deployment)
+        assert conversation.instructions == told
+        assert conversation.turns == (Turn(Role.USER, "now"),)
+
+    @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (20, 0), (30, 0), (31, 1), (50, 1), (51, 2)])
+    def test_instructions_take_from_the_budget(self, max_tokens: int, kept: int) -> None:
+        # "now" is one token, each exchange twenty, the instructions ten.
+        context = Context([past("i" * 40, "r" * 40) for _ in range(5)], instructions="t" * 19)
+        conversation = conversation_window(MESSAGE, context, instructions="d" * 19, max_tokens=max_tokens)
+        assert len(conversation.turns) == kept * 2 + 1
+        assert conversation.instructions == "d" * 19 + "\n\n" + "t" * 19
+
+    def test_the_largest_of_all_leave_room_for_an_exchange(self) -> None:
+        """Whatever people may write and configure, a conversation has some memory."""
+        message = replace(MESSAGE, input="界" * MAX_INPUT_CHARACTERS)
+        context = Context([past("界" * MAX_INPUT_CHARACTERS)], "界" * MAX_INSTRUCTIONS_CHARACTERS)
+        conversation = conversation_window(message, context, instructions="界" * MAX_INSTRUCTIONS_CHARACTERS)
+        assert len(conversation.turns) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from uuid import UUID
 
 import pytest
 
 from adapters.memory.chat import MemoryMessages
 from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import ModelBudget
-from domain.chat import Chatroom, Conversation, Message, MessageStatus, Outcome, Role, Turn
+from domain.chat import Chatroom, Context, Conversation, Message, MessageStatus, Outcome, ReplyChunk, Role, Turn
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,
@@ -32,7 +33,8 @@ from domain.ids import MessageId
 from tests.unit.conftest import World
 
 QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING
-COMPLETED, FAILED, BLOCKED = MessageStatus.COMPLETED, MessageStatus.FAILED, MessageStatus.BLOCKED
+COMPLETED, FAILED = MessageStatus.COMPLETED, MessageStatus.FAILED
+BLOCKED, CANCELLED = MessageStatus.BLOCKED, MessageStatus.CANCELLED
 HANGS = ScriptedReply(pieces=("Half a",), finish_reason=None)
 SILENT = ScriptedReply(pieces=(), finish_reason=None)
 
@@ -48,9 +50,9 @@ class AwayTwice(MemoryMessages):
             self.away -= 1
             raise DatabaseUnavailable
 
-    async def before(self, message: Message, *, limit: int) -> list[Message]:
-        self.try_("before")
-        return await super().before(message, limit=limit)
+    async def context(self, message: Message, *, limit: int) -> Context:
+        self.try_("context")
+        return await super().context(message, limit=limit)
 
     async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
         self.try_("finish")
@@ -289,7 +291,7 @@ class TestFails:
 
     async def test_a_defect_before_the_model_is_asked(self) -> None:
         class Defect(MemoryMessages):
-            async def before(self, message: Message, *, limit: int) -> list[Message]:
+            async def context(self, message: Message, *, limit: int) -> Context:
                 raise LookupError("a defect")
 
         world = World(Defect)
@@ -393,7 +395,7 @@ class TestSuspects:
         results = await asyncio.gather(*(answer(world, message) for message in messages))
         assert results == [COMPLETED] + [None] * 9
         world.queue.rung.clear()
-        waiting = {message.id: message for message in messages}
+        waiting: dict[UUID, Message] = {message.id: message for message in messages}
         following = messages[1]
         for _ in range(9):  # each one that ends rings for the next
             assert await answer(world, following) is COMPLETED
@@ -608,11 +610,122 @@ class TestShutdown:
         assert (await world.stored(message)).status is MessageStatus.CANCELLED
 
 
+class TestStream:
+    """What is passed on while the model speaks."""
+
+    async def test_is_what_is_stored(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("a\0", "b\ud83d", "", "c 🌻")))
+        message = await world.sent()
+        async with world.stream.follow(message.id) as reader:
+            assert await answer(world, message) is COMPLETED
+            pieces = await reader.read()
+            assert await reader.read() == [], "the end is told, and comes after all pieces"
+        assert [(str(piece.position), piece.text) for piece in pieces] == [
+            *(("1-0", ""), ("1-1", "a"), ("1-3", "b?"), ("1-6", "c 🌻")),
+        ]
+        assert (await world.stored(message)).response == "".join(piece.text for piece in pieces)
+
+    async def test_tells_of_another_attempt_but_not_of_an_end_that_is_none(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("Half a",), error=ModelUnavailable()), "Whole.")
+        message = await world.sent()
+        async with world.stream.follow(message.id) as reader:
+            assert await answer(world, message) is QUEUED
+            assert [piece.text for piece in await reader.read()] == ["", "Half a"]
+            world.clock.move(timedelta(seconds=1))
+            assert await answer(world, message) is COMPLETED
+            assert [str(piece.position) for piece in await reader.read()] == ["2-0", "2-6"]
+            assert await reader.read() == []
+
+    @pytest.mark.parametrize("error", [ModelRefused(), ReplyBlocked("SAFETY")], ids=repr)
+    async def test_tells_of_every_end(self, world: World, error: ModelError) -> None:
+        world.model.add(error)
+        message = await world.sent()
+        async with world.stream.follow(message.id) as reader, asyncio.timeout(5):
+            await answer(world, message)
+            assert [piece.text for piece in await reader.read()] == [""]
+            assert await reader.read() == []
+
+
+class TestCancel:
+    async def cancel(self, world: World, message: Message) -> Message:
+        return await world.messages.cancel(message.id, message.chatroom_id, message.user_id)
+
+    async def test_stops_the_model_and_keeps_what_it_said(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            await asyncio.sleep(0)
+            await self.cancel(world, message)
+            await world.container.leases().stop_cancelled()
+            assert await task is CANCELLED
+        assert (world.model.open, world.model.left) == (0, 1)
+        stored = await world.stored(message)
+        assert (stored.status, stored.response, stored.error_code) == (CANCELLED, "Half a", None)
+        assert (stored.input_tokens, stored.output_tokens, stored.finish_reason) == (5, 2, None)
+        assert await world.used(message) == 1, "no refund"
+
+    async def test_of_another_message_stops_nobody(self, world: World) -> None:
+        world.model.add(HANGS, HANGS)
+        room = await world.room()
+        cancelled, kept = await world.sent(room=room), await world.sent(room=room)
+        tasks = [asyncio.create_task(answer(world, message)) for message in (cancelled, kept)]
+        await until(lambda: world.model.open == 2)
+        await self.cancel(world, cancelled)
+        await world.container.leases().stop_cancelled()
+        assert await tasks[0] is CANCELLED
+        assert not tasks[1].done()
+        tasks[1].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[1]
+
+    async def test_of_a_queued_one_never_reaches_the_model(self, world: World) -> None:
+        message = await world.sent()
+        await self.cancel(world, message)
+        assert await answer(world, message) is None
+        assert world.model.asked == []
+
+    async def test_of_one_whose_worker_died_never_reaches_the_model_again(self, world: World) -> None:
+        message = await world.sent()
+        assert await world.messages.claim(message.id, lease=timedelta(seconds=10))
+        await self.cancel(world, message)
+        world.clock.move(timedelta(seconds=11))
+        async with world.stream.follow(message.id) as reader, asyncio.timeout(5):
+            assert await answer(world, message) is CANCELLED
+            assert await reader.read() == [], "who follows it is told"
+        assert world.model.asked == []
+
+    async def test_of_a_failing_one_is_no_failure(self, world: World) -> None:
+        class Clumsy(ScriptedLanguageModel):
+            async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
+                self.open = 1
+                try:
+                    await asyncio.Event().wait()
+                    yield ReplyChunk()
+                finally:
+                    raise LookupError("a defect")
+
+        model = Clumsy()
+        world.replace(language_model=model)
+        message = await world.sent()
+        task = asyncio.create_task(answer(world, message))
+        await until(lambda: model.open == 1)
+        await self.cancel(world, message)
+        await world.container.leases().stop_cancelled()
+        assert await task is CANCELLED
+
+    async def test_asks_nothing_while_nothing_is_held(self) -> None:
+        class Asked(MemoryMessages):
+            async def cancel_requested(self) -> set[MessageId]:
+                raise AssertionError("nothing is held")
+
+        await World(Asked).container.leases().stop_cancelled()
+
+
 class TestDatabaseAway:
     @pytest.mark.parametrize(
         ("verb", "line", "asked", "status"),
         [
-            ("before", "Whole.", 1, COMPLETED),
+            ("context", "Whole.", 1, COMPLETED),
             ("finish", "Whole.", 1, COMPLETED),
             ("finish", ModelRefused(), 1, FAILED),
             ("retry", ModelUnavailable(), 1, QUEUED),

@@ -15,10 +15,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from entrypoints.local.processes import exit_with_parent
 from entrypoints.local.up import up
 
+STRIPE = ("STRIPE_API_BASE", "STRIPE_SECRET_KEY", "STRIPE_PRICE_ID", "STRIPE_WEBHOOK_SECRET")
+
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        names = ("DATABASE_URL", "REDIS_URL", "ACCESS_TOKEN_SECRET", "GEMINI_BASE_URL", "GEMINI_API_KEY")
+        names = ("DATABASE_URL", "REDIS_URL", "ACCESS_TOKEN_SECRET", "GEMINI_BASE_URL", "GEMINI_API_KEY", *STRIPE)
         body = json.dumps({"pid": os.getpid(), **{name: os.environ.get(name) for name in names}}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))

@@ -12,7 +12,8 @@ async def upgrade(db: BaseDBAsyncClient) -> str:
         ALTER TABLE "chatrooms" ADD "auto_title" BOOL NOT NULL DEFAULT False;
         ALTER TABLE "chatrooms" ADD "instructions" TEXT;
         ALTER TABLE "messages" ADD "cancel_requested" BOOL NOT NULL DEFAULT False;
-        CREATE INDEX "messages_cancel_requested" ON "messages" ("id") WHERE "cancel_requested" AND "status" = 'generating';"""
+        CREATE INDEX "messages_cancel_requested" ON "messages" ("id")
+            WHERE "cancel_requested" AND "status" = 'generating';"""
 
 
 async def downgrade(db: BaseDBAsyncClient) -> str:

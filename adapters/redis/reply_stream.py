@@ -1,0 +1,294 @@
+"""Replies while they are written: one Redis stream a message, and one channel by the same name.
+
+An entry's id is the position at which its text ends, `<attempt>-<characters>`, so it orders pieces,
+shows gaps and fences earlier attempts, all in one. Writers are here, readers in reply_hub.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from contextlib import AbstractAsyncContextManager, suppress
+from itertools import islice
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from adapters.redis.reply_hub import FIELD, WAKE, Outage, ReplyHub, end
+from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
+from domain.chat import StreamPosition
+from domain.ids import MessageId
+
+_BEGINNING = StreamPosition()
+_BATCH = 256  # streams in one pipeline: packing more would hold up the loop
+_LIFETIME_MS = 600_000
+_MAX_ENTRIES = 4_096  # at 20 a second more than a reply may take
+_MIN_PAUSE, _MAX_PAUSE = 0.05, 1.0
+_FENCED = -1
+
+# Appends a piece if it begins where the stream ends. Returns how many characters of the attempt the
+# stream has now, whatever it was sent: so a writer that does not know how its last call ended, or whose
+# stream was lost, learns where to go on. One script, so that nobody hears a piece that was refused.
+_APPEND = f"""
+local key, attempt, start, ends, text = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local newest, holder, held = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1], 0, 0
+if newest then
+  holder, held = string.match(newest[1], '(%d+)-(%d+)')
+  holder, held = tonumber(holder), tonumber(held)
+end
+if holder > attempt then
+  return {_FENCED}
+end
+if holder < attempt then
+  if start > 0 then
+    return 0
+  end
+  local id = ARGV[1] .. '-0'
+  redis.call('XADD', key, 'MINID', id, id, '{FIELD}', '')
+  redis.call('PUBLISH', key, id .. ' ')
+  held = 0
+end
+if ends > held and start == held then
+  local id = ARGV[1] .. '-' .. ARGV[3]
+  redis.call('XADD', key, 'MAXLEN', '~', {_MAX_ENTRIES}, id, '{FIELD}', text)
+  redis.call('PUBLISH', key, id .. ' ' .. text)
+  held = ends
+end
+redis.call('PEXPIRE', key, {_LIFETIME_MS})
+return held
+"""
+_APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
+
+
+class RedisReplyStream(ReplyStream):
+    """Three connections at most: one writes, one reads, one listens.
+
+    Pieces wait `flush_seconds` for others, to go together; what is followed is read every `safety_seconds`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str,
+        command_seconds: float,
+        flush_seconds: float = 0.05,
+        safety_seconds: float = 5.0,
+    ) -> None:
+        self._prefix = f"{namespace}:reply"
+        # Not the pool that others use: neither is to wait for the other.
+        self._redis = Redis(
+            connection_pool=BlockingConnectionPool.from_url(
+                url,
+                max_connections=3,
+                timeout=command_seconds,
+                socket_timeout=command_seconds,
+                socket_connect_timeout=command_seconds,
+                protocol=2,  # with 3 the client formats each published message for its debug log
+                retry=Retry(NoBackoff(), 1),  # an idle connection may have died with a server that is back
+            )
+        )
+        self._flusher = _Flusher(self._redis, command_seconds=command_seconds, flush_seconds=flush_seconds)
+        self._hub = ReplyHub(self._redis, command_seconds=command_seconds, safety_seconds=safety_seconds)
+
+    async def start(self) -> None:
+        """Connects when somebody first writes or follows."""
+
+    async def close(self) -> None:
+        await self._flusher.close()
+        await self._hub.close()
+        await self._redis.aclose(close_connection_pool=True)
+
+    def write(self, message_id: MessageId, attempt: int) -> ReplyWriter:
+        writer = _Writer(self._flusher, self._key(message_id), attempt)
+        self._flusher.mark(writer, at_once=attempt > 1)  # there may be readers of an earlier one
+        return writer
+
+    def follow(
+        self, message_id: MessageId, *, after: StreamPosition = _BEGINNING
+    ) -> AbstractAsyncContextManager[ReplyReader]:
+        return self._hub.follow(self._key(message_id), after)
+
+    async def wake(self, message_id: MessageId) -> None:
+        await self._flusher.wake(self._key(message_id))
+
+    def _key(self, message_id: MessageId) -> str:
+        return f"{self._prefix}:{message_id}"
+
+
+class _Writer(ReplyWriter):
+    """Keeps the attempt's whole text: the stream may lose it at any time and is then written anew."""
+
+    def __init__(self, flusher: _Flusher, key: str, attempt: int) -> None:
+        self.key = key
+        self.attempt = attempt
+        self.text = ""
+        self.begun = False
+        self.sent = 0
+        self.closed = False
+        self.forgotten = False
+        self.settled = asyncio.Event()
+        self._flusher = flusher
+
+    @property
+    def pending(self) -> bool:
+        return not self.forgotten and (not self.begun or self.sent < len(self.text))
+
+    def add(self, text: str) -> None:
+        if self.closed or self.forgotten or not text:
+            return
+        is_first = not self.text
+        self.text += text
+        self._flusher.mark(self, at_once=is_first)
+
+    async def close(self) -> None:
+        self.closed = True
+        if self.pending:
+            await self._flusher.finish(self)
+        self.forget()
+
+    def is_held(self, characters: int) -> None:
+        """The stream has so much of this attempt."""
+        if characters == _FENCED:
+            self.forget()
+        else:
+            self.begun, self.sent = characters > 0 or self.sent == 0, characters
+        if not self.pending:
+            self.settled.set()
+
+    def forget(self) -> None:
+        """Send no more, and keep nothing."""
+        self.forgotten, self.text = True, ""
+
+
+class _Flusher:
+    """One task that sends what all writers of this process have, in one pipeline a tick."""
+
+    def __init__(self, redis: Redis, *, command_seconds: float, flush_seconds: float) -> None:
+        self._redis = redis
+        self._command_seconds = command_seconds
+        self._flush_seconds = flush_seconds
+        self._dirty: dict[_Writer, None] = {}  # wait for the tick
+        self._ready: dict[_Writer, None] = {}  # go with the next flush
+        self._wakes: dict[asyncio.Event, str] = {}
+        self._bell = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._outage = Outage("writing")
+        self._closed = False
+
+    def mark(self, writer: _Writer, *, at_once: bool = False) -> None:
+        """The writer has something to send."""
+        if self._closed:
+            return
+        if at_once:
+            self._dirty.pop(writer, None)
+            self._ready[writer] = None
+            self._ring()
+        elif writer not in self._ready:
+            self._dirty[writer] = None
+            if self._tick is None:
+                self._tick = asyncio.get_running_loop().call_later(self._flush_seconds, self._ticked)
+
+    async def finish(self, writer: _Writer) -> None:
+        writer.settled.clear()
+        self.mark(writer, at_once=True)
+        await self._wait_for(writer.settled)
+        self._ready.pop(writer, None)
+        self._dirty.pop(writer, None)
+
+    async def wake(self, key: str) -> None:
+        if self._closed:
+            return
+        for writer in [writer for writer in self._dirty if writer.key == key]:
+            self.mark(writer, at_once=True)
+        sent = asyncio.Event()
+        self._wakes[sent] = key
+        self._ring()
+        try:
+            await self._wait_for(sent)
+        finally:
+            self._wakes.pop(sent, None)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._tick:
+            self._tick.cancel()
+        if self._task:
+            await end([self._task])
+
+    async def _wait_for(self, event: asyncio.Event) -> None:
+        if not self._closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._command_seconds):
+                    await event.wait()
+
+    def _ticked(self) -> None:
+        self._tick = None
+        self._ready.update(self._dirty)
+        self._dirty.clear()
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        self._bell.set()
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while True:
+            await self._bell.wait()
+            self._bell.clear()
+            while self._ready or self._wakes:
+                if await self._flush():
+                    pause = 0.0
+                else:
+                    pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
+                    await asyncio.sleep(pause * random.uniform(0.5, 1))
+
+    async def _flush(self) -> bool:
+        """False when nothing came through; then everything is still to be sent."""
+        batch = list(islice(self._ready, _BATCH))
+        for writer in batch:
+            del self._ready[writer]
+        batch = [writer for writer in batch if writer.pending]
+        later = {writer.key for writer in self._ready}
+        wakes = {sent: key for sent, key in self._wakes.items() if key not in later}
+        try:
+            async with asyncio.timeout(self._command_seconds):
+                replies = await self._send(batch, wakes)
+        except Exception as error:  # noqa: BLE001 - Redis fails in many shapes; none ends the flusher
+            replies = [error]
+        errors = [reply for reply in replies if isinstance(reply, Exception)]
+        if errors and len(errors) == len(replies):
+            self._ready.update(dict.fromkeys(batch))
+            self._outage.met(errors[0])
+            return False
+        self._outage.over()
+        for sent in wakes:
+            self._wakes.pop(sent, None)
+            sent.set()
+        for writer, reply in zip(batch, replies, strict=False):  # those of the wakes come last
+            if not isinstance(reply, Exception):
+                writer.is_held(reply)
+            if writer.pending:  # it was refused, or the stream is not what we thought it was
+                self.mark(writer)
+        return True
+
+    async def _send(self, batch: list[_Writer], wakes: dict[asyncio.Event, str]) -> list[Any]:
+        if not batch and not wakes:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.script_load(_APPEND)  # each time: cheaper than to find out that a restarted server has forgotten it
+        for writer in batch:
+            start, text = writer.sent, writer.text
+            # A model that is cut between two surrogates must not stop the others' pieces.
+            piece = text[start:].encode(errors="surrogatepass")
+            pipeline.evalsha(_APPEND_SHA, 1, writer.key, writer.attempt, start, len(text), piece)
+        for key in wakes.values():
+            pipeline.publish(key, WAKE)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies[1:]

@@ -1,0 +1,64 @@
+"""Titles: a name for a chatroom whose owner gave it none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from dataclasses import dataclass
+
+from application.chat.asking import AskModel, Stop
+from application.ports.chat import Chatrooms, ReplyWriter
+from domain.chat import Conversation, Message, Role, Turn
+from domain.errors import DomainError
+
+log = logging.getLogger(__name__)
+
+MAX_TITLE_CHARACTERS = 60
+_SECONDS = 20.0
+_TOKENS = 256  # a title has a dozen, but a model that thinks first counts its thoughts too
+_EXCERPT = 1_000  # characters of each side: what it is about shows early
+_INSTRUCTIONS = (
+    "You name conversations. Answer with nothing but a title of at most six words, in the language of the conversation."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestTitle:
+    """Name the chatroom after this message and its reply, if it still waits for a name.
+
+    A courtesy: whatever goes wrong is only logged, and the next message may try again.
+    """
+
+    chatrooms: Chatrooms
+    ask_model: AskModel
+
+    async def __call__(self, *, message: Message) -> None:
+        excerpt = f"User: {message.input[:_EXCERPT]}\n\nAssistant: {(message.response or '')[:_EXCERPT]}\n\nTitle:"
+        question = Conversation((Turn(Role.USER, excerpt),), _TOKENS, _INSTRUCTIONS)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                outcome = await self.ask_model(question, writer=_Nobody(), stop=Stop())
+                if title := clean_title(outcome.response or ""):
+                    await self.chatrooms.entitle(message.chatroom_id, title)
+        except (DomainError, TimeoutError) as error:
+            log.info("no_title: %s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the reply is stored; a title must not make it look failed
+            log.warning("no_title: %s", type(error).__name__)
+
+
+def clean_title(text: str) -> str:
+    """One line without markup, quotes or a full stop, cut between words; "" if nothing is left."""
+    line = next((line for line in text.splitlines() if re.search(r"\w", line)), "")
+    line = re.sub(r"[*_`#>\"“”„«»]+", "", line)
+    line = re.sub(r"^\s*title\s*:", "", line, flags=re.IGNORECASE)
+    words = " ".join(line.split()).strip(" '‘’.-")
+    if len(words) > MAX_TITLE_CHARACTERS:
+        words = words[:MAX_TITLE_CHARACTERS].rsplit(" ", 1)[0][: MAX_TITLE_CHARACTERS - 1].rstrip(" ,;:-") + "…"
+    return words
+
+
+class _Nobody(ReplyWriter):
+    def add(self, text: str) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,55 @@
+"""Who is calling, as far as an address tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from sanic import Request
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+_NOWHERE = IPv4Address("0.0.0.0")  # noqa: S104 - nothing listens on it
+
+
+def client_address(request: Request, trusted_proxies: Sequence[Network]) -> Address:
+    """The peer's; behind proxies that we trust, the last hop that none of them made up.
+
+    X-Forwarded-For is read from the right: what is left of the first untrusted hop was written by
+    the caller, who can write anything.
+    """
+    address = _address(request.client_ip or "") or _NOWHERE
+    if not _is_trusted(address, trusted_proxies):
+        return address
+    hops = [hop.strip() for line in request.headers.getall("x-forwarded-for", []) for hop in str(line).split(",")]
+    for hop in reversed(hops):
+        found = _address(hop)
+        if found is None:
+            break
+        address = found
+        if not _is_trusted(address, trusted_proxies):
+            break
+    return address
+
+
+def network_of(address: Address) -> str:
+    """Enough to recognise where a device was, too little to find it: the first three bytes, or /48 of IPv6."""
+    return str(ip_network((address, 24 if address.version == 4 else 48), strict=False))
+
+
+def bucket_of(address: Address) -> str:
+    """What is counted as one caller: an IPv6 site has a /64 of addresses to choose from."""
+    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
+
+
+def _is_trusted(address: Address, trusted_proxies: Sequence[Network]) -> bool:
+    return any(address in network for network in trusted_proxies)
+
+
+def _address(text: str) -> Address | None:
+    try:
+        found = ip_address(text.strip("[]"))
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if found.version == 6 else found

@@ -1,0 +1,114 @@
+"""/subscribe, /subscription and Stripe's webhook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from sanic import HTTPResponse, Request, Sanic
+from sanic.response import text
+
+from application.accounts.sessions import Caller
+from domain.errors import (
+    AlreadySubscribed,
+    DatabaseUnavailable,
+    NotSubscribed,
+    PaymentsRefused,
+    PaymentsUnavailable,
+    WebhookInvalid,
+)
+from entrypoints.container import Container
+from entrypoints.http.endpoints import Endpoints
+from entrypoints.http.errors import NO_STORE, request_id
+from entrypoints.http.openapi import problem_response
+from entrypoints.http.schemas import SubscriptionOut, SubscriptionReply, UrlReply
+
+endpoints = Endpoints("Billing")
+
+WEBHOOK = "/webhook/stripe"
+
+
+@endpoints.add(
+    "POST",
+    "/subscribe/pro",
+    reply=UrlReply,
+    authenticated=True,
+    creates="checkout",
+    errors=(AlreadySubscribed, PaymentsUnavailable, PaymentsRefused),
+)
+async def subscribe_pro(container: Container, caller: Caller) -> UrlReply:
+    """Open a checkout for Pro.
+
+    Send the user to `url`, a page of Stripe's. One checkout is open at a time: asked again, the same one is
+    answered. The tier changes once Stripe says that it is paid, a moment after the user has come back.
+    """
+    checkout = await container.upgrade_tier()(user=caller.user)
+    return UrlReply(url=checkout.url or "")
+
+
+@endpoints.add("GET", "/subscription/status", reply=SubscriptionReply, authenticated=True)
+async def get_subscription(container: Container, caller: Caller) -> SubscriptionReply:
+    """Your tier and the subscription behind it.
+
+    `status` is Stripe's word. A subscription that is past due keeps Pro for seven days.
+    """
+    subscription = await container.get_subscription()(user=caller.user)
+    tier = caller.user.tier(container.clock().now())
+    return SubscriptionReply(message="Your subscription.", data=SubscriptionOut.of(tier, subscription))
+
+
+@endpoints.add(
+    "POST",
+    "/subscription/portal",
+    reply=UrlReply,
+    authenticated=True,
+    errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused),
+)
+async def open_portal(container: Container, caller: Caller) -> UrlReply:
+    """Open Stripe's customer portal, where the user changes the card, sees invoices or cancels."""
+    return UrlReply(url=await container.open_portal()(user=caller.user))
+
+
+def route_webhook(app: Sanic[Any, Any], container: Container) -> None:
+    """Not an endpoint like the others: its signature is over the very bytes, and its body may be larger."""
+    accept = container.accept_webhook_event()
+    limit = container.settings().webhook_body_bytes
+
+    async def stripe_webhook(request: Request) -> HTTPResponse:
+        identifier = request_id(request)
+        with structlog.contextvars.bound_contextvars(request_id=identifier):
+            stream: Any = request.stream
+            stream.request_max_size = limit
+            await request.receive_body()  # type: ignore[no-untyped-call]
+            signatures = request.headers.getall("stripe-signature", [])
+            await accept(body=request.body, signature=signatures[0] if len(signatures) == 1 else None)
+            return text("OK", headers={"x-request-id": identifier, **NO_STORE})
+
+    app.add_route(stripe_webhook, WEBHOOK, methods=["POST"], stream=True)
+
+
+WEBHOOK_OPERATION: dict[str, Any] = {
+    "operationId": "stripe_webhook",
+    "tags": ["Billing"],
+    "summary": "What Stripe tells about payments.",
+    "description": "For Stripe alone. An event is taken once, however often it comes; what is true is then read"
+    " from Stripe. Answered with an error it comes again.",
+    "parameters": [
+        {
+            "name": "Stripe-Signature",
+            "in": "header",
+            "required": True,
+            "description": "Over the very bytes of the body; at most five minutes old.",
+            "schema": {"type": "string"},
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object", "description": "An event of Stripe's API."}}},
+    },
+    "responses": {
+        "200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string", "const": "OK"}}}},
+        "400": problem_response(WebhookInvalid),
+        "503": problem_response(DatabaseUnavailable, PaymentsUnavailable),
+    },
+}

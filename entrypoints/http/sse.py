@@ -1,0 +1,192 @@
+"""Server-Sent Events: replies on the wire while they are written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
+
+from sanic import HTTPResponse, Request
+
+from application.chat.streaming import START, Delta, Ended, Following, Gone, ReplyEvent, Reset
+from domain.chat import Message, MessageStatus, StreamPosition
+from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
+from domain.ids import UserId
+from entrypoints.http.errors import NO_STORE, InvalidRequest, problem_body, request_id, status_of
+from entrypoints.http.schemas import FieldError, MessageOut
+from entrypoints.settings import Settings
+
+MEDIA_TYPE = "text/event-stream"
+LAST_EVENT_ID, LAST_EVENT_ID_QUERY = "Last-Event-ID", "lastEventId"
+
+# Browsers hold the first bytes of a body back, up to 1,024, to guess at its type; some proxies do likewise.
+_PADDED_COMMENT = b":" + b" " * 1024 + b"\n\n"
+_RETRY = b"retry: 1000\n\n"
+_HEADERS = {**NO_STORE, "x-accel-buffering": "no"}
+#: Seconds for which a client may take nothing of what is sent, its buffers being full. Then it is gone.
+_WRITE_SECONDS = 30.0
+#: What ended because of us; every other failure is the model's.
+_OUR_FAULTS = {"generation_failed", "workers_died"}
+
+
+def last_event_id(request: Request) -> StreamPosition:
+    """Where the client has got to, by the header or else by the query. Raises InvalidRequest."""
+    name, text = LAST_EVENT_ID, str(request.headers.get(LAST_EVENT_ID, ""))
+    if not text:
+        name, text = f"?{LAST_EVENT_ID_QUERY}", request.args.get(LAST_EVENT_ID_QUERY) or ""
+    if not text:
+        return START
+    if (position := StreamPosition.parse(text)) is None:
+        raise InvalidRequest([FieldError(pointer=name, detail="must be the id of an event, such as 1-7")])
+    return position
+
+
+class Streams:
+    """The streams of this process: how many are open, and that they end when it does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._ping_seconds = settings.stream_ping_seconds
+        self._seconds = settings.stream_seconds
+        self._per_user = settings.streams_per_user if settings.rate_limits == "on" else math.inf
+        self._per_process = settings.streams_per_process
+        self._open: Counter[UserId] = Counter()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return self._open.total()
+
+    @contextmanager
+    def place(self, user_id: UserId) -> Iterator[None]:
+        """Room for one more inside the block. Raises TooManyStreams or StreamsExhausted."""
+        if self._open[user_id] >= self._per_user:
+            raise TooManyStreams(self._open[user_id])
+        if len(self) >= self._per_process:
+            raise StreamsExhausted
+        self._open[user_id] += 1
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]
+
+    def say_goodbye(self) -> None:
+        """End all that are open, and each that is yet to come, with an invitation to come again."""
+        self._stopping = True
+        for waiting in self._waiting:
+            if not waiting.expired():
+                waiting.reschedule(0)
+
+    @asynccontextmanager
+    async def patience(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises TimeoutError from the block after so many seconds, or when the process is told to stop."""
+        async with asyncio.timeout(0 if self._stopping else seconds) as waiting:
+            self._waiting.add(waiting)
+            try:
+                yield
+            finally:
+                self._waiting.discard(waiting)
+
+    async def send(
+        self,
+        request: Request,
+        stream: AbstractAsyncContextManager[Following],
+        headers: Mapping[str, str] | None = None,
+    ) -> HTTPResponse | None:
+        """Answer with the stream, to its end or the client's. Raises what opening it raises, if nothing is sent yet."""
+        async with stream as following:
+            more = {**_HEADERS, "x-request-id": request_id(request), **(headers or {})}
+            if following.has_ended:  # the client has it all; this status tells an EventSource not to come again
+                return HTTPResponse(status=204, headers=more)
+            response = await request.respond(headers=more, content_type=MEDIA_TYPE)
+            assert isinstance(response, HTTPResponse)
+            if request.method != "HEAD":
+                with no_deadline(request):
+                    try:
+                        await self._pass_on(request, response, following)
+                    except TimeoutError:  # it takes nothing any more
+                        _hang_up(request)
+                        return None
+            await response.eof()  # type: ignore[no-untyped-call]
+            return None
+
+    async def _pass_on(self, request: Request, response: HTTPResponse, following: Following) -> None:
+        now = asyncio.get_running_loop().time
+        end = now() + self._seconds
+        await self._write(response, _RETRY + _PADDED_COMMENT)
+        while not following.has_ended:
+            events: Sequence[ReplyEvent] = ()
+            try:
+                async with self.patience(min(self._ping_seconds, end - now())):
+                    events = await following.read()
+            except TimeoutError:
+                if self._stopping or now() >= end:
+                    await self._write(response, _RETRY)
+                    stream: Any = request.stream
+                    stream.keep_alive = not self._stopping
+                    return
+            await self._write(response, b"".join(_frame(request, event) for event in events) or _PADDED_COMMENT)
+
+    async def _write(self, response: HTTPResponse, data: bytes) -> None:
+        """Waits for a client that is slow, so that what it has not read yet is not kept here."""
+        async with asyncio.timeout(_WRITE_SECONDS) as waiting:
+            self._waiting.add(waiting)
+            try:
+                await response.send(data)
+            finally:
+                self._waiting.discard(waiting)
+
+
+@contextmanager
+def no_deadline(request: Request) -> Iterator[None]:
+    """Inside the block Sanic's limit on the time to an answer, which is there for ordinary calls, is lifted."""
+    protocol: Any = request.stream.protocol if request.stream is not None else None
+    if protocol is None:
+        yield
+        return
+    limit, protocol.response_timeout = protocol.response_timeout, math.inf
+    try:
+        yield
+    finally:
+        protocol.response_timeout = limit
+
+
+def message_json(message: Message) -> str:
+    """As GET gives it, on one line."""
+    return MessageOut.of(message).model_dump_json(by_alias=True, exclude_unset=True)
+
+
+def _frame(request: Request, event: ReplyEvent) -> bytes:
+    match event:
+        case Delta(position, text):
+            return _event("delta", _json({"text": text}), position)
+        case Reset(position):
+            return _event("reset", _json({"attempt": position.attempt}), position)
+        case Ended(position, message) if message.status is MessageStatus.FAILED:
+            status = 500 if message.error_code in _OUR_FAULTS else 502
+            problem = problem_body(request, status, message.error_code or "error", message.error_detail or "")
+            return _event("error", _json(problem), position)
+        case Ended(position, message):
+            return _event("done", message_json(message), position)
+        case Gone():
+            code, detail = MessageNotFound.code, MessageNotFound.detail
+            return _event("error", _json(problem_body(request, status_of(MessageNotFound), code, detail)))
+
+
+def _event(name: str, data: str, position: StreamPosition | None = None) -> bytes:
+    identifier = f"id: {position}\n" if position else ""
+    return f"{identifier}event: {name}\ndata: {data}\n\n".encode()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _hang_up(request: Request) -> None:
+    transport: Any = request.transport
+    transport.abort()

@@ -1,0 +1,569 @@
+"""Replies as they come over HTTP while they are written: streams, and waiting for the end.
+
+There is no worker: each test answers its messages by hand, piece by piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from adapters.postgres.chat import PostgresMessages
+from adapters.redis.reply_stream import RedisReplyStream
+from application.ports.chat import ReplyWriter
+from domain.chat import MessageStatus, Outcome
+from domain.ids import MessageId
+from tests.database import connected
+from tests.http_client import Person, http_client, sign_up
+from tests.processes import api_process
+from tests.sse_client import Reply, Stream, open_stream
+
+PIECES = ("Because ", "of ", "Rayleigh\n", "आकाश 🌻 \u2028.")
+TEXT = "".join(PIECES)
+END = f"1-{len(TEXT) + 1}"
+HANG = 10
+
+
+class Hand:
+    """Answers messages as a worker does, only when told to."""
+
+    def __init__(self, stream: RedisReplyStream) -> None:
+        self.messages = PostgresMessages()
+        self.stream = stream
+        self._attempts: dict[MessageId, tuple[int, ReplyWriter]] = {}
+
+    async def begin(self, message: str, *pieces: str) -> None:
+        """The next attempt, with what it says."""
+        message_id = MessageId(UUID(message))
+        claimed = await self.messages.claim(message_id, lease=timedelta(hours=1))
+        assert claimed is not None
+        self._attempts[message_id] = claimed.attempt, self.stream.write(message_id, claimed.attempt)
+        self.say(message, *pieces)
+
+    def say(self, message: str, *pieces: str) -> None:
+        for piece in pieces:
+            self._attempts[MessageId(UUID(message))][1].add(piece)
+
+    async def give_up(self, message: str) -> None:
+        message_id = MessageId(UUID(message))
+        attempt, writer = self._attempts[message_id]
+        await writer.close()
+        assert await self.messages.retry(message_id, attempt, delay=timedelta())
+
+    async def end(self, message: str, response: str | None = TEXT, **outcome: Any) -> None:
+        message_id = MessageId(UUID(message))
+        attempt, writer = self._attempts[message_id]
+        await writer.close()
+        outcome = {"status": MessageStatus.COMPLETED, **outcome}
+        assert await self.messages.finish(message_id, attempt, Outcome(response=response, **outcome))
+        await self.stream.wake(message_id)
+
+    async def answer(self, message: str, *pieces: str) -> None:
+        await self.begin(message, *(pieces or PIECES))
+        await self.end(message, "".join(pieces or PIECES))
+
+
+@pytest.fixture
+async def hand(api_environment: dict[str, str]) -> AsyncIterator[Hand]:
+    stream = RedisReplyStream(
+        api_environment["REDIS_URL"], namespace=api_environment["REDIS_NAMESPACE"], command_seconds=5
+    )
+    async with connected(api_environment["DATABASE_URL"]):
+        yield Hand(stream)
+    await stream.close()
+
+
+@dataclass
+class Room:
+    """Somebody's room, and one message in it."""
+
+    person: Person
+    room: str
+    message: str = ""
+
+    @property
+    def path(self) -> str:
+        return f"/chatroom/{self.room}/message"
+
+    @property
+    def url(self) -> str:
+        return str(self.person.http.base_url)
+
+    def at(self, http: httpx.AsyncClient) -> Room:
+        return Room(self.person.at(http), self.room, self.message)
+
+    @asynccontextmanager
+    async def stream(self, after: str = "", **more: Any) -> AsyncIterator[Stream]:
+        path = f"{self.path}/{self.message}/stream" + more.pop("query", "")
+        async with open_stream(self.url, path, self.person.token, after=after, **more) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def send(self, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
+        """POST, to be streamed unless the headers say otherwise."""
+        async with open_stream(
+            self.url, self.path, self.person.token, method="POST", body={"input": "Why?"}, headers=headers
+        ) as stream:
+            self.message = stream.headers.get("location", "").rpartition("/")[2]
+            yield stream
+
+    async def ask(self, *, prefer: str = "", **more: Any) -> httpx.Response:
+        headers = {"Prefer": prefer} if prefer else {}
+        return await self.person.ask("GET", f"{self.path}/{self.message}", headers=headers, **more)
+
+    async def read(self, after: str = "") -> Reply:
+        async with self.stream(after) as stream:
+            assert stream.status == 200, stream.body
+            return await stream.read_to_end(seconds=HANG)
+
+
+@pytest.fixture
+async def room(person: Person) -> Room:
+    room = await person.room()
+    return Room(person, room, await person.send(room, "Why?"))
+
+
+def assert_problem(stream: Stream, status: int, code: str) -> dict[str, Any]:
+    assert (stream.status, stream.headers["content-type"]) == (status, "application/problem+json"), stream.body
+    problem: dict[str, Any] = stream.json
+    assert problem["code"] == code
+    return problem
+
+
+class TestOnTheWire:
+    async def test_the_head_and_the_first_bytes_come_at_once(self, room: Room) -> None:
+        async with room.stream() as stream:
+            assert stream.status == 200
+            headers = stream.headers
+            assert headers["content-type"] == "text/event-stream"
+            assert headers["cache-control"] == "no-store"
+            assert headers["x-accel-buffering"] == "no"
+            assert headers["x-request-id"]
+            assert not {"content-encoding", "content-length"} & headers.keys()
+            async with asyncio.timeout(HANG):
+                first = await anext(stream.chunks())
+        assert first.startswith(b"retry: 1000\n\n:")
+        assert len(first) > 1024
+
+    async def test_an_event_is_an_id_a_name_and_a_line(self, room: Room, hand: Hand) -> None:
+        async with room.stream() as stream, asyncio.timeout(HANG):
+            chunks = stream.chunks()
+            await anext(chunks)
+            await hand.begin(room.message, PIECES[2])
+            assert await anext(chunks) == b'id: 1-9\nevent: delta\ndata: {"text":"Rayleigh\\n"}\n\n'
+
+    async def test_done_is_the_message_as_get_gives_it(self, room: Room, hand: Hand) -> None:
+        async with room.stream() as stream:
+            await hand.answer(room.message)
+            reply = await stream.read_to_end()
+        got = await room.ask()
+        assert reply.text == TEXT
+        assert reply.ended is not None
+        assert reply.ended.data == got.json()["data"]
+        assert (reply.ended.name, reply.ended.id) == ("done", END)
+        assert list(reply.ended.data) == list(got.json()["data"]), "the very same serialisation"
+
+    async def test_what_is_there_goes_in_one_write(self, room: Room, hand: Hand) -> None:
+        await hand.begin(room.message, *PIECES)
+        await hand.end(room.message)
+        async with room.stream() as stream:
+            assert len([chunk async for chunk in stream.chunks()]) <= 3
+
+    async def test_silence_is_filled_and_life_is_bounded(self, api_environment: dict[str, str], room: Room) -> None:
+        settings = {"STREAM_PING_SECONDS": "0.1", "STREAM_SECONDS": "1"}
+        with api_process({**api_environment, **settings}) as (url, _):
+            async with http_client(url) as client, room.at(client).stream() as stream:
+                async with asyncio.timeout(HANG):
+                    events = [event async for event in stream.events()]
+        assert events == []
+        assert stream.comments > 3
+        assert stream.retries == 2, "at its end it invites to come again"
+        assert stream.has_ended
+
+    async def test_head_is_the_head_alone(self, room: Room) -> None:
+        reply = await room.person.ask("HEAD", f"{room.path}/{room.message}/stream", timeout=HANG)
+        assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream")
+
+
+class TestEndings:
+    async def test_failed_is_a_problem(self, room: Room, hand: Hand) -> None:
+        await hand.begin(room.message, "Half a")
+        async with room.stream() as stream:
+            reply = await stream.read_until("Half a")
+            await hand.end(
+                room.message,
+                None,
+                status=MessageStatus.FAILED,
+                error_code="model_unavailable",
+                error_detail="The model was away.",
+            )
+            await stream.read_to_end(reply)
+        assert reply.names == ["delta", "reset", "error"]
+        assert reply.events[1].data == {"attempt": 1}
+        problem = reply.events[-1].data
+        assert (problem["status"], problem["code"], problem["detail"]) == (
+            *(502, "model_unavailable"),
+            "The model was away.",
+        )
+        assert problem.keys() == {"type", "title", "status", "detail", "instance", "code", "requestId"}
+        async with room.stream(reply.position) as stream:
+            assert stream.status == 204
+
+    @pytest.mark.parametrize("status", [MessageStatus.CANCELLED, MessageStatus.BLOCKED])
+    async def test_other_ends_are_done(self, room: Room, hand: Hand, status: MessageStatus) -> None:
+        kept = "Half a" if status is MessageStatus.CANCELLED else None
+        await hand.begin(room.message, "Half a")
+        async with room.stream() as stream:
+            reply = await stream.read_until("Half a")
+            await hand.end(room.message, kept, status=status)
+            await stream.read_to_end(reply)
+        assert reply.ended is not None
+        assert (reply.ended.name, reply.ended.data["status"]) == ("done", status)
+        assert reply.text == (kept or "")
+
+    async def test_deleted(self, room: Room, hand: Hand) -> None:
+        await hand.begin(room.message, "Half a")
+        async with room.stream() as stream:
+            reply = await stream.read_until("Half a")
+            await room.person.ask("DELETE", f"/chatroom/{room.room}")
+            await stream.read_to_end(reply, seconds=HANG)
+        assert reply.ended is not None
+        assert (reply.ended.name, reply.ended.data["code"], reply.ended.id) == ("error", "message_not_found", None)
+        async with room.stream(reply.position) as stream:
+            assert_problem(stream, 404, "message_not_found")
+
+    async def test_another_attempt(self, room: Room, hand: Hand) -> None:
+        await hand.begin(room.message, "Perhaps")
+        async with room.stream() as stream, room.stream() as late:
+            reply = await stream.read_until("Perhaps")
+            await hand.give_up(room.message)
+            await hand.answer(room.message)
+            await stream.read_to_end(reply)
+            other = await late.read_to_end()
+        assert "reset" in reply.names
+        assert reply.text == other.text == TEXT
+        assert reply.position == f"2-{len(TEXT) + 1}"
+
+
+class TestResuming:
+    @pytest.mark.parametrize("by", ["header", "query", "header before query"])
+    @pytest.mark.parametrize("expired", [False, True])
+    async def test_goes_on_after_the_id(self, room: Room, hand: Hand, by: str, expired: bool) -> None:
+        await hand.answer(room.message)
+        if expired:
+            client = hand.stream._redis  # noqa: SLF001 - as time does it
+            assert await client.delete(hand.stream._key(MessageId(UUID(room.message))))  # noqa: SLF001
+        query = {"header": "", "query": "?lastEventId=1-8", "header before query": "?lastEventId=7-7"}[by]
+        async with room.stream("" if by == "query" else "1-8", query=query) as stream:
+            reply = await stream.read_to_end()
+        assert reply.text == TEXT[8:]
+        assert reply.names == ["delta", "done"]
+
+    @pytest.mark.parametrize("expired", [False, True])
+    async def test_after_the_end_is_nothing(self, room: Room, hand: Hand, expired: bool) -> None:
+        await hand.answer(room.message)
+        async with room.stream(END) as stream:
+            assert stream.status == 204
+            assert not stream.body
+            assert stream.headers["cache-control"] == "no-store"
+
+    @pytest.mark.parametrize("after", ["7-3", "1-900"])
+    async def test_what_nobody_can_have_read_begins_anew(self, room: Room, hand: Hand, after: str) -> None:
+        await hand.answer(room.message)
+        reply = await room.read(after)
+        assert (reply.names[0], reply.text) == ("reset", TEXT)
+
+    @pytest.mark.parametrize("after", ["7", "1-x", "1-1-1", "-1-1", "1 - 1", "1-", "9999999999-1"])
+    @pytest.mark.parametrize("by", ["header", "query"])
+    async def test_what_is_no_id_is_refused(self, room: Room, after: str, by: str) -> None:
+        query = f"?lastEventId={after.replace(' ', '%20')}" if by == "query" else ""
+        async with room.stream("" if query else after, query=query) as stream:
+            problem = assert_problem(stream, 422, "validation_failed")
+        assert [error["pointer"] for error in problem["errors"]] == ["?lastEventId" if query else "Last-Event-ID"]
+
+    async def test_at_another_process(self, room: Room, hand: Hand, second_http: httpx.AsyncClient) -> None:
+        await hand.begin(room.message, *PIECES[:2])
+        async with room.stream() as stream:
+            reply = await stream.read_until("of ")
+        async with room.at(second_http).stream(reply.position) as stream:
+            hand.say(room.message, *PIECES[2:])
+            await hand.end(room.message)
+            await stream.read_to_end(reply)
+        assert reply.text == TEXT
+
+
+class TestRefusals:
+    """Before the first byte, a problem is a problem."""
+
+    async def test_without_a_token(self, room: Room) -> None:
+        async with open_stream(room.url, f"{room.path}/{room.message}/stream", None) as stream:
+            assert_problem(stream, 401, "token_missing")
+
+    async def test_a_token_has_no_place_in_a_url(self, room: Room) -> None:
+        query = f"?token={room.person.token}&access_token={room.person.token}"
+        async with open_stream(room.url, f"{room.path}/{room.message}/stream{query}", None) as stream:
+            assert_problem(stream, 401, "token_missing")
+
+    async def test_what_is_not_there_or_somebody_elses(self, room: Room, stranger: Person) -> None:
+        others = Room(stranger, room.room, room.message)
+        for one in (others, Room(room.person, room.room, str(uuid4())), Room(room.person, room.room, "7")):
+            async with one.stream() as stream:
+                assert_problem(stream, 404, "message_not_found")
+        async with others.send() as stream:
+            assert_problem(stream, 404, "chatroom_not_found")
+
+    async def test_nothing_to_stream(self, room: Room) -> None:
+        async with open_stream(room.url, room.path, room.person.token, method="POST", body={"input": ""}) as stream:
+            assert_problem(stream, 422, "validation_failed")
+
+    async def test_a_used_up_allowance(self, person: Person, room: Room) -> None:
+        for _ in range(4):
+            await person.send(room.room, "Why?")
+        async with room.send() as stream:
+            assert_problem(stream, 403, "quota_exceeded")
+
+
+class TestLimits:
+    async def test_of_a_user(self, limited_http: httpx.AsyncClient) -> None:
+        person = await sign_up(limited_http)
+        room = await person.room()
+        one = Room(person, room, await person.send(room, "Why?"))
+        async with AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(one.stream()) for _ in range(3)]
+            async with one.stream() as stream:
+                assert_problem(stream, 429, "too_many_streams")
+                assert int(stream.headers["retry-after"]) >= 1
+            async with Room(person, room).send() as stream:
+                assert_problem(stream, 429, "too_many_streams")
+            assert await person.remaining() == 4, "nothing was accepted, so nothing is paid for"
+            other = await sign_up(limited_http)
+            room = await other.room()
+            async with Room(other, room, await other.send(room, "Why?")).stream() as stream:
+                assert stream.status == 200, "somebody else is somebody else"
+            streams[0].drop()
+            await becomes_free(one)
+
+    async def test_of_a_process(self, api_environment: dict[str, str], room: Room) -> None:
+        with api_process({**api_environment, "STREAMS_PER_PROCESS": "2"}) as (url, _):
+            async with http_client(url) as client:
+                here = room.at(client)
+                async with here.stream() as first, here.stream():
+                    async with here.stream() as stream:
+                        assert_problem(stream, 503, "streams_exhausted")
+                        assert int(stream.headers["retry-after"]) >= 1
+                    async with Room(here.person, room.room).send() as stream:
+                        assert_problem(stream, 503, "streams_exhausted")
+                    first.drop()
+                    await becomes_free(here)
+
+    async def test_a_stream_that_ended_counts_no_more(self, limited_http: httpx.AsyncClient, hand: Hand) -> None:
+        person = await sign_up(limited_http)
+        room = await person.room()
+        one = Room(person, room, await person.send(room, "Why?"))
+        await hand.answer(one.message)
+        for _ in range(8):
+            assert (await one.read()).text == TEXT
+
+
+async def becomes_free(room: Room) -> None:
+    """One more stream can be opened: at once when the server hears that a client is gone."""
+    give_up = time.monotonic() + HANG
+    while True:
+        async with room.stream() as stream:
+            if stream.status == 200:
+                return
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.02)
+
+
+class TestSending:
+    async def test_streams_in_the_same_response(self, room: Room, hand: Hand) -> None:
+        async with room.send() as stream:
+            assert stream.status == 200
+            assert stream.headers["location"] == f"{room.path}/{room.message}"
+            assert stream.headers["content-type"] == "text/event-stream"
+            await hand.answer(room.message)
+            reply = await stream.read_to_end()
+        assert reply.text == TEXT
+        assert (await room.ask()).json()["data"]["response"] == TEXT
+
+    async def test_a_repeated_request_gets_the_same_message_from_its_beginning(self, room: Room, hand: Hand) -> None:
+        key = {"Idempotency-Key": str(uuid4())}
+        async with room.send(key) as stream:
+            first = room.message
+            await hand.begin(first, *PIECES[:2])
+            await stream.read_until("of ")
+        async with room.send(key) as stream:
+            assert room.message == first
+            assert stream.headers["idempotency-replayed"] == "true"
+            hand.say(first, *PIECES[2:])
+            await hand.end(first)
+            assert (await stream.read_to_end()).text == TEXT
+        async with room.send(key) as stream:
+            assert (await stream.read_to_end()).text == TEXT
+        plain = await room.person.ask("POST", room.path, {"input": "Why?"}, headers=key)
+        assert (plain.status_code, plain.json()["data"]["status"]) == (202, "queued"), "the acceptance is what is kept"
+        waited = await room.person.ask("POST", room.path, {"input": "Why?"}, headers={**key, "Prefer": "wait=5"})
+        assert (waited.status_code, waited.json()["data"]["response"]) == (200, TEXT)
+        assert await room.person.remaining() == 3, "one message was sent"
+
+    async def test_asks_again(self, room: Room, hand: Hand) -> None:
+        await hand.answer(room.message, "An old reply.")
+        path = f"{room.path}/{room.message}/regenerate"
+        async with open_stream(room.url, path, room.person.token, method="POST") as stream:
+            assert stream.status == 200, stream.body
+            await hand.answer(room.message)
+            reply = await stream.read_to_end()
+        assert reply.text == TEXT
+        assert reply.names[0] == "delta"
+        late = await room.read("1-14")
+        assert (late.names[0], late.text) == ("reset", TEXT)
+
+    @pytest.mark.parametrize(
+        ("accept", "streamed"),
+        [
+            ("text/event-stream", True),
+            ("TEXT/Event-Stream; charset=utf-8", True),
+            ("application/json, text/event-stream", True),
+            ("text/event-stream;q=0.9, application/json;q=0.8", True),
+            ("text/event-stream;q=0.5, application/json", False),
+            ("text/event-stream;q=0", False),
+            ("text/event-stream;q=x", False),
+            ("application/json", False),
+            ("text/*", False),
+            ("*/*", False),
+            ("", False),
+        ],
+    )
+    async def test_only_who_asks_for_events_gets_them(self, room: Room, accept: str, streamed: bool) -> None:
+        async with room.send({"Accept": accept}) as stream:
+            assert (stream.status, stream.is_stream) == ((200, True) if streamed else (202, False))
+
+
+class TestWaiting:
+    async def test_sending_answers_with_the_reply(self, room: Room, hand: Hand) -> None:
+        sending = asyncio.create_task(
+            room.person.ask("POST", room.path, {"input": "Why?"}, headers={"Prefer": "wait=10"})
+        )
+        room.message = await newest(room)
+        await hand.answer(room.message)
+        reply = await sending
+        assert reply.status_code == 200
+        assert reply.headers["preference-applied"] == "wait=10"
+        assert reply.json()["data"] == (await room.ask()).json()["data"]
+        assert reply.json().keys() == {"message", "data", "remainingMessages", "dailyLimitInfo"}
+
+    async def test_or_with_what_there_is_when_the_time_is_up(self, room: Room, hand: Hand) -> None:
+        await hand.begin(room.message, "Half a")
+        reply = await room.ask(prefer="respond-async, wait=1")
+        assert (reply.status_code, reply.json()["data"]["status"]) == (202, "generating")
+        assert reply.headers["preference-applied"] == "wait=1"
+        headers = {"Prefer": "wait=0"}
+        reply = await room.person.ask("POST", room.path, {"input": "Why?"}, headers=headers)
+        assert (reply.status_code, reply.json()["data"]["status"]) == (202, "queued")
+
+    async def test_reading_waits_for_the_end(self, room: Room, hand: Hand) -> None:
+        reading = asyncio.create_task(room.ask(prefer="wait=100"))
+        await asyncio.sleep(0.1)
+        assert not reading.done()
+        await hand.answer(room.message)
+        reply = await reading
+        assert (reply.status_code, reply.json()["data"]["response"]) == (200, TEXT)
+        assert reply.headers["preference-applied"] == "wait=60"
+        again = await room.ask(prefer='Wait = "5"; more=1')
+        assert (again.status_code, again.headers["preference-applied"]) == (200, "wait=5")
+
+    @pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=-1", "wait=x", "wait=1.5", "waiting=1", "a b, ;=,"])
+    async def test_what_is_no_preference_is_ignored(self, room: Room, prefer: str) -> None:
+        reply = await room.ask(prefer=prefer)
+        assert (reply.status_code, reply.json()["data"]["status"]) == (200, "queued")
+        assert "preference-applied" not in reply.headers
+
+    async def test_what_is_deleted_meanwhile(self, room: Room, hand: Hand) -> None:
+        reading = asyncio.create_task(room.ask(prefer="wait=10"))
+        await asyncio.sleep(0.1)
+        await room.person.ask("DELETE", f"/chatroom/{room.room}")
+        assert (await reading).status_code == 404
+
+    async def test_a_problem_is_not_waited_for(self, room: Room) -> None:
+        reply = await room.person.ask(
+            "POST", f"/chatroom/{uuid4()}/message", {"input": "?"}, headers={"Prefer": "wait=60"}
+        )
+        assert reply.status_code == 404
+
+
+async def newest(room: Room) -> str:
+    """The id of the message after `room.message`, as soon as it is there."""
+    give_up = time.monotonic() + HANG
+    while True:
+        data = (await room.person.get(room.path))["data"]
+        if data and data[-1]["id"] != room.message:
+            return str(data[-1]["id"])
+        assert time.monotonic() < give_up
+        await asyncio.sleep(0.01)
+
+
+class TestTime:
+    """What lasts longer than an ordinary call may: `second_http` gives those one second."""
+
+    async def test_a_stream_is_not_cut(self, room: Room, hand: Hand, second_http: httpx.AsyncClient) -> None:
+        here = room.at(second_http)
+        async with here.stream() as stream:
+            await asyncio.sleep(2.5)
+            await hand.answer(room.message)
+            assert (await stream.read_to_end()).text == TEXT
+
+    async def test_nor_is_a_wait(self, room: Room, second_http: httpx.AsyncClient) -> None:
+        reply = await room.at(second_http).ask(prefer="wait=3")
+        assert (reply.status_code, reply.headers["preference-applied"]) == (202, "wait=3")
+        assert (await room.at(second_http).ask()).status_code == 200, "the connection goes on"
+
+
+@pytest.fixture(scope="module")
+def own_api(api_environment: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    with api_process(api_environment) as (url, process):
+        yield url, process
+
+
+async def test_a_process_that_stops_says_goodbye(own_api: tuple[str, Any], room: Room, hand: Hand) -> None:
+    url, process = own_api
+    async with http_client(url) as client:
+        here = room.at(client)
+        await hand.begin(room.message, *PIECES[:2])
+        async with here.stream() as stream, here.stream() as other:
+            reply = await stream.read_until("of ")
+            waiting = asyncio.create_task(here.ask(prefer="wait=60"))
+            await asyncio.sleep(0.2)
+            began = time.monotonic()
+            process.process.terminate()
+            await stream.read_to_end(reply, seconds=HANG)
+            await other.read_to_end(seconds=HANG)
+            assert stream.has_ended
+            assert stream.retries == 2
+            waited = await waiting
+            assert (waited.status_code, waited.json()["data"]["status"]) == (202, "generating")
+            assert await asyncio.to_thread(process.process.wait, 20) == 0
+            assert time.monotonic() - began < 8, "it did not wait for its streams"
+    hand.say(room.message, *PIECES[2:])
+    await hand.end(room.message)
+    async with room.stream(reply.position) as stream:
+        await stream.read_to_end(reply)
+    assert reply.text == TEXT
+
+
+async def test_json_on_the_wire_is_utf8(room: Room, hand: Hand) -> None:
+    await hand.answer(room.message)
+    async with room.stream() as stream:
+        data = b"".join([chunk async for chunk in stream.chunks()])
+    assert "आकाश 🌻".encode() in data
+    assert json.loads(data.split(b"event: done\ndata: ")[1])["response"] == TEXT

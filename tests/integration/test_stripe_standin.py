@@ -1,0 +1,748 @@
+"""The stand-in answers as Stripe does, told through Stripe's own library."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import stripe
+
+from tests.stripe_standin import PRICE, SECRET, Json, Receiver, StripeStandIn, receiving, start_stripe_standin
+
+DAY = 86_400
+#: Fields that Stripe too leaves out of a reply unless they are asked for, or that only other kinds of account have.
+ONLY_WHEN_ASKED: dict[type, set[str]] = {
+    stripe.Charge: {"level3", "presentment_details", "refunds", "transfer"},
+    stripe.Customer: {"cash_balance", "invoice_credit_balance", "sources", "subscriptions", "tax", "tax_ids"},
+    stripe.Event: {"account", "context"},
+    stripe.Invoice: {"confirmation_secret", "payments"},
+    stripe.LineItem: {"discounts", "taxes"},
+    stripe.PaymentIntent: {
+        "allowed_payment_method_types",
+        "excluded_payment_method_types",
+        "hooks",
+        "managed_payments",
+        "payment_details",
+        "payment_record",
+        "presentment_details",
+    },
+    stripe.Plan: {"tiers"},
+    stripe.Price: {"currency_options", "tiers", "deleted"},
+    stripe.Refund: {
+        "failure_balance_transaction",
+        "failure_reason",
+        "instructions_email",
+        "next_action",
+        "pending_reason",
+        "presentment_details",
+    },
+    stripe.checkout.Session: {"line_items"},
+}
+
+
+@pytest.fixture
+def receiver(stripe_standin: StripeStandIn) -> Iterator[Receiver]:
+    with receiving() as receiver:
+        stripe_standin.delivery(url=receiver.url)
+        yield receiver
+        stripe_standin.reset(webhook_url="")
+
+
+@pytest.fixture
+async def client(stripe_standin: StripeStandIn) -> AsyncIterator[stripe.StripeClient]:
+    async with client_of(stripe_standin) as client:
+        yield client
+
+
+class client_of:  # noqa: N801 - reads as a function
+    def __init__(self, server: StripeStandIn, **options: Any) -> None:
+        self.http = stripe.AIOHTTPClient()
+        self.client = stripe.StripeClient(
+            "sk_test_123", http_client=self.http, base_addresses={"api": server.url}, **options
+        )
+
+    async def __aenter__(self) -> stripe.StripeClient:
+        return self.client
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.close_async()  # type: ignore[no-untyped-call]
+
+
+async def customer(client: stripe.StripeClient) -> stripe.Customer:
+    return await client.v1.customers.create_async({"email": "person@example.com", "metadata": {"user": "7"}})
+
+
+async def session_for(client: stripe.StripeClient, customer: str, **more: Any) -> stripe.checkout.Session:
+    parameters: Any = {
+        "mode": "subscription",
+        "customer": customer,
+        "client_reference_id": "7",
+        "line_items": [{"price": PRICE, "quantity": 1}],
+        "success_url": "https://shop.example/done?session={CHECKOUT_SESSION_ID}",
+        "cancel_url": "https://shop.example/",
+        "metadata": {"user": "7"},
+        "subscription_data": {"metadata": {"user": "7"}},
+        **more,
+    }
+    if parameters["mode"] == "payment":
+        del parameters["subscription_data"]
+    return await client.v1.checkout.sessions.create_async(parameters)
+
+
+async def subscribed(
+    client: stripe.StripeClient, server: StripeStandIn, card: str = "visa", **more: Any
+) -> stripe.Subscription:
+    session = await session_for(client, (await customer(client)).id, **more)
+    paid = server.pay(session.id, card)
+    return await client.v1.subscriptions.retrieve_async(paid["subscription"])
+
+
+# --- shapes
+
+
+async def test_every_field_that_the_library_knows_is_there(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    session = await session_for(client, (await customer(client)).id)
+    stripe_standin.pay(session.id, "disputed")
+    session = await client.v1.checkout.sessions.retrieve_async(
+        session.id, {"expand": ["line_items", "invoice.payments"]}
+    )
+    assert session.line_items
+    assert isinstance(session.invoice, stripe.Invoice)
+    assert session.invoice.payments
+    payment = session.invoice.payments.data[0]
+    assert isinstance(payment.payment.payment_intent, str)
+    intent = await client.v1.payment_intents.retrieve_async(
+        payment.payment.payment_intent, {"expand": ["latest_charge", "payment_method"]}
+    )
+    [dispute] = (await client.v1.disputes.list_async({"payment_intent": intent.id})).data
+    stripe_standin.control("POST", f"/disputes/{dispute.id}/close", {"won": True})
+    stripe_standin.object(intent.id)
+    charge = await client.v1.charges.retrieve_async(str(dispute.charge))
+    session_of_payment = await session_for(client, str(session.customer), mode="payment")
+    refunded = stripe_standin.pay(session_of_payment.id)["payment_intent"]
+    refund = await client.v1.refunds.create_async({"payment_intent": refunded})
+    subscription = await client.v1.subscriptions.retrieve_async(str(session.subscription))
+    item = subscription["items"].data[0]
+    product = await client.v1.products.retrieve_async(str(item.price.product))
+    portal = await client.v1.billing_portal.sessions.create_async(
+        {"customer": str(session.customer), "return_url": "https://shop.example/"}
+    )
+    [event, *_] = (await client.v1.events.list_async({"limit": 1})).data
+    objects: list[Any] = [
+        await client.v1.customers.retrieve_async(str(session.customer)),
+        session,
+        session.line_items.data[0],
+        session.invoice,
+        session.invoice.lines.data[0],
+        payment,
+        intent,
+        intent.payment_method,
+        charge,
+        dispute,
+        refund,
+        subscription,
+        item,
+        item.price,
+        item.plan,
+        product,
+        portal,
+        event,
+    ]
+    wrong = {}
+    for one in objects:
+        kind, has = type(one), set(one.to_dict())
+        fields = {name for name in kind.__annotations__ if name.islower() and name[0] != "_"}
+        lacking, surplus = fields - has - ONLY_WHEN_ASKED.get(kind, set()) - {"deleted"}, has - fields
+        if kind is stripe.PaymentMethod:  # one field for each type, of which it has its own
+            lacking = {name for name in lacking if name in ("id", "type", "customer", "billing_details", "created")}
+        if lacking or surplus:
+            wrong[kind.__name__] = (lacking, surplus)
+    assert wrong == {}, wrong
+
+
+async def test_periods_are_on_items_and_the_subscription_of_an_invoice_is_its_parent(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    [item] = subscription["items"].data
+    assert subscription.status == "active"
+    assert subscription.metadata["user"] == "7"
+    assert 28 * DAY <= item.current_period_end - item.current_period_start <= 31 * DAY
+    assert "current_period_end" not in subscription.to_dict()
+    [invoice] = (await client.v1.invoices.list_async({"subscription": subscription.id, "status": "paid"})).data
+    assert invoice.parent
+    assert invoice.parent.subscription_details
+    assert invoice.parent.subscription_details.subscription == subscription.id
+    assert (invoice.amount_paid, invoice.billing_reason) == (999, "subscription_create")
+    assert (await client.v1.invoices.list_async({"subscription": subscription.id, "status": "open"})).data == []
+
+
+async def test_ids_carry_the_prefixes_of_stripe(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    await subscribed(client, stripe_standin, "disputed")
+    prefixes = {event["object"].split("_")[0] for event in stripe_standin.events()}
+    assert prefixes >= {"cus", "cs", "sub", "in", "pi", "ch", "pm", "dp", "inpay"}
+
+
+# --- calls
+
+
+async def test_a_deleted_customer_is_three_fields_and_its_subscription_ends(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    deleted = await client.v1.customers.delete_async(str(subscription.customer))
+    assert deleted.to_dict() == {"id": subscription.customer, "object": "customer", "deleted": True}
+    assert (await client.v1.customers.retrieve_async(deleted.id)).to_dict() == deleted.to_dict()
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "canceled"
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await client.v1.customers.update_async(deleted.id, {"name": "Gone"})
+    assert (refused.value.http_status, refused.value.code, refused.value.param) == (404, "resource_missing", "id")
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await session_for(client, deleted.id)
+    assert (refused.value.http_status, refused.value.param) == (400, "customer")
+
+
+async def test_lists_are_paged_newest_first(client: stripe.StripeClient) -> None:
+    made = [(await customer(client)).id for _ in range(5)]
+    first = await client.v1.customers.list_async({"limit": 2})
+    assert [one.id for one in first.data] == made[:2:-1]
+    assert first.has_more
+    everyone = [one.id async for one in first.auto_paging_iter()]
+    assert everyone == made[::-1]
+    last = await client.v1.customers.list_async({"limit": 2, "starting_after": made[1]})
+    assert ([one.id for one in last.data], last.has_more) == ([made[0]], False)
+
+
+async def test_what_is_expanded_is_an_object_and_what_cannot_be_is_refused(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    [found] = (
+        await client.v1.subscriptions.list_async(
+            {"customer": str(subscription.customer), "status": "all", "expand": ["data.latest_invoice"]}
+        )
+    ).data
+    assert isinstance(found.latest_invoice, stripe.Invoice)
+    assert found.latest_invoice.status == "paid"
+    for wrong in ("data.nothing", "data.status", "nothing", "data.latest_invoice.payments.data.payment"):
+        with pytest.raises(stripe.InvalidRequestError, match="expand"):
+            await client.v1.subscriptions.list_async({"expand": [wrong]})
+
+
+async def test_subscriptions_are_listed_by_status(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    await client.v1.subscriptions.cancel_async(subscription.id)
+    listed = {}
+    statuses: list[Any] = ["all", "canceled", "active", "ended"]
+    for status in statuses:
+        parameters: Any = {"customer": str(subscription.customer), "status": status, "price": PRICE}
+        listed[status] = len((await client.v1.subscriptions.list_async(parameters)).data)
+    assert listed == {"all": 1, "canceled": 1, "active": 0, "ended": 1}
+    assert (await client.v1.subscriptions.list_async({"customer": str(subscription.customer)})).data == []
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"mode": "gift"}, "mode"),
+        ({"line_items": []}, "line_items"),
+        ({"line_items": [{"price": "price_of_nothing", "quantity": 1}]}, "line_items[0][price]"),
+        ({"success_url": ""}, "success_url"),
+        ({"cancel_url": "javascript:alert(1)"}, "cancel_url"),
+        ({"expires_at": 1}, "expires_at"),
+        ({"automatic_tax": {"enabled": True}}, "automatic_tax"),
+    ],
+)
+async def test_a_checkout_that_stripe_would_refuse_is_refused(
+    client: stripe.StripeClient, change: Json, param: str
+) -> None:
+    owner = (await customer(client)).id
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await session_for(client, owner, **change)
+    assert (refused.value.http_status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "status"),
+    [("", "customers", 401), ("pk_test_1", "customers", 401), ("sk_test_1", "planets", 404)],
+)
+def test_what_is_not_for_the_caller_is_not_told(
+    stripe_standin: StripeStandIn, key: str, path: str, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    reply = httpx.get(f"{stripe_standin.url}/v1/{path}", headers=headers, trust_env=False)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")
+    assert reply.headers["Request-Id"].startswith("req_")
+
+
+async def test_cards_declined_by_the_api_are_card_errors(client: stripe.StripeClient) -> None:
+    with pytest.raises(stripe.CardError) as declined:
+        await client.v1.payment_intents.create_async(
+            {"amount": 100, "currency": "usd", "payment_method": "pm_card_chargeDeclined", "confirm": True}
+        )
+    assert (declined.value.http_status, declined.value.code) == (402, "card_declined")
+
+
+async def test_a_refund_is_given_once(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    session = await session_for(client, (await customer(client)).id, mode="payment")
+    intent = stripe_standin.pay(session.id)["payment_intent"]
+    await client.v1.refunds.create_async({"payment_intent": intent, "amount": 99})
+    refund = await client.v1.refunds.create_async({"payment_intent": intent})
+    assert refund.amount == 900
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await client.v1.refunds.create_async({"payment_intent": intent})
+    assert refused.value.code == "charge_already_refunded"
+    session = await client.v1.checkout.sessions.retrieve_async(
+        session.id, {"expand": ["payment_intent.latest_charge", "line_items"]}
+    )
+    assert isinstance(session.payment_intent, stripe.PaymentIntent)
+    assert isinstance(session.payment_intent.latest_charge, stripe.Charge)
+    assert session.payment_intent.latest_charge.refunded
+
+
+# --- the same key
+
+
+async def test_the_same_key_gives_the_same_answer_once_done(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    options: stripe.RequestOptions = {"idempotency_key": "signup-7"}
+    first = await client.v1.customers.create_async({"name": "One"}, options)
+    again = await client.v1.customers.create_async({"name": "One"}, options)
+    assert again.to_dict() == first.to_dict()
+    assert again.last_response
+    assert again.last_response.headers["Idempotent-Replayed"] == "true"
+    with pytest.raises(stripe.IdempotencyError):
+        await client.v1.customers.create_async({"name": "Two"}, options)
+    stripe_standin.forward(days=2)
+    assert (await client.v1.customers.create_async({"name": "Two"}, options)).id != first.id
+
+
+async def test_the_same_key_while_it_runs_is_a_conflict(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    stripe_standin.fault("latency", seconds=0.5)
+    options: stripe.RequestOptions = {"idempotency_key": "double-click"}
+    outcomes = await asyncio.gather(
+        *(client.v1.customers.create_async({"name": "One"}, options) for _ in range(2)), return_exceptions=True
+    )
+    [refused] = [one for one in outcomes if isinstance(one, stripe.StripeError)]
+    assert (refused.http_status, "in-progress" in str(refused)) == (409, True)
+
+
+async def test_what_was_refused_may_be_asked_better_with_the_same_key(client: stripe.StripeClient) -> None:
+    options: stripe.RequestOptions = {"idempotency_key": "portal"}
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.billing_portal.sessions.create_async({"customer": "cus_nobody"}, options)
+    owner = (await customer(client)).id
+    assert (await client.v1.billing_portal.sessions.create_async({"customer": owner}, options)).customer == owner
+
+
+@pytest.mark.parametrize("kind", [500, 503, "cut", "html"])
+async def test_a_call_whose_answer_was_lost_is_done_once_however_often_it_is_retried(
+    stripe_standin: StripeStandIn, kind: str | int
+) -> None:
+    stripe_standin.fault(kind, when="after", path="/v1/customers", times=2)
+    async with client_of(stripe_standin, max_network_retries=3) as client:
+        made = await client.v1.customers.create_async({"name": "One"})
+    assert stripe_standin.counts() == {"POST /v1/customers": 3}
+    assert [event["object"] for event in stripe_standin.events(type="customer.created")] == [made.id]
+
+
+async def test_faults_are_stripes_errors(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    errors: dict[str | int, type[stripe.StripeError]] = {
+        401: stripe.AuthenticationError,
+        403: stripe.PermissionError,
+        429: stripe.RateLimitError,
+        500: stripe.APIError,
+        "broken_json": stripe.APIError,
+        "cut": stripe.APIConnectionError,
+    }
+    for kind, error in errors.items():
+        stripe_standin.fault(kind, times=2 if kind == "cut" else 1)  # aiohttp itself tries a read once more
+        with pytest.raises(error):
+            await client.v1.customers.list_async()
+    assert (await client.v1.customers.list_async()).data == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/delivery", {"nonsense": 1}),
+        ("POST", "/faults", {"kind": "earthquake"}),
+        ("POST", "/clock", {"years": 1}),
+        ("POST", "/refunds", {}),
+        ("POST", "/events/release", {"order": ["nothing.held"]}),
+    ],
+)
+def test_what_control_does_not_know_is_refused(
+    stripe_standin: StripeStandIn, method: str, path: str, body: Json
+) -> None:
+    reply = httpx.request(method, f"{stripe_standin.url}/control{path}", json=body, trust_env=False)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+# --- a subscription's life
+
+
+async def test_a_story_of_renewals_a_failing_card_and_the_end(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin, "fails_later")
+    first_end = subscription["items"].data[0].current_period_end
+    stripe_standin.control("POST", f"/customers/{subscription.customer}/card", {"card": "visa"})
+    stripe_standin.forward(months=1, hours=2)
+    subscription = await client.v1.subscriptions.retrieve_async(subscription.id, {"expand": ["latest_invoice"]})
+    assert subscription["items"].data[0].current_period_start == first_end
+    assert isinstance(subscription.latest_invoice, stripe.Invoice)
+    assert (subscription.status, subscription.latest_invoice.status) == ("active", "paid")
+    assert subscription.latest_invoice.billing_reason == "subscription_cycle"
+
+    stripe_standin.control("POST", f"/customers/{subscription.customer}/card", {"card": "fails_later"})
+    stripe_standin.forward(months=1, hours=2)
+    subscription = await client.v1.subscriptions.retrieve_async(subscription.id)
+    [unpaid] = (await client.v1.invoices.list_async({"subscription": subscription.id, "status": "open"})).data
+    assert (subscription.status, unpaid.attempt_count) == ("past_due", 1)
+    assert unpaid.next_payment_attempt
+
+    stripe_standin.forward(days=16)
+    subscription = await client.v1.subscriptions.retrieve_async(subscription.id)
+    assert subscription.cancellation_details
+    assert (subscription.status, subscription.cancellation_details.reason) == ("canceled", "payment_failed")
+    types = [event["type"] for event in stripe_standin.events()]
+    assert types.count("invoice.payment_failed") == 4
+    assert types[-1] == "customer.subscription.deleted"
+
+
+async def test_a_past_due_one_recovers_when_its_card_is_changed(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    stripe_standin.billing(decline_next=1)
+    stripe_standin.forward(months=1, hours=2)
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "past_due"
+    stripe_standin.forward(days=4)
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
+
+
+@pytest.mark.parametrize("end", ["unpaid", "past_due"])
+async def test_dunning_may_end_otherwise(client: stripe.StripeClient, stripe_standin: StripeStandIn, end: str) -> None:
+    stripe_standin.billing(dunning_end=end)
+    subscription = await subscribed(client, stripe_standin, "fails_later")
+    stripe_standin.forward(months=1, days=17)
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == end
+
+
+async def test_one_that_is_cancelled_at_period_end_runs_until_then(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    subscription = await client.v1.subscriptions.update_async(subscription.id, {"cancel_at_period_end": True})
+    assert subscription.cancel_at == subscription["items"].data[0].current_period_end
+    stripe_standin.forward(days=27)
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
+    stripe_standin.forward(days=5)
+    ended = await client.v1.subscriptions.retrieve_async(subscription.id)
+    assert (ended.status, ended.ended_at) == ("canceled", subscription.cancel_at)
+    assert len(stripe_standin.events(type="invoice.created")) == 1
+
+
+async def test_a_trial_is_announced_and_ends_in_a_payment(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(
+        client, stripe_standin, subscription_data={"trial_period_days": 14, "metadata": {"user": "7"}}
+    )
+    assert subscription.status == "trialing"
+    stripe_standin.forward(days=12)
+    assert len(stripe_standin.events(type="customer.subscription.trial_will_end")) == 1
+    stripe_standin.forward(days=3)
+    subscription = await client.v1.subscriptions.retrieve_async(subscription.id, {"expand": ["latest_invoice"]})
+    assert isinstance(subscription.latest_invoice, stripe.Invoice)
+    assert (subscription.status, subscription.latest_invoice.amount_paid) == ("active", 999)
+
+
+async def test_a_month_that_is_too_short_ends_on_its_last_day(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    january = 2_000_000_000 - 2_000_000_000 % DAY
+    while time.gmtime(january)[1:3] != (1, 31):
+        january += DAY
+    stripe_standin.forward(to=january)
+    subscription = await subscribed(client, stripe_standin)
+    ends = []
+    for _ in range(3):
+        subscription = await client.v1.subscriptions.retrieve_async(subscription.id)
+        end = subscription["items"].data[0].current_period_end
+        ends.append(time.gmtime(end)[1:3])
+        stripe_standin.forward(to=end + 7200)
+    assert ends in ([(2, 28), (3, 31), (4, 30)], [(2, 29), (3, 31), (4, 30)])
+
+
+async def test_a_bank_debit_settles_later(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    owner = (await customer(client)).id
+    for succeed, status in ((True, "paid"), (False, "unpaid")):
+        session = await session_for(client, owner, mode="payment")
+        paid = stripe_standin.pay(session.id, "bank_debit")
+        assert (paid["status"], paid["payment_status"]) == ("complete", "unpaid")
+        stripe_standin.control("POST", f"/payments/{session.id}/settle", {"succeed": succeed})
+        assert (await client.v1.checkout.sessions.retrieve_async(session.id)).payment_status == status
+    types = [event["type"] for event in stripe_standin.events() if "async" in event["type"]]
+    assert types == ["checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed"]
+
+    session = await session_for(client, owner)
+    sub = stripe_standin.pay(session.id, "bank_debit")["subscription"]
+    assert (await client.v1.subscriptions.retrieve_async(sub)).status == "active"
+    stripe_standin.control("POST", f"/payments/{session.id}/settle", {"succeed": False})
+    assert (await client.v1.subscriptions.retrieve_async(sub)).status != "active"
+
+
+async def test_a_session_that_nobody_pays_expires(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    owner = (await customer(client)).id
+    forgotten, ended = await session_for(client, owner), await session_for(client, owner)
+    await client.v1.checkout.sessions.expire_async(ended.id)
+    with pytest.raises(stripe.InvalidRequestError):
+        await client.v1.checkout.sessions.expire_async(ended.id)
+    stripe_standin.forward(hours=25)
+    listed = await client.v1.checkout.sessions.list_async({"customer": owner, "status": "expired"})
+    assert {one.id for one in listed.data} == {forgotten.id, ended.id}
+    assert [one.url for one in listed.data] == [None, None]
+
+
+async def test_disputes_are_opened_and_closed(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    dispute = stripe_standin.control("POST", "/disputes", {"of": subscription.id})
+    [found] = (await client.v1.disputes.list_async({"payment_intent": dispute["payment_intent"]})).data
+    assert (found.id, found.status, found.amount) == (dispute["id"], "needs_response", 999)
+    [payment] = (
+        await client.v1.invoice_payments.list_async(
+            {"payment": {"type": "payment_intent", "payment_intent": dispute["payment_intent"]}}
+        )
+    ).data
+    assert payment.invoice == subscription.latest_invoice
+    stripe_standin.control("POST", f"/disputes/{found.id}/close", {"won": False})
+    assert (await client.v1.disputes.retrieve_async(found.id)).status == "lost"
+
+
+# --- events
+
+
+async def test_events_are_signed_snapshots(
+    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    await client.v1.subscriptions.update_async(
+        subscription.id, {"cancel_at_period_end": True}, {"idempotency_key": "cancel-7"}
+    )
+    await stripe_standin.idle()
+    created = receiver.event("customer.subscription.created")
+    assert (created.data.object["id"], created.data.object["status"]) == (subscription.id, "incomplete")
+    assert (created.object, created.livemode, created.api_version) == ("event", False, stripe.api_version)
+    assert created.request
+    assert created.request.id is None
+    updates = [json.loads(body) for _, body in receiver.requests if '"customer.subscription.updated"' in body]
+    [cancelled] = [one for one in updates if "cancel_at_period_end" in one["data"]["previous_attributes"]]
+    assert cancelled["data"]["previous_attributes"]["cancel_at_period_end"] is False
+    assert cancelled["request"]["idempotency_key"] == "cancel-7"
+    assert {event["state"] for event in stripe_standin.events()} == {"delivered"}
+    assert (await client.v1.events.retrieve_async(created.id)).pending_webhooks == 0
+
+
+async def test_signatures_are_of_real_time_and_objects_of_the_moved_clock(
+    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
+) -> None:
+    stripe_standin.forward(months=5)
+    await customer(client)
+    await stripe_standin.idle()
+    event = receiver.event("customer.created")
+    assert event.created > time.time() + 100 * DAY
+    [(headers, _)] = receiver.requests
+    assert abs(int(headers["Stripe-Signature"].split(",")[0][2:]) - time.time()) < 60
+    sent = stripe_standin.control("POST", f"/events/{event.id}/send", {"signed_ago": 400})
+    assert sent["attempts"][0]["status"] == 200
+    headers, body = receiver.requests[-1]
+    with pytest.raises(stripe.SignatureVerificationError):
+        stripe.Webhook.construct_event(body, headers["Stripe-Signature"], SECRET)
+
+
+async def test_what_is_not_taken_is_sent_again(
+    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
+) -> None:
+    receiver.statuses = [500, 302, 400]
+    await customer(client)
+    await stripe_standin.idle()
+    assert receiver.types == ["customer.created"] * 4
+    [event] = stripe_standin.events()
+    assert [attempt["status"] for attempt in event["attempts"]] == [500, 302, 400, 200]
+
+
+async def test_deliveries_can_be_held_and_let_go_in_any_order(
+    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
+) -> None:
+    stripe_standin.delivery(hold=True)
+    await subscribed(client, stripe_standin)
+    await asyncio.sleep(0.1)
+    assert receiver.types == []
+    order = ["checkout.session.completed", "invoice.paid", "customer.subscription.created"]
+    stripe_standin.release(order=order, copies=2)
+    assert receiver.types == [name for name in order for _ in range(2)]
+    rest = [event["type"] for event in stripe_standin.release(order="last")]
+    assert receiver.types[6:] == rest
+    assert rest[-1] == "customer.created"
+
+
+async def test_deliveries_can_be_late_doubled_lost_and_shuffled(
+    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
+) -> None:
+    stripe_standin.delivery(copies=3, delay=0.3)
+    began = time.monotonic()
+    await customer(client)
+    await stripe_standin.idle()
+    assert time.monotonic() - began >= 0.3
+    assert receiver.types == ["customer.created"] * 3
+
+    stripe_standin.delivery(copies=1, delay=0, lose=["customer.created"])
+    receiver.requests.clear()
+    subscription = await subscribed(client, stripe_standin)
+    await stripe_standin.idle()
+    assert "customer.created" not in receiver.types
+    assert stripe_standin.events(type="customer.created", customer=str(subscription.customer))[0]["state"] == "lost"
+    assert (await client.v1.events.list_async({"type": "customer.created", "delivery_success": False})).data
+
+    stripe_standin.delivery(lose=[], shuffle=4)
+    receiver.requests.clear()
+    happened = len(stripe_standin.events())
+    await subscribed(client, stripe_standin)
+    await stripe_standin.idle()
+    in_order = [event["type"] for event in stripe_standin.events()[happened:]]
+    assert sorted(receiver.types) == sorted(in_order)
+    assert receiver.types != in_order
+
+
+async def test_an_event_of_ones_own_can_be_sent(
+    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    await stripe_standin.idle()
+    receiver.requests.clear()
+    forged = {"type": "customer.subscription.deleted", "object": subscription.id, "set": {"status": "canceled"}}
+    stripe_standin.control("POST", "/events", forged | {"event": {"livemode": True}})
+    await stripe_standin.idle()
+    event = receiver.event("customer.subscription.deleted")
+    assert (event.livemode, event.data.object["status"]) == (True, "canceled")
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
+
+
+# --- pages
+
+
+async def test_a_person_pays_on_the_page_after_a_declined_card(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    session = await session_for(client, (await customer(client)).id)
+    assert session.url
+    async with httpx.AsyncClient(trust_env=False) as browser:
+        page = await browser.get(session.url)
+        assert page.status_code == 200
+        for words in ("no real money", "Gemini Pro", "USD 9.99 a month", "person@example.com", "4242"):
+            assert words in page.text
+        assert 'href="https://shop.example/"' in page.text
+        who = {"email": "person@example.com", "name": "A <b>person</b>"}
+        declined = await browser.post(session.url, data={**who, "card": "declined"})
+        assert declined.status_code == 402
+        assert "declined" in declined.text
+        assert (await client.v1.checkout.sessions.retrieve_async(session.id)).status == "open"
+        paid = await browser.post(session.url, data={**who, "card": "visa"})
+        assert paid.status_code == 303
+        assert paid.headers["location"] == f"https://shop.example/done?session={session.id}"
+        again = await browser.post(session.url, data={**who, "card": "visa"})
+        assert "has been paid" in again.text
+    done = await client.v1.checkout.sessions.retrieve_async(session.id)
+    assert (done.status, done.payment_status, done.client_reference_id) == ("complete", "paid", "7")
+    assert len((await client.v1.subscriptions.list_async({"customer": str(done.customer)})).data) == 1
+
+
+async def test_a_person_cancels_and_comes_back_in_the_portal(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin)
+    portal = await client.v1.billing_portal.sessions.create_async(
+        {"customer": str(subscription.customer), "return_url": "https://shop.example/account"}
+    )
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+        page = await browser.get(portal.url)
+        assert "Gemini Pro" in page.text
+        assert 'href="https://shop.example/account"' in page.text
+        page = await browser.post(portal.url, data={"do": "cancel", "subscription": subscription.id})
+        assert "Do not cancel" in page.text
+        cancelled = await client.v1.subscriptions.retrieve_async(subscription.id)
+        # As with Stripe's own portal in the flexible billing mode.
+        assert (cancelled.cancel_at_period_end, bool(cancelled.cancel_at)) == (False, True)
+        await browser.post(portal.url, data={"do": "resume", "subscription": subscription.id})
+        assert (await client.v1.subscriptions.retrieve_async(subscription.id)).cancel_at is None
+        page = await browser.post(portal.url, data={"do": "card", "card": "mastercard"})
+        assert "4444" in page.text
+
+
+async def test_a_person_settles_an_open_invoice_and_looks_at_the_account(
+    client: stripe.StripeClient, stripe_standin: StripeStandIn
+) -> None:
+    subscription = await subscribed(client, stripe_standin, "fails_later")
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+        account = await browser.post(stripe_standin.url, data={"do": "month"})
+        assert subscription.id in account.text
+        stripe_standin.forward(hours=2)
+        [invoice] = (await client.v1.invoices.list_async({"subscription": subscription.id, "status": "open"})).data
+        assert invoice.hosted_invoice_url
+        page = await browser.get(invoice.hosted_invoice_url)
+        assert "USD 9.99, open" in page.text
+        page = await browser.post(invoice.hosted_invoice_url, data={"card": "visa"})
+        assert "USD 9.99, paid" in page.text
+        assert (await browser.get(f"{stripe_standin.url}/c/pay/cs_test_none")).status_code == 404
+    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
+
+
+# --- what lasts
+
+
+async def test_the_account_outlives_the_process_and_undelivered_events_are_delivered(tmp_path: Path) -> None:
+    arguments = ("--state", str(tmp_path / "stripe" / "account.json"))
+    with receiving() as receiver:
+        receiver.statuses = [500] * 1000
+        with closing(start_stripe_standin(*arguments, "--webhook-url", receiver.url)) as first:
+            server = next(first)
+            async with client_of(server) as client:
+                made = await client.v1.customers.create_async({"name": "One"}, {"idempotency_key": "k"})
+                session = await session_for(client, made.id)
+                assert session.url
+                server.forward(hours=23)
+                first_url = server.url
+                now = server.control("GET", "/")["now"]
+                await server.until(lambda events: all(event["attempts"] for event in events))
+        receiver.statuses, receiver.requests = [], []
+        with closing(start_stripe_standin(*arguments, "--webhook-url", receiver.url)) as second:
+            server = next(second)
+            async with client_of(server) as client:
+                assert (await client.v1.customers.retrieve_async(made.id)).to_dict() == made.to_dict()
+                assert (await client.v1.customers.create_async({"name": "One"}, {"idempotency_key": "k"})).id == made.id
+                kept = await client.v1.checkout.sessions.retrieve_async(session.id)
+                assert kept.url == session.url.replace(first_url, server.url)
+            assert server.control("GET", "/")["now"] >= now
+            await server.until(lambda events: all(event["state"] == "delivered" for event in events))
+        assert receiver.types == ["customer.created"]
+
+
+async def test_a_state_that_cannot_be_read_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "account.json").write_text("{")
+    with closing(start_stripe_standin("--state", str(tmp_path / "account.json"))) as servers:
+        assert next(servers).control("GET", "/")["price"] == PRICE
+    assert (tmp_path / "account.unreadable").read_text() == "{"
