@@ -26,8 +26,6 @@ from tests.http_client import Person, http_client, sign_up
 from tests.processes import ROOT, api_process, wait_for_api, worker_process
 from tests.stripe_standin import PRICE, SECRET, Json, StripeStandIn
 
-DAY = 86_400
-
 
 @pytest.fixture(scope="module")
 def selling(product: dict[str, str], stripe_standin_server: StripeStandIn) -> dict[str, str]:
@@ -347,7 +345,6 @@ async def year(
     ahead.write_text("0")
     environment = {
         **selling,
-        "ACCESS_TOKEN_SECONDS": str(1000 * DAY),  # whoever logs in lasts as long as the story
         "FREE_DAILY_MESSAGES": "100",
         "RATE_LIMITS": "off",  # a worker on the real clock answers late, or so it seems
     }
