@@ -40,11 +40,11 @@ class StripeStandIn:
         self.delivery(secret=SECRET, retry_first=0.05, retry_longest=0.5, **address)
 
     def delivery(self, **settings: Any) -> None:
-        """`url`, `secret`, `delay`, `copies`, `lose`, `hold`, `shuffle` …: Delivery in stripe_events.py."""
+        """`url`, `secret`, `delay`, `copies`, `lose`, `hold`, `shuffle` …: Delivery in events.py."""
         self.control("PUT", "/delivery", settings)
 
     def billing(self, **settings: Any) -> None:
-        """`decline_next`, `trial_days`, `dunning_end` …: Billing in stripe_world.py."""
+        """`decline_next`, `trial_days`, `dunning_end` …: Billing in world.py."""
         self.control("PUT", "/billing", settings)
 
     def pay(self, session: str, card: str = "visa", **who: str) -> Json:
@@ -56,7 +56,7 @@ class StripeStandIn:
         self.control("POST", "/clock", by)
 
     def fault(self, kind: str | int, *, times: int | None = 1, path: str = "", **more: Any) -> None:
-        """The next calls, or those whose path contains `path`, go wrong; kinds in stripe_faults.py."""
+        """The next calls, or those whose path contains `path`, go wrong; kinds in faults.py."""
         self.control("POST", "/faults", {"kind": kind, "times": times, "path": path} | more)
 
     def release(self, **how: Any) -> list[Json]:

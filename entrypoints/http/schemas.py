@@ -55,12 +55,12 @@ Password = Annotated[str, Field(max_length=MAX_PASSWORD_CHARACTERS)]
 NewPassword = Annotated[SomeText, Field(min_length=MIN_PASSWORD_CHARACTERS, max_length=MAX_PASSWORD_CHARACTERS)]
 Instructions = Annotated[
     str,
-    AfterValidator(lambda text: _text(text) if text.strip() else ""),
     Field(
         max_length=MAX_INSTRUCTIONS_CHARACTERS,
         description="What the model is told before every conversation of the chatroom.",
         examples=["Answer in verse."],
     ),
+    AfterValidator(lambda text: _text(text) if text.strip() else ""),
 ]
 Count = int | Literal["unlimited"]
 

@@ -38,13 +38,18 @@ class Scene:
     """A process that writes and one that reads, on a server of their own."""
 
     def __init__(
-        self, server: EmbeddedValkey, *, flush_seconds: float = 0.01, safety_seconds: float = SAFETY_SECONDS
+        self,
+        server: EmbeddedValkey,
+        *,
+        flush_seconds: float,
+        safety_seconds: float,
+        port: int | None,
     ) -> None:
         self.server = server
         self.namespace = f"test-{secrets.token_hex(6)}"
         self.writing, self.reading = (
             RedisReplyStream(
-                server.url,
+                server.url.replace(f":{server.port}/", f":{port or server.port}/"),
                 namespace=self.namespace,
                 command_seconds=0.5,
                 flush_seconds=flush_seconds,
@@ -83,9 +88,16 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene_on(server: EmbeddedValkey, **seconds: float) -> AsyncIterator[Scene]:
+async def scene_on(
+    server: EmbeddedValkey,
+    *,
+    flush_seconds: float = 0.01,
+    safety_seconds: float = SAFETY_SECONDS,
+    port: int | None = None,
+) -> AsyncIterator[Scene]:
+    """`port` is another way to the server."""
     before = asyncio.all_tasks()
-    scene = Scene(server, **seconds)
+    scene = Scene(server, flush_seconds=flush_seconds, safety_seconds=safety_seconds, port=port)
     try:
         yield scene
     finally:
@@ -216,6 +228,72 @@ class TestTrouble:
             await follower.has("Two", attempt=2)
 
 
+async def test_a_lost_tail_is_mended(scene: Scene, message_id: MessageId) -> None:
+    """As after a change to a replica that had not got all."""
+    writer = scene.writing.write(message_id, 1)
+    async with following(scene.reading, message_id) as follower:
+        for text in ("One", "One two", "One two three"):
+            writer.add(text[len(follower.text) :])
+            await follower.has(text)
+        await scene.redis.xdel(scene.key(message_id), "1-7", "1-13")
+        writer.add(" four")
+        await follower.has("One two three four")
+    async with following(scene.reading, message_id) as late:
+        await late.has("One two three four")
+
+
+async def test_a_connection_that_died_silently_is_noticed(
+    running_valkey: EmbeddedValkey, message_id: MessageId
+) -> None:
+    async with Wire(running_valkey) as wire, scene_on(running_valkey, safety_seconds=60, port=wire.port) as scene:
+        writer = scene.writing.write(message_id, 1)
+        async with following(scene.reading, message_id) as follower:
+            writer.add("One")
+            await follower.has("One")
+            wire.die()
+            writer.add(" more")
+            await follower.has("One more")
+
+
+class Wire:
+    """To the server, until it dies: then nothing more comes through, and nobody is told. New connections work."""
+
+    def __init__(self, server: EmbeddedValkey) -> None:
+        self._target = server.port
+        self._alive = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def __aenter__(self) -> Wire:
+        self._server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def die(self) -> None:
+        self._alive.set()
+        self._alive = asyncio.Event()
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        for source, target in ((reader, back_writer), (back_reader, writer)):
+            task = asyncio.create_task(self._relay(source, target, self._alive))
+            self._tasks.add(task)
+
+    async def _relay(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, is_dead: asyncio.Event) -> None:
+        try:
+            while data := await source.read(65_536):
+                if not is_dead.is_set():
+                    target.write(data)
+        finally:
+            target.close()
+
+
 class TestAway:
     async def test_nothing_raises_and_nothing_waits_long(self, scene: Scene, message_id: MessageId) -> None:
         scene.server.kill()
@@ -316,6 +394,21 @@ class TestFlushing:
             await follower.has("", attempt=2)
             writer.add("Two")
             await follower.has("Two", attempt=2)
+
+    async def test_a_wake_takes_along_what_its_message_has(
+        self, running_valkey: EmbeddedValkey, message_id: MessageId
+    ) -> None:
+        async with (
+            scene_on(running_valkey, flush_seconds=60) as scene,
+            following(scene.reading, message_id) as follower,
+        ):
+            writer = scene.writing.write(message_id, 1)
+            writer.add("One")
+            await follower.has("One")
+            writer.add(" more")
+            await scene.writing.wake(message_id)
+            await follower.looked(1)
+            assert follower.text == "One more"
 
     async def test_others_go_together(self, running_valkey: EmbeddedValkey, message_id: MessageId) -> None:
         async with (

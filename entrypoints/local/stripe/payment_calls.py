@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from entrypoints.local import stripe_objects as objects
-from entrypoints.local.stripe_calls import call, get_by_id
-from entrypoints.local.stripe_faults import Json, invalid
-from entrypoints.local.stripe_forms import flag, inner, metadata, needed, number, text
-from entrypoints.local.stripe_money import (
+from entrypoints.local.stripe import objects as objects
+from entrypoints.local.stripe.calls import call, get_by_id
+from entrypoints.local.stripe.faults import Json, invalid
+from entrypoints.local.stripe.forms import flag, inner, metadata, needed, number, text
+from entrypoints.local.stripe.money import (
     attach,
     attempt,
     card_error,
@@ -17,7 +17,7 @@ from entrypoints.local.stripe_money import (
     method_of,
     set_default_method,
 )
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.world import World
 
 for _kind, _path in (
     ("charge", "/charges"),

@@ -1,16 +1,16 @@
-"""Stripe's REST calls: which there are, and what each asks of the account, with parameters from stripe_forms.py."""
+"""Stripe's REST calls: which there are, and what each asks of the account, with parameters from forms.py."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from entrypoints.local import stripe_objects as objects
-from entrypoints.local.stripe_faults import Json, StripeError, invalid
-from entrypoints.local.stripe_forms import inner, metadata, needed, number, text, texts
-from entrypoints.local.stripe_money import method_of, set_default_method
-from entrypoints.local.stripe_subscriptions import LIVE, cancel
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe import objects as objects
+from entrypoints.local.stripe.faults import Json, StripeError, invalid
+from entrypoints.local.stripe.forms import inner, metadata, needed, number, text, texts
+from entrypoints.local.stripe.money import method_of, set_default_method
+from entrypoints.local.stripe.subscriptions import LIVE, cancel
+from entrypoints.local.stripe.world import World
 
 Call = Callable[..., Json]  # (world, params, *ids); the reply is an object of the world, or a finished list
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from entrypoints.local.stripe_faults import Json
-from entrypoints.local.stripe_world import KEPT_EVENTS, shuffled
+from entrypoints.local.stripe.faults import Json
+from entrypoints.local.stripe.world import KEPT_EVENTS, shuffled
 
 
 @dataclass(frozen=True)

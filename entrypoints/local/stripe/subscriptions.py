@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from entrypoints.local.stripe_faults import Json
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.faults import Json
+from entrypoints.local.stripe.world import World
 
 LIVE = ("active", "trialing", "past_due", "unpaid", "incomplete", "paused")
 

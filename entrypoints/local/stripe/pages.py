@@ -7,16 +7,16 @@ from html import escape
 
 from sanic import Blueprint, HTTPResponse, Request, html, redirect
 
-from entrypoints.local import stripe_invoices as invoices
-from entrypoints.local.stripe_calendar import DAY, months_after
-from entrypoints.local.stripe_checkout import pay, settle_payment
-from entrypoints.local.stripe_clock import advance
-from entrypoints.local.stripe_control import change_card
-from entrypoints.local.stripe_faults import Json, StripeError
-from entrypoints.local.stripe_money import CARDS, card_named, default_method
-from entrypoints.local.stripe_standin import StandIn
-from entrypoints.local.stripe_subscriptions import LIVE, plan_cancellation
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe import invoices as invoices
+from entrypoints.local.stripe.calendar import DAY, months_after
+from entrypoints.local.stripe.checkout import pay, settle_payment
+from entrypoints.local.stripe.clock import advance
+from entrypoints.local.stripe.control import change_card
+from entrypoints.local.stripe.faults import Json, StripeError
+from entrypoints.local.stripe.money import CARDS, card_named, default_method
+from entrypoints.local.stripe.standin import StandIn
+from entrypoints.local.stripe.subscriptions import LIVE, plan_cancellation
+from entrypoints.local.stripe.world import World
 
 _WITHOUT_CENTS = ("jpy", "krw", "vnd", "clp", "xaf", "xof")
 _STYLE = """

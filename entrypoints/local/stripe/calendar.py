@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from datetime import UTC, datetime
 
-from entrypoints.local.stripe_faults import Json
+from entrypoints.local.stripe.faults import Json
 
 HOUR = 3600
 DAY = 24 * HOUR

@@ -19,7 +19,7 @@ Its own calls, JSON in and out (`:of` is the id of a charge, payment intent, inv
                                              what is held, one by one, and answers when all were answered
     POST   /control/events/idle             {seconds}: waits until no delivery is under way
     POST   /control/events/:id/send         {copies, signed_ago, secret}: sends it now, once more
-    POST   /control/checkout/:id/pay        {card, email, name}; cards are named in stripe_money.py
+    POST   /control/checkout/:id/pay        {card, email, name}; cards are named in money.py
     POST   /control/checkout/:id/expire
     POST   /control/payments/:of/settle     {succeed}: the end of a bank debit
     POST   /control/customers/:id/card      {card}
@@ -30,7 +30,7 @@ Its own calls, JSON in and out (`:of` is the id of a charge, payment intent, inv
     POST   /control/disputes/:id/close      {won}
     GET    /control/objects/:id             with what is private to the stand-in (its names begin with _)
     PATCH  /control/objects/:id             {set: {…}, emit: type or none}
-    POST   /control/faults                  {kind, times, path, method, when, seconds, headers}, see stripe_faults.py
+    POST   /control/faults                  {kind, times, path, method, when, seconds, headers}, see faults.py
     DELETE /control/faults
     GET    /control/requests                ?limit: counts per call, and the last ones with their parameters
     DELETE /control/requests
@@ -51,11 +51,11 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic import json as json_response
 from sanic.exceptions import SanicException
 
-from entrypoints.local.stripe_control import control
-from entrypoints.local.stripe_events import Delivery
-from entrypoints.local.stripe_faults import StripeError, error_reply, invalid
-from entrypoints.local.stripe_pages import pages, refusal
-from entrypoints.local.stripe_standin import Reply, StandIn
+from entrypoints.local.stripe.control import control
+from entrypoints.local.stripe.events import Delivery
+from entrypoints.local.stripe.faults import StripeError, error_reply, invalid
+from entrypoints.local.stripe.pages import pages, refusal
+from entrypoints.local.stripe.standin import Reply, StandIn
 
 logger = structlog.get_logger(__name__)
 

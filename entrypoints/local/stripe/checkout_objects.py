@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from entrypoints.local.stripe_faults import Json
-from entrypoints.local.stripe_objects import NO_ADDRESS, new
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.faults import Json
+from entrypoints.local.stripe.objects import NO_ADDRESS, new
+from entrypoints.local.stripe.world import World
 
 CHECKOUT_SECONDS = 24 * 3600
 

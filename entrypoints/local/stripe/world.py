@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from entrypoints.local.stripe_faults import Json, StripeError, invalid
-from entrypoints.local.stripe_forms import inner, number, text, texts
+from entrypoints.local.stripe.faults import Json, StripeError, invalid
+from entrypoints.local.stripe.forms import inner, number, text, texts
 
 API_VERSION = "2026-10-28.endive"
 DEEPEST_EXPANSION = 4

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from entrypoints.local.stripe_billing_objects import subscription, subscription_item
-from entrypoints.local.stripe_calendar import DAY, HOUR, period_after
-from entrypoints.local.stripe_faults import Json, invalid
-from entrypoints.local.stripe_invoices import pay, subscription_invoice, void
-from entrypoints.local.stripe_money import default_method
-from entrypoints.local.stripe_subscriptions import cancel, warn_of_trial_end
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.billing_objects import subscription, subscription_item
+from entrypoints.local.stripe.calendar import DAY, HOUR, period_after
+from entrypoints.local.stripe.faults import Json, invalid
+from entrypoints.local.stripe.invoices import pay, subscription_invoice, void
+from entrypoints.local.stripe.money import default_method
+from entrypoints.local.stripe.subscriptions import cancel, warn_of_trial_end
+from entrypoints.local.stripe.world import World
 
 DRAFT_SECONDS = HOUR  # a renewal's invoice may be changed for so long before it is charged
 INCOMPLETE_SECONDS = 23 * HOUR

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from entrypoints.local.stripe_checkout_objects import payment_method
-from entrypoints.local.stripe_faults import Json, StripeError, invalid
-from entrypoints.local.stripe_objects import charge, dispute, refund
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.checkout_objects import payment_method
+from entrypoints.local.stripe.faults import Json, StripeError, invalid
+from entrypoints.local.stripe.objects import charge, dispute, refund
+from entrypoints.local.stripe.world import World
 
 Fate = Literal["paid", "declined", "fails_later", "needs_action", "disputed", "inquired", "settles", "bounces"]
 

@@ -10,13 +10,13 @@ from typing import Any
 from sanic import Blueprint, HTTPResponse, Request
 from sanic import json as json_response
 
-from entrypoints.local.stripe_calendar import DAY, HOUR, months_after
-from entrypoints.local.stripe_checkout import expire, pay, settle_payment
-from entrypoints.local.stripe_clock import advance
-from entrypoints.local.stripe_events import Letter
-from entrypoints.local.stripe_faults import Json, StripeError, invalid
-from entrypoints.local.stripe_invoices import pay as pay_invoice_now
-from entrypoints.local.stripe_money import (
+from entrypoints.local.stripe.calendar import DAY, HOUR, months_after
+from entrypoints.local.stripe.checkout import expire, pay, settle_payment
+from entrypoints.local.stripe.clock import advance
+from entrypoints.local.stripe.events import Letter
+from entrypoints.local.stripe.faults import Json, StripeError, invalid
+from entrypoints.local.stripe.invoices import pay as pay_invoice_now
+from entrypoints.local.stripe.money import (
     card_named,
     close_dispute,
     make_method,
@@ -24,10 +24,10 @@ from entrypoints.local.stripe_money import (
     open_dispute,
     set_default_method,
 )
-from entrypoints.local.stripe_objects import plan_of
-from entrypoints.local.stripe_standin import StandIn
-from entrypoints.local.stripe_subscriptions import LIVE
-from entrypoints.local.stripe_world import World, shuffled
+from entrypoints.local.stripe.objects import plan_of
+from entrypoints.local.stripe.standin import StandIn
+from entrypoints.local.stripe.subscriptions import LIVE
+from entrypoints.local.stripe.world import World, shuffled
 
 
 def control(stand_in: StandIn) -> Blueprint:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from entrypoints.local.stripe_faults import Json
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.faults import Json
+from entrypoints.local.stripe.world import World
 
 NO_TAX: Json = {"disabled_reason": None, "enabled": False, "liability": None, "provider": None, "status": None}
 NO_ADDRESS: Json = {"city": None, "country": None, "line1": None, "line2": None, "postal_code": None, "state": None}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from entrypoints.local.stripe_faults import Json
-from entrypoints.local.stripe_objects import NO_TAX, new, plan_of
-from entrypoints.local.stripe_world import World, listed
+from entrypoints.local.stripe.faults import Json
+from entrypoints.local.stripe.objects import NO_TAX, new, plan_of
+from entrypoints.local.stripe.world import World, listed
 
 
 def invoice(world: World, customer: Json, **fields: Any) -> Json:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from entrypoints.local import stripe_billing as billing
-from entrypoints.local import stripe_invoices as invoices
-from entrypoints.local.stripe_calendar import DAY
-from entrypoints.local.stripe_checkout_objects import checkout_session, line_item
-from entrypoints.local.stripe_faults import Json, invalid
-from entrypoints.local.stripe_forms import address, flag, inner, metadata, needed, number, rows, text, texts
-from entrypoints.local.stripe_money import (
+from entrypoints.local.stripe import billing as billing
+from entrypoints.local.stripe import invoices as invoices
+from entrypoints.local.stripe.calendar import DAY
+from entrypoints.local.stripe.checkout_objects import checkout_session, line_item
+from entrypoints.local.stripe.faults import Json, invalid
+from entrypoints.local.stripe.forms import address, flag, inner, metadata, needed, number, rows, text, texts
+from entrypoints.local.stripe.money import (
     Card,
     attempt,
     card_error,
@@ -17,8 +17,8 @@ from entrypoints.local.stripe_money import (
     set_default_method,
     settle,
 )
-from entrypoints.local.stripe_objects import customer, payment_intent, price, product
-from entrypoints.local.stripe_world import World, listed
+from entrypoints.local.stripe.objects import customer, payment_intent, price, product
+from entrypoints.local.stripe.world import World, listed
 
 EARLIEST_EXPIRY, LATEST_EXPIRY = 30 * 60, 24 * 3600
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import structlog
 
-from entrypoints.local import stripe_billing_calls, stripe_payment_calls  # noqa: F401 - add their calls to the table
-from entrypoints.local import stripe_objects as objects
 from entrypoints.local.processes import write_private
-from entrypoints.local.stripe_calls import perform
-from entrypoints.local.stripe_checkout import line_items
-from entrypoints.local.stripe_clock import advance
-from entrypoints.local.stripe_events import Courier, Delivery
-from entrypoints.local.stripe_faults import Fault, Faults, Json, Requests, Seen, StripeError, error_reply, seen
-from entrypoints.local.stripe_forms import decode
-from entrypoints.local.stripe_world import API_VERSION, Billing, Cause, World, listed
+from entrypoints.local.stripe import billing_calls, payment_calls  # noqa: F401 - add their calls to the table
+from entrypoints.local.stripe import objects as objects
+from entrypoints.local.stripe.calls import perform
+from entrypoints.local.stripe.checkout import line_items
+from entrypoints.local.stripe.clock import advance
+from entrypoints.local.stripe.events import Courier, Delivery
+from entrypoints.local.stripe.faults import Fault, Faults, Json, Requests, Seen, StripeError, error_reply, seen
+from entrypoints.local.stripe.forms import decode
+from entrypoints.local.stripe.world import API_VERSION, Billing, Cause, World, listed
 
 logger = structlog.get_logger(__name__)
 

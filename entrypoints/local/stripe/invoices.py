@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from entrypoints.local.stripe_billing_objects import invoice, invoice_line
-from entrypoints.local.stripe_calendar import DAY
-from entrypoints.local.stripe_faults import Json, invalid
-from entrypoints.local.stripe_money import attempt, default_method, method_of
-from entrypoints.local.stripe_objects import payment_intent
-from entrypoints.local.stripe_subscriptions import become, cancel, subscription_of
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe.billing_objects import invoice, invoice_line
+from entrypoints.local.stripe.calendar import DAY
+from entrypoints.local.stripe.faults import Json, invalid
+from entrypoints.local.stripe.money import attempt, default_method, method_of
+from entrypoints.local.stripe.objects import payment_intent
+from entrypoints.local.stripe.subscriptions import become, cancel, subscription_of
+from entrypoints.local.stripe.world import World
 
 RETRY_DAYS = (3, 5, 7)  # after a failed renewal, each counted from the attempt before
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from entrypoints.local import stripe_billing as billing
-from entrypoints.local import stripe_invoices as invoices
-from entrypoints.local import stripe_subscriptions as subscriptions
-from entrypoints.local.stripe_calendar import DAY, HOUR
-from entrypoints.local.stripe_checkout import expire, settle_payment
-from entrypoints.local.stripe_faults import Json
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe import billing as billing
+from entrypoints.local.stripe import invoices as invoices
+from entrypoints.local.stripe import subscriptions as subscriptions
+from entrypoints.local.stripe.calendar import DAY, HOUR
+from entrypoints.local.stripe.checkout import expire, settle_payment
+from entrypoints.local.stripe.faults import Json
+from entrypoints.local.stripe.world import World
 
 Due = tuple[int, str, Callable[[], object]]  # when, whose, what
 

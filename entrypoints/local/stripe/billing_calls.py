@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from entrypoints.local import stripe_billing as billing
-from entrypoints.local import stripe_billing_objects as objects
-from entrypoints.local import stripe_checkout as checkout
-from entrypoints.local import stripe_invoices as invoices
-from entrypoints.local.stripe_calendar import DAY
-from entrypoints.local.stripe_calls import call, get_by_id, given_of
-from entrypoints.local.stripe_checkout_objects import portal_session
-from entrypoints.local.stripe_faults import Json, StripeError, invalid
-from entrypoints.local.stripe_forms import address, flag, inner, metadata, needed, number, rows, text
-from entrypoints.local.stripe_money import card_error, default_method, method_of
-from entrypoints.local.stripe_objects import new
-from entrypoints.local.stripe_subscriptions import cancel, plan_cancellation
-from entrypoints.local.stripe_world import World
+from entrypoints.local.stripe import billing as billing
+from entrypoints.local.stripe import billing_objects as objects
+from entrypoints.local.stripe import checkout as checkout
+from entrypoints.local.stripe import invoices as invoices
+from entrypoints.local.stripe.calendar import DAY
+from entrypoints.local.stripe.calls import call, get_by_id, given_of
+from entrypoints.local.stripe.checkout_objects import portal_session
+from entrypoints.local.stripe.faults import Json, StripeError, invalid
+from entrypoints.local.stripe.forms import address, flag, inner, metadata, needed, number, rows, text
+from entrypoints.local.stripe.money import card_error, default_method, method_of
+from entrypoints.local.stripe.objects import new
+from entrypoints.local.stripe.subscriptions import cancel, plan_cancellation
+from entrypoints.local.stripe.world import World
 
 get_by_id("invoice", "/invoices")
 get_by_id("invoice_payment", "/invoice_payments")
