@@ -5,10 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := domain application adapters entrypoints tests
 
-.PHONY: help setup run test chaos check format bench migration lock clean
+.PHONY: help setup run test test-stripe-cli chaos check format bench migration lock clean
 
 help: ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make or refresh the environment in .venv
 
@@ -27,6 +27,9 @@ run: setup ## start the whole product on this machine
 
 test: setup ## all tests, on real Postgres and Valkey
 	@$(BIN)/pytest
+
+test-stripe-cli: setup ## Stripe's own command line against its stand-in; needs npm
+	@$(BIN)/pytest tests/vendor_tools/stripe_cli.py
 
 check: setup ## linter, formatter, types and import rules
 	@$(BIN)/ruff check $(SOURCES)

@@ -20,7 +20,9 @@ from adapters.postgres.accounts import (
     PostgresUsers,
 )
 from adapters.postgres.billing import PostgresBillingAccounts
-from adapters.postgres.chat import PostgresChatrooms, PostgresMessages, PostgresModelBudget
+from adapters.postgres.budget import PostgresModelBudget
+from adapters.postgres.chat import PostgresMessages
+from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import Postgres, PostgresUnitOfWork
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.redis.cache import RedisChatroomLists

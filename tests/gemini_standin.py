@@ -21,7 +21,7 @@ class GeminiStandIn:
         self.url = url
 
     def fault(self, kind: str, *, times: int | None = 1, match: str | None = None, **parameters: Any) -> None:
-        """The next calls, or those whose text contains `match`, go wrong; kinds in gemini_faults.py."""
+        """The next calls, or those whose text contains `match`, go wrong; kinds in faults.py."""
         self._ask("POST", "/control/faults", {"kind": kind, "times": times, "match": match} | parameters)
 
     def reply(self, text: str, **parameters: Any) -> None:

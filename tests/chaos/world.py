@@ -17,13 +17,13 @@ from typing import Any
 import asyncpg
 
 from adapters.postgres.accounts import PostgresSessions, PostgresUsers
-from adapters.postgres.chat import PostgresChatrooms
+from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.migrate import migrate
-from adapters.security import JwtAccessTokens
+from adapters.security import HmacRefreshTokens, JwtAccessTokens
 from adapters.system import SystemClock, TimeOrderedIds
 from application.accounts.sessions import OpenSession
 from application.chat.chatrooms import CreateChatroom
-from domain.accounts import MobileNumber, User
+from domain.accounts import Device, MobileNumber, User
 from domain.billing import FOREVER, Tier
 from domain.ids import UserId
 from entrypoints.local.postgres import EmbeddedPostgres
@@ -112,8 +112,14 @@ class World:
     async def people(self, count: int, *, tier: Tier = Tier.BASIC) -> list[Person]:
         """Users with a session and a room each, made by the product's own code but without a code by SMS."""
         clock, ids = SystemClock(), TimeOrderedIds()
-        tokens = JwtAccessTokens(secret=self.environment["ACCESS_TOKEN_SECRET"], lifetime_seconds=7200, clock=clock)
-        sign_in = OpenSession(sessions=PostgresSessions(), access_tokens=tokens, clock=clock, ids=ids)
+        tokens = JwtAccessTokens(secrets=[self.environment["ACCESS_TOKEN_SECRET"]], lifetime_seconds=7200, clock=clock)
+        sign_in = OpenSession(
+            sessions=PostgresSessions(),
+            access_tokens=tokens,
+            refresh_tokens=HmacRefreshTokens(key=b""),
+            clock=clock,
+            ids=ids,
+        )
         create_room = CreateChatroom(chatrooms=PostgresChatrooms(), clock=clock, ids=ids)
         pro_until = FOREVER if tier is Tier.PRO else None
         made = []
@@ -123,8 +129,8 @@ class World:
                 user = User(
                     id=UserId(ids.new()), mobile=mobile, name="Asha", pro_until=pro_until, created_at=clock.now()
                 )
-                await PostgresUsers().add(user)
-                token = (await sign_in(user=user)).access.token
+                await PostgresUsers(PostgresUnitOfWork()).add(user)
+                token = (await sign_in(user=user, device=Device())).access.token
                 made.append(Person(str(user.id), token, str((await create_room(user=user, name="A room")).id)))
         return made
 

@@ -15,20 +15,26 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 
-from adapters.memory.accounts import MemoryOtpChallenges, MemorySessions, MemoryUsers
+from adapters.memory.accounts import (
+    MemoryGuessBudgets,
+    MemoryOtpChallenges,
+    MemoryOtpSendings,
+    MemorySessions,
+    MemoryUsers,
+)
 from adapters.memory.billing import MemoryBillingAccounts
 from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryMessages, MemoryModelBudget
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.runtime import MemoryClock
 from adapters.memory.store import MemoryUnitOfWork
-from adapters.postgres.chat import PostgresModelBudget
+from adapters.postgres.budget import PostgresModelBudget
 from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
-from application.ports.accounts import OtpChallenges, Sessions, Users
+from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
 from application.ports.billing import BillingAccounts
 from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
-from domain.accounts import MobileNumber, Session, User
+from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import ReplyBlocked, WorkersDied
@@ -60,6 +66,8 @@ class Adapters(ABC):
     users: Users
     sessions: Sessions
     challenges: OtpChallenges
+    budgets: GuessBudgets
+    sendings: OtpSendings
     chatrooms: Chatrooms
     messages: Messages
     lists: ChatroomLists
@@ -119,9 +127,14 @@ class Adapters(ABC):
         await self.users.add(user)
         return user
 
-    async def session(self, user: User) -> Session:
-        session = Session(id=SessionId(self.ids.new()), user_id=user.id, created_at=self.clock.now())
-        await self.sessions.add(session)
+    def new_session(self, user: User, *, age: timedelta = timedelta()) -> Session:
+        opened = self.clock.now() - age
+        return Session.begin(SessionId(self.ids.new()), user.id, Device("A phone", "203.0.113.0/24"), opened)
+
+    async def session(self, user: User, *, age: timedelta = timedelta(), token: bytes = b"") -> Session:
+        """`token`: the hash of its first refresh token."""
+        session = self.new_session(user, age=age)
+        await self.sessions.add(session, token or session.id.bytes)
         return session
 
     async def room(self, user: User | None = None, name: str = "Physics", **changes: Any) -> Chatroom:
@@ -239,6 +252,8 @@ async def memory() -> AsyncIterator[InMemory]:
         users=users,
         sessions=MemorySessions(users),
         challenges=MemoryOtpChallenges(),
+        budgets=MemoryGuessBudgets(),
+        sendings=MemoryOtpSendings(),
         chatrooms=MemoryChatrooms(users, messages),
         messages=messages,
         lists=MemoryChatroomLists(),
@@ -258,6 +273,8 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
     for sql in (
         "DELETE FROM users",
         "DELETE FROM otp_challenges",
+        "DELETE FROM otp_sendings",
+        "DELETE FROM guess_budgets",
         "DELETE FROM idempotency_keys",
         "DELETE FROM payment_events",
         "UPDATE model_budget SET booked_until = now()",
@@ -267,6 +284,8 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         users=container.users(),
         sessions=container.sessions(),
         challenges=container.challenges(),
+        budgets=container.budgets(),
+        sendings=container.sendings(),
         chatrooms=container.chatrooms(),
         messages=container.messages(),
         lists=container.chatroom_lists(),

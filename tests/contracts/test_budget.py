@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from adapters.postgres.chat import PostgresModelBudget
+from adapters.postgres.budget import PostgresModelBudget
 from application.ports.chat import ModelBudget
 from tests.contracts.conftest import Adapters
 

@@ -17,7 +17,8 @@ import asyncpg
 import pytest
 
 from adapters.postgres.accounts import PostgresSessions, PostgresUsers
-from adapters.postgres.chat import PostgresChatrooms, PostgresMessages
+from adapters.postgres.chat import PostgresMessages
+from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import PostgresUnitOfWork, rows
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import migrate
@@ -33,6 +34,7 @@ from entrypoints.local.processes import free_port
 from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
 
 IDS = TimeOrderedIds()
+USERS = PostgresUsers(PostgresUnitOfWork())
 BOUND = 5.0
 """Seconds. Far more than any limit set here: it tells waiting from waiting for ever."""
 
@@ -95,7 +97,7 @@ class TestLimits:
             with pytest.raises(DatabaseUnavailable):
                 await stay()
             with pytest.raises(DatabaseUnavailable):
-                await PostgresUsers().find_by_mobile(MobileNumber("+919876543210"))
+                await USERS.find_by_mobile(MobileNumber("+919876543210"))
             with pytest.raises(DatabaseUnavailable):
                 await postgres.check()
             leave.set()
@@ -119,13 +121,13 @@ class TestLimits:
 
         async def work() -> None:
             async with PostgresUnitOfWork()():
-                await PostgresUsers().add(user)
+                await USERS.add(user)
                 await rows("SELECT pg_sleep(60)")
 
         async with connected(own_database, pool=1, statement_seconds=0.1):
             with pytest.raises(DatabaseUnavailable):
                 await work()
-            assert await PostgresUsers().find_by_mobile(user.mobile) is None
+            assert await USERS.find_by_mobile(user.mobile) is None
             assert await connections_out() == 0
 
     async def test_waiting_for_a_lock_counts_too(self, own_database: str) -> None:
@@ -171,7 +173,7 @@ class TestAway:
                 questions: list[Callable[[], Awaitable[object]]] = [
                     postgres.check,  # below the ORM, and by it
                     lambda: PostgresSessions().find_user(SessionId(IDS.new())),
-                    lambda: PostgresSessions().purge(opened_before=datetime.now(UTC)),
+                    lambda: PostgresSessions().purge(now=datetime.now(UTC)),
                 ]
                 for question in questions:
                     with pytest.raises(DatabaseUnavailable) as caught:
@@ -199,7 +201,7 @@ class TestAway:
         async def work() -> None:
             async with PostgresUnitOfWork()():
                 await rows("SET TRANSACTION READ ONLY")
-                await PostgresUsers().add(new_user())
+                await USERS.add(new_user())
 
         async with connected(own_database, pool=1):
             with pytest.raises(DatabaseUnavailable):
@@ -211,13 +213,13 @@ class TestAway:
 
         async def work(first: User, second: User) -> None:
             async with PostgresUnitOfWork()():
-                await PostgresUsers().set_password(first.id, "hash")
+                await USERS.set_password(first.id, "hash")
                 await both.wait()
-                await PostgresUsers().set_password(second.id, "hash")
+                await USERS.set_password(second.id, "hash")
 
         async with connected(own_database, pool=3):
             for user in users:
-                await PostgresUsers().add(user)
+                await USERS.add(user)
             async with asyncio.timeout(BOUND * 2):
                 results = await asyncio.gather(work(*users), work(*users[::-1]), return_exceptions=True)
             assert sorted(type(result).__name__ for result in results) == ["DatabaseUnavailable", "NoneType"]
@@ -228,12 +230,12 @@ class TestAway:
 
         async def stay(begun: asyncio.Semaphore) -> None:
             async with PostgresUnitOfWork()():
-                await PostgresUsers().add(new_user())
+                await USERS.add(new_user())
                 begun.release()
                 await rows("SELECT pg_sleep(60)")
 
         async with connected(own_server.url, pool=5, acquire_seconds=2) as postgres:
-            await PostgresUsers().add(kept)
+            await USERS.add(kept)
             begun = asyncio.Semaphore(0)
             tasks = [asyncio.create_task(stay(begun)) for _ in range(3)]
             for _ in tasks:
@@ -248,7 +250,7 @@ class TestAway:
 
             own_server.start()
             # By itself, at the first try, on every connection of the pool.
-            found = await asyncio.gather(*(PostgresUsers().find_by_mobile(kept.mobile) for _ in range(10)))
+            found = await asyncio.gather(*(USERS.find_by_mobile(kept.mobile) for _ in range(10)))
             assert [user and user.id for user in found] == [kept.id] * 10
             await postgres.check()
             assert (await rows("SELECT count(*) AS n FROM users"))[0]["n"] == 1
@@ -300,10 +302,10 @@ class TestClientsThatLeave:
         async def work() -> None:
             user = new_user()
             async with PostgresUnitOfWork()():
-                await PostgresUsers().add(user)
+                await USERS.add(user)
                 await rows("SELECT pg_sleep(0.002)")
-                await PostgresUsers().set_password(user.id, "hash")
-            await PostgresUsers().find_by_mobile(user.mobile)
+                await USERS.set_password(user.id, "hash")
+            await USERS.find_by_mobile(user.mobile)
 
         async with connected(own_database, pool=4, acquire_seconds=BOUND):
             tasks = []

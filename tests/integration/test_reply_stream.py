@@ -18,10 +18,19 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from adapters.redis.reply_stream import RedisReplyStream
-from domain.chat import ReplyPiece
+from domain.chat import ReplyPiece, StreamPosition
 from domain.ids import MessageId
 from entrypoints.local.valkey import EmbeddedValkey
-from tests.contracts.test_reply_stream import TEXT, Follower, following, new_id, until, write_many_pieces, written
+from tests.contracts.test_reply_stream import (
+    TEXT,
+    Follower,
+    following,
+    new_id,
+    tasks_left,
+    until,
+    write_many_pieces,
+    written,
+)
 
 SAFETY_SECONDS = 0.3
 
@@ -96,13 +105,12 @@ async def scene_on(
     port: int | None = None,
 ) -> AsyncIterator[Scene]:
     """`port` is another way to the server."""
-    before = asyncio.all_tasks()
     scene = Scene(server, flush_seconds=flush_seconds, safety_seconds=safety_seconds, port=port)
     try:
         yield scene
     finally:
         await scene.close()
-    assert asyncio.all_tasks() - before <= {asyncio.current_task()}, "a task was left behind"
+    assert not tasks_left()
 
 
 @pytest.fixture
@@ -255,12 +263,57 @@ async def test_a_connection_that_died_silently_is_noticed(
             await follower.has("One more")
 
 
+class TestSlowAnswers:
+    """The stream is being read while something happens."""
+
+    @pytest.fixture
+    async def wire(self, running_valkey: EmbeddedValkey) -> AsyncIterator[Wire]:
+        async with Wire(running_valkey) as wire:
+            yield wire
+
+    @pytest.fixture
+    async def slow(self, running_valkey: EmbeddedValkey, wire: Wire) -> AsyncIterator[Scene]:
+        async with scene_on(running_valkey, safety_seconds=60, port=wire.port) as scene:
+            yield scene
+
+    async def test_what_is_published_meanwhile_is_not_lost(
+        self, wire: Wire, slow: Scene, scene: Scene, message_id: MessageId
+    ) -> None:
+        writer = slow.writing.write(message_id, 1)
+        writer.add("One")
+        async with following(slow.reading, message_id) as first:
+            await first.has("One")
+            wire.answers_after = 0.3
+            async with following(slow.reading, message_id) as follower:
+                await asyncio.sleep(0.1)
+                writer.add(" more")
+                await first.has("One more")
+                assert follower.pieces == [], "the answer is still on its way"
+                await follower.has("One more")
+
+    async def test_who_joins_meanwhile_is_read_for_too(self, wire: Wire, slow: Scene, message_id: MessageId) -> None:
+        await written(slow.writing, message_id)
+        end = StreamPosition(1, len(TEXT))
+        async with following(slow.reading, message_id) as first:
+            await first.has(TEXT)
+            wire.answers_after = 0.3
+            async with following(slow.reading, message_id, after=end, text=TEXT):
+                await asyncio.sleep(0.1)
+                async with following(slow.reading, message_id) as follower:
+                    await follower.has(TEXT)
+
+
 class Wire:
-    """To the server, until it dies: then nothing more comes through, and nobody is told. New connections work."""
+    """To the server, until it dies: then nothing more comes through, and nobody is told. New connections work.
+
+    Its answers, but not what it publishes, can be late.
+    """
+
+    answers_after = 0.0
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self._target = server.port
-        self._alive = asyncio.Event()
+        self._is_dead = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
@@ -276,18 +329,19 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def die(self) -> None:
-        self._alive.set()
-        self._alive = asyncio.Event()
+        self._is_dead.set()
+        self._is_dead = asyncio.Event()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self._target)
         for source, target in ((reader, back_writer), (back_reader, writer)):
-            task = asyncio.create_task(self._relay(source, target, self._alive))
-            self._tasks.add(task)
+            self._tasks.add(asyncio.create_task(self._relay(source, target, self._is_dead)))
 
     async def _relay(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, is_dead: asyncio.Event) -> None:
         try:
             while data := await source.read(65_536):
+                if self.answers_after and not data.startswith((b"*3\r\n$7\r\nmessage", b"*3\r\n$9\r\nsubscribe")):
+                    await asyncio.sleep(self.answers_after)
                 if not is_dead.is_set():
                     target.write(data)
         finally:

@@ -7,7 +7,15 @@ import secrets
 import pytest
 from dependency_injector import providers
 
-from adapters.memory.accounts import MemoryOtpChallenges, MemoryOtpSender, MemorySessions, MemoryUsers, PlainHasher
+from adapters.memory.accounts import (
+    MemoryGuessBudgets,
+    MemoryOtpChallenges,
+    MemoryOtpSender,
+    MemoryOtpSendings,
+    MemorySessions,
+    MemoryUsers,
+    PlainHasher,
+)
 from adapters.memory.billing import MemoryBillingAccounts, MemoryPaymentGateway
 from adapters.memory.chat import (
     MemoryChatroomLists,
@@ -36,6 +44,8 @@ class World:
         self.users = MemoryUsers()
         self.sessions = MemorySessions(self.users)
         self.challenges = MemoryOtpChallenges()
+        self.budgets = MemoryGuessBudgets()
+        self.sendings = MemoryOtpSendings()
         self.messages = messages(self.clock)
         self.chatrooms = MemoryChatrooms(self.users, self.messages)
         self.lists = MemoryChatroomLists()
@@ -55,6 +65,8 @@ class World:
             users=self.users,
             sessions=self.sessions,
             challenges=self.challenges,
+            budgets=self.budgets,
+            sendings=self.sendings,
             messages=self.messages,
             chatrooms=self.chatrooms,
             chatroom_lists=self.lists,

@@ -18,8 +18,8 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic import json as json_response
 from sanic.exceptions import SanicException
 
-from entrypoints.local.gemini_faults import ERRORS, Call, Calls, Faults, GoogleError, Json, Rule, error_body
-from entrypoints.local.gemini_replies import Pace, Question, chunks_of, joined, plan
+from entrypoints.local.gemini.faults import ERRORS, Call, Calls, Faults, GoogleError, Json, Rule, error_body
+from entrypoints.local.gemini.replies import Pace, Question, chunks_of, joined, plan
 
 MODELS = ("gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from entrypoints.local.gemini_faults import GoogleError, Json, Rule
+from entrypoints.local.gemini.faults import GoogleError, Json, Rule
 
 CHARACTERS_PER_TOKEN = 4
 
