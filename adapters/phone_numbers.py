@@ -23,3 +23,6 @@ class LibPhoneNumbers(MobileNumbers):
         if not phonenumbers.is_valid_number(number) or phonenumbers.number_type(number) not in _MOBILE:
             raise InvalidMobile
         return MobileNumber(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+    def country(self, number: MobileNumber) -> str:
+        return phonenumbers.region_code_for_number(phonenumbers.parse(number)) or ""

@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 SIGNED_SECONDS = 300
 _CALLS_AT_ONCE = 8  # a process's; Stripe allows 25 calls a second in test mode, 100 in live mode
+_FAILURES_KEPT = 10_000
 _SIGNED_AT = re.compile(r"(?:^|,)t=([^,]*)")
 _SECONDS = re.compile(r"[0-9]{1,12}")
 _EVENTS = {
@@ -70,6 +71,7 @@ class StripeGateway(PaymentGateway):
         self._api_base = api_base
         self._seconds = seconds
         self._places = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._failures: dict[str, int] = {}
         self._http: stripe.AIOHTTPClient | None = None
         self._client: stripe.StripeClient | None = None
 
@@ -125,8 +127,8 @@ class StripeGateway(PaymentGateway):
     async def create_customer(self, user_id: UserId, *, name: str, number: int) -> str:
         params: stripe.params.CustomerCreateParams = {"name": name, "metadata": {"user_id": str(user_id)}}
         key = f"customer-{user_id}-{number}-{_digest(params)}"
-        customer = await self._call(
-            lambda client: client.v1.customers.create_async(params, {"idempotency_key": key}), "create_customer"
+        customer = await self._create(
+            lambda client, options: client.v1.customers.create_async(params, options), "create_customer", key
         )
         return customer.id
 
@@ -149,8 +151,8 @@ class StripeGateway(PaymentGateway):
             params["customer_update"] = {"address": "auto"}  # without an address there is nothing to tax by
         # The digest: after a change of settings the same key would be refused for its other parameters.
         key = f"checkout-{account.user_id}-{account.checkouts}-{_digest(params)}"
-        session = await self._call(
-            lambda client: client.v1.checkout.sessions.create_async(params, {"idempotency_key": key}), "open_checkout"
+        session = await self._create(
+            lambda client, options: client.v1.checkout.sessions.create_async(params, options), "open_checkout", key
         )
         if session.url is None:
             raise PaymentsRefused
@@ -277,6 +279,26 @@ class StripeGateway(PaymentGateway):
         """The one that means Pro, if there is one among them."""
         return next((price for price in prices if price in self._page.prices), prices[0] if prices else "")
 
+    async def _create(
+        self, call: Callable[[stripe.StripeClient, stripe.RequestOptions], Awaitable[T]], name: str, key: str
+    ) -> T:
+        """Repeated with the same key, it creates nothing twice.
+
+        But Stripe keeps its own failures too, and repeats them for a day to whoever repeats the key. So the next
+        call after one takes another; what the failed one may have left is a page that nobody knows.
+        """
+        failures = self._failures.get(key, 0)
+        options: stripe.RequestOptions = {"idempotency_key": f"{key}-{failures}" if failures else key}
+        try:
+            created = await self._call(lambda client: call(client, options), name)
+        except _Failed:
+            if len(self._failures) >= _FAILURES_KEPT:
+                self._failures.clear()
+            self._failures[key] = failures + 1
+            raise
+        self._failures.pop(key, None)
+        return created
+
     async def _call(self, call: Callable[[stripe.StripeClient], Awaitable[T]], name: str) -> T:
         assert self._client is not None, "start() comes first"
         try:
@@ -295,8 +317,12 @@ class StripeGateway(PaymentGateway):
             # One below 400 is an answer that cannot be read.
             if status is None or status < 400 or status >= 500 or status in (409, 429):
                 log.warning("payments_unavailable", call=name, status=status)
-                raise PaymentsUnavailable from None
+                raise (_Failed if status is not None and status >= 500 else PaymentsUnavailable) from None
             raise _refused(name, error) from None
+
+
+class _Failed(PaymentsUnavailable):
+    """Stripe answered that it has failed, and will answer so again."""
 
 
 class _Missing(PaymentsRefused):

@@ -75,7 +75,7 @@ class Session:
             created_at=now,
             last_seen_at=now,
             expires_at=now + SESSION_LIFETIME,
-            device=device.name[:MAX_DEVICE_CHARACTERS],
+            device="".join(filter(str.isprintable, device.name))[:MAX_DEVICE_CHARACTERS],
             network=device.network,
         )
 
@@ -124,6 +124,8 @@ GUESSES_A_DAY = 20
 FREE_GUESSES = 4  # wrong ones in a row; from the next on there is a wait that doubles each time
 LONGEST_GUESS_WAIT = timedelta(seconds=900)
 CODES_OFF_AFTER = 100  # wrong codes in a row: from then on the number's owner needs an operator
+#: So long a row of wrong guesses is remembered: who guesses only now and then would begin anew each time.
+ROW_REMEMBERED = timedelta(days=90)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 DomainError
 ├── InvalidInput                 a value that no rule can accept
-│   └── InvalidMobile
+│   ├── InvalidMobile
+│   └── CountryNotAllowed        codes are sent to some countries only
 ├── NotAuthenticated             no proof, or none that holds, of who is asking
 │   ├── TokenMissing
 │   ├── TokenInvalid
@@ -86,6 +87,14 @@ class InvalidMobile(InvalidInput):
 
     def __init__(self, detail: str | None = None, *, pointer: str = "/mobile") -> None:
         super().__init__(detail, pointer=pointer)
+
+
+class CountryNotAllowed(InvalidInput):
+    code = "country_not_allowed"
+    detail = "Codes are not sent to numbers of this country."
+
+    def __init__(self) -> None:
+        super().__init__(pointer="/mobile")
 
 
 class NotAuthenticated(DomainError):

@@ -27,6 +27,7 @@ from adapters.postgres.connection import Postgres, PostgresUnitOfWork
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.redis.cache import RedisChatroomLists
 from adapters.redis.connection import RedisConnection
+from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.redis.reply_stream import RedisReplyStream
 from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords
 from adapters.system import SystemClock, TimeOrderedIds
@@ -81,6 +82,10 @@ def _is_limited(settings: Settings) -> bool:
 
 def _refresh_key(settings: Settings) -> bytes:
     return hmac.digest(settings.access_token_secret.get_secret_value().encode(), b"refresh tokens", "sha256")
+
+
+def _rate_key(settings: Settings) -> bytes:
+    return hmac.digest(settings.access_token_secret.get_secret_value().encode(), b"rate limits", "sha256")
 
 
 def _otp_sender(settings: Settings) -> OtpSender:
@@ -185,6 +190,12 @@ class Container(containers.DeclarativeContainer):
     chatrooms = providers.Singleton(PostgresChatrooms)
     messages = providers.Singleton(PostgresMessages)
     chatroom_lists = providers.Singleton(RedisChatroomLists, redis, namespace=settings.provided.redis_namespace)
+    rate_limiter = providers.Singleton(
+        RedisRateLimiter,
+        redis,
+        namespace=settings.provided.redis_namespace,
+        key=providers.Callable(_rate_key, settings),
+    )
     queue = providers.Singleton(TaskiqJobQueue, broker, GENERATE_REPLY)
     reply_stream = providers.Singleton(
         RedisReplyStream,
@@ -250,6 +261,7 @@ class Container(containers.DeclarativeContainer):
         sendings=sendings,
         unit_of_work=unit_of_work,
         is_limited=providers.Callable(_is_limited, settings),
+        countries=providers.Callable(frozenset, settings.provided.allowed_countries),
         sender=otp_sender,
         code_hasher=code_hasher,
         mobile_numbers=mobile_numbers,

@@ -5,6 +5,7 @@ A field's name in capitals is its environment variable. An empty variable counts
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -45,6 +46,7 @@ class Settings(BaseModel):
     app_env: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     database_url: SecretStr = SecretStr("")
@@ -92,6 +94,14 @@ class Settings(BaseModel):
     pro_in_flight: Count = 10
     pro_messages_per_minute: Count = 40
 
+    rate_signup: str = "5/3600"
+    rate_login: str = "7/300"
+    rate_verify: str = "30/300"
+    rate_refresh: str = "150/300"
+    rate_codes: str = "30/3600"
+    rate_codes_prefix: str = "20/3600"
+    rate_reads: str = "300/60"
+
     worker_concurrency: Count = 512
     lease_seconds: Seconds = 10
     heartbeat_seconds: Seconds = 3
@@ -103,6 +113,7 @@ class Settings(BaseModel):
 
     trusted_proxies: str = ""
     cors_origins: str = ""
+    web_page: Literal["on", "off"] = "on"
 
     header_seconds: Seconds = 5
     request_seconds: Seconds = 10
@@ -191,6 +202,21 @@ class Settings(BaseModel):
     def _http_url(cls, value: str) -> str:
         return _url(SecretStr(value), "http", "https").get_secret_value().rstrip("/")
 
+    @field_validator(
+        "rate_signup",
+        "rate_login",
+        "rate_verify",
+        "rate_refresh",
+        "rate_codes",
+        "rate_codes_prefix",
+        "rate_reads",
+    )
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9]\d{0,5}/[1-9]\d{0,5}", value, re.ASCII):
+            raise ValueError("must be calls/seconds such as 30/300")
+        return value
+
     @field_validator("default_region")
     @classmethod
     def _region(cls, value: str) -> str:
@@ -241,7 +267,9 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _stripe_as_a_whole(self) -> Self:
-        given = {name: bool(getattr(self, name)) for name in _STRIPE}
+        key, secrets = self.stripe_secret_key.get_secret_value(), self.stripe_webhook_secret.get_secret_value()
+        values = zip(_STRIPE, (key, self.stripe_price_id, secrets), strict=True)
+        given = {name: bool(_words(value)) for name, value in values}
         if any(given.values()) and not all(given.values()):
             missing = ", ".join(name.upper() for name, is_given in given.items() if not is_given)
             raise ValueError(f"{missing} must be set, too: STRIPE_* variables only work together")

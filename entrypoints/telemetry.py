@@ -7,6 +7,7 @@ import sys
 
 import structlog
 
+from entrypoints import metrics
 from entrypoints.settings import Settings
 
 
@@ -19,7 +20,7 @@ def configure_logs(settings: Settings) -> None:
     ]
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[metrics.count_log_event, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,

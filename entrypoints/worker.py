@@ -13,6 +13,7 @@ import structlog
 from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, JobReceiver
 from domain.errors import Unavailable
 from domain.ids import MessageId, UserId
+from entrypoints import metrics
 from entrypoints.container import Container, running
 from entrypoints.settings import Settings
 from entrypoints.supervisor import Supervisor
@@ -38,6 +39,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
         with structlog.contextvars.bound_contextvars(message_id=str(message_id)):
             status = await generate_reply(message_id=message_id)
             if status is not None:
+                metrics.MESSAGES_ATTEMPTED.labels(status).inc()
                 log.info("message_attempted", status=status)
 
     read_subscriptions = container.read_subscriptions()
@@ -77,10 +79,13 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
 
 def run(settings: Settings, *, workers: int) -> int:
     """Work in this process, or look after several that do."""
-    if workers == 1:
+    with metrics.shared() if workers > 1 else contextlib.nullcontext():
+        if settings.metrics_port:
+            metrics.listen(settings.host, settings.metrics_port)
+        if workers > 1:
+            return Supervisor(_run_one, [settings], processes=workers).run()
         _run_one(settings)
         return 0
-    return Supervisor(_run_one, [settings], processes=workers).run()
 
 
 def _run_one(settings: Settings) -> None:

@@ -43,7 +43,7 @@ class Document:
         """Asserts that the reply is one that its call declares."""
         path = response.request.url.path
         where = f"{response.request.method} {path} → {response.status_code}"
-        media = response.headers.get("content-type", "")
+        media = response.headers.get("content-type", "").partition(";")[0]
         declared: dict[str, Any] = next(
             (
                 operation["responses"]
@@ -68,7 +68,7 @@ class Document:
             assert response.status_code in ANYWHERE, f"{where} is not declared"
             assert media == PROBLEM, f"{where}: {media}"
             schema = {"$ref": "#/components/schemas/Problem"}
-        self.fits(response.json(), schema, where)
+        self.fits(response.text if media == "text/plain" else response.json(), schema, where)
 
     def resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
         if "$ref" not in schema:

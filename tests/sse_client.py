@@ -65,6 +65,7 @@ class Stream:
         self.body = b""
         self.comments = 0
         self.retries = 0
+        self._events: AsyncIterator[Event] | None = None
         self.has_ended = False
         """Cleanly, by the server."""
 
@@ -109,7 +110,7 @@ class Stream:
         """`seconds` bounds a hang. Raises Cut."""
         reply = Reply() if reply is None else reply
         async with asyncio.timeout(seconds):
-            async for event in self.events():
+            async for event in self.rest:
                 reply.take(event)
         return reply
 
@@ -118,13 +119,13 @@ class Stream:
         reply = Reply() if reply is None else reply
         async with asyncio.timeout(seconds):
             while text not in reply.text:
-                reply.take(await anext(self._rest))
+                reply.take(await anext(self.rest))
         return reply
 
     @property
-    def _rest(self) -> AsyncIterator[Event]:
-        if not hasattr(self, "_events"):
-            self._events = self.events()
+    def rest(self) -> AsyncIterator[Event]:
+        """The same events, one at a time."""
+        self._events = self._events or self.events()
         return self._events
 
     def _event(self, block: str) -> Event | None:

@@ -22,6 +22,7 @@ from domain.accounts import (
     GUESSES_AN_HOUR,
     LONGEST_GUESS_WAIT,
     REFRESH_REPLAY,
+    ROW_REMEMBERED,
     SENDING_RULES,
     SESSION_IDLE,
     GuessKind,
@@ -38,6 +39,7 @@ from domain.errors import (
     RefreshTokenInvalid,
     SessionNotFound,
     TooManyGuesses,
+    UserNotFound,
 )
 from domain.ids import SessionId, UserId
 
@@ -81,6 +83,8 @@ class MemorySessions(Sessions):
         self.tokens: Table[bytes, _RefreshToken] = Table()
 
     async def add(self, session: Session, refresh_hash: bytes) -> None:
+        if self._users.table.get(session.user_id) is None:
+            raise UserNotFound
         self.table.put(session.id, session)
         self.tokens.put(refresh_hash, _RefreshToken(session.id, session.created_at + SESSION_IDLE))
 
@@ -196,8 +200,9 @@ class MemoryGuessBudgets(GuessBudgets):
 
     async def purge(self, *, now: datetime) -> None:
         for key, (wrong_at, in_a_row) in self.table.items():
-            is_old = not wrong_at or wrong_at[0] < now - timedelta(days=1)
-            if is_old and in_a_row < CODES_OFF_AFTER:
+            codes_in_a_row = in_a_row if key[1] is GuessKind.CODE else 0
+            kept = ROW_REMEMBERED if codes_in_a_row else timedelta(days=1)
+            if codes_in_a_row < CODES_OFF_AFTER and (not wrong_at or wrong_at[0] < now - kept):
                 self.table.put(key, None)
 
 

@@ -11,7 +11,7 @@ from adapters.memory.store import Table
 from application.ports.billing import BillingAccounts, CheckoutState, CustomerGone, PaymentEvent, PaymentGateway
 from application.ports.runtime import Clock
 from domain.billing import BillingAccount, Checkout, Subscription
-from domain.errors import AlreadySubscribed, DomainError, WebhookInvalid
+from domain.errors import AlreadySubscribed, DomainError, UserNotFound, WebhookInvalid
 from domain.ids import UserId
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -51,11 +51,14 @@ class MemoryBillingAccounts(BillingAccounts):
     async def begin_checkout(
         self, user_id: UserId, *, open_until: datetime, busy_for: timedelta
     ) -> BillingAccount | Checkout | None:
-        if any(not one.status.has_ended for one in self.stored.get(user_id) or []):
+        lasting = [one for one in self.stored.get(user_id) or [] if not one.status.has_ended]
+        if any(one.cancel_at is None or one.cancel_at > self._clock.now() for one in lasting):
             raise AlreadySubscribed
         mine = [one for one in self.checkouts.all() if one.user_id == user_id and one.url]
         if still_open := [one for one in mine if one.expires_at > open_until]:
             return max(still_open, key=lambda one: one.expires_at)
+        if self._users.table.get(user_id) is None:
+            raise UserNotFound
         kept = self._kept(user_id)
         if kept.checkout_busy_until > self._clock.now():
             return None

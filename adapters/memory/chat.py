@@ -20,6 +20,7 @@ from domain.errors import (
     QuotaExceeded,
     SendingTooFast,
     TooManyInFlight,
+    UserNotFound,
 )
 from domain.ids import ChatroomId, MessageId, UserId
 
@@ -31,6 +32,8 @@ class MemoryChatrooms(Chatrooms):
         self.table = messages.rooms
 
     async def add(self, chatroom: Chatroom) -> Chatroom:
+        if self._users.table.get(chatroom.user_id) is None:
+            raise UserNotFound
         stored = self.table.get(chatroom.id) or chatroom
         self._put(stored)
         return stored

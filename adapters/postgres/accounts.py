@@ -18,6 +18,7 @@ from domain.accounts import (
     GUESSES_AN_HOUR,
     LONGEST_GUESS_WAIT,
     REFRESH_REPLAY,
+    ROW_REMEMBERED,
     SENDING_RULES,
     SESSION_IDLE,
     GuessKind,
@@ -34,18 +35,24 @@ from domain.errors import (
     RefreshTokenInvalid,
     SessionNotFound,
     TooManyGuesses,
+    UserNotFound,
 )
 from domain.ids import SessionId, UserId
 
 log = structlog.get_logger(__name__)
 
-# All of one token's parallel spenders wait here for the first; then it is spent, and they find no row.
+# All of one token's parallel spenders wait here for the first; then it is spent, and they find no row. The session is
+# locked before its tokens, as it is when it is deleted.
 _ROTATE = """
-WITH spent AS (
-    UPDATE refresh_tokens SET spent_at = $3 FROM sessions
-    WHERE hash = $1 AND spent_at IS NULL AND refresh_tokens.expires_at > $3
-        AND sessions.id = session_id AND ended_at IS NULL AND sessions.expires_at > $3
-    RETURNING session_id, sessions.expires_at
+WITH family AS (
+    SELECT id, expires_at FROM sessions
+    WHERE id = (SELECT session_id FROM refresh_tokens WHERE hash = $1) AND ended_at IS NULL AND expires_at > $3
+    FOR UPDATE
+),
+spent AS (
+    UPDATE refresh_tokens SET spent_at = $3 FROM family
+    WHERE hash = $1 AND spent_at IS NULL AND refresh_tokens.expires_at > $3 AND session_id = family.id
+    RETURNING session_id, family.expires_at
 ),
 following AS (
     INSERT INTO refresh_tokens (hash, session_id, expires_at)
@@ -56,8 +63,8 @@ UPDATE sessions SET last_seen_at = $3 FROM spent WHERE id = session_id RETURNING
 
 # The wait after so many wrong ones in a row, and the hour's and the day's budget, by the times of the last ones.
 _GUESS_AFTER = """greatest(
-    budget.wrong_at[1] + CASE WHEN budget.in_a_row > $3 THEN least(power(2, least(budget.in_a_row - $3 - 1, 30)) * interval '1 s', $4)
-        ELSE interval '0' END,
+    budget.wrong_at[1] + CASE WHEN budget.in_a_row > $3
+        THEN least(power(2, least(budget.in_a_row - $3 - 1, 30)) * interval '1 s', $4) ELSE interval '0' END,
     budget.wrong_at[$5] + interval '1 hour', budget.wrong_at[$6] + interval '1 day')"""
 _SENDINGS_KEPT = max(rule.most for rule in SENDING_RULES)
 _SEND_AGAIN_AT = "greatest({})".format(
@@ -84,18 +91,26 @@ class PostgresUsers(Users):
         await UserRow.filter(id=user_id).update(name=name)
 
     async def delete(self, user_id: UserId) -> None:
-        # Locked in the order in which messages are sent and finished, so that neither waits for the other.
+        # Locked in the order in which messages are sent and finished, codes used and subscriptions read: the user
+        # last, then the sessions in the order of their ids.
         async with self._unit_of_work():
             await rows("SELECT FROM chatrooms WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
             await rows("SELECT FROM messages WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
             await rows("SELECT FROM allowances WHERE user_id = $1 FOR UPDATE", user_id)
-            deleted = await rows("DELETE FROM users WHERE id = $1 RETURNING mobile", user_id)
-            for user in deleted:
-                for table in ("otp_challenges", "otp_sendings", "guess_budgets"):
-                    await rows(f"DELETE FROM {table} WHERE mobile = $1", user["mobile"])
-            # Kept replies are scoped by who asked. These operators, unlike LIKE, always use the index.
+            await rows("SELECT FROM billing_accounts WHERE user_id = $1 FOR UPDATE", user_id)
+            for table in ("otp_sendings", "otp_challenges", "guess_budgets"):
+                await rows(f"DELETE FROM {table} WHERE mobile = (SELECT mobile FROM users WHERE id = $1)", user_id)
+            await rows("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+            await rows("SELECT FROM sessions WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            await rows("DELETE FROM users WHERE id = $1", user_id)
+            # Kept replies are scoped by who asked; who signed up was nobody yet. These operators, unlike LIKE, always
+            # use the index.
             await rows(
-                "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2", f"{user_id} ", f"{user_id}!"
+                "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2"
+                " OR scope ~>=~ 'anybody ' AND scope ~<~ 'anybody!' AND resource_id = $3",
+                f"{user_id} ",
+                f"{user_id}!",
+                user_id,
             )
 
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
@@ -104,7 +119,8 @@ class PostgresUsers(Users):
 
 class PostgresSessions(Sessions):
     async def add(self, session: Session, refresh_hash: bytes) -> None:
-        await self._add(session, refresh_hash, None)
+        if not await self._add(session, refresh_hash, None):
+            raise UserNotFound
 
     async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
         return await self._add(session, refresh_hash, password_hash)
@@ -171,12 +187,23 @@ class PostgresSessions(Sessions):
         return to_entity(User, found[0]) if found else None
 
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
-        open_sessions = SessionRow.filter(user_id=user_id, ended_at=None)
-        await (open_sessions.exclude(id=keep) if keep else open_sessions).update(ended_at=now)
+        await rows(
+            "WITH open AS ("
+            "   SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND id IS DISTINCT FROM $3"
+            "   ORDER BY id FOR UPDATE"
+            " ) UPDATE sessions SET ended_at = $2 FROM open WHERE sessions.id = open.id",
+            user_id,
+            now,
+            keep,
+        )
 
     async def purge(self, *, now: datetime) -> None:
         await rows(
-            "DELETE FROM sessions WHERE expires_at < $1 OR ended_at < $1 OR last_seen_at < $2", now, now - SESSION_IDLE
+            "DELETE FROM sessions WHERE id IN ("
+            "   SELECT id FROM sessions WHERE expires_at < $1 OR ended_at < $1 OR last_seen_at < $2"
+            "   FOR UPDATE SKIP LOCKED)",
+            now,
+            now - SESSION_IDLE,
         )
 
 
@@ -241,7 +268,7 @@ class PostgresGuessBudgets(GuessBudgets):
             )
             if found and most_in_a_row is not None and found[0]["in_a_row"] >= most_in_a_row:
                 raise CodesOff
-            if found and found[0]["guess_after"] > now:
+            if found and found[0]["guess_after"] is not None and found[0]["guess_after"] > now:
                 raise TooManyGuesses(retry_after=(found[0]["guess_after"] - now).total_seconds())
 
     async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
@@ -256,10 +283,13 @@ class PostgresGuessBudgets(GuessBudgets):
 
     async def purge(self, *, now: datetime) -> None:
         await rows(
-            "DELETE FROM guess_budgets WHERE in_a_row < $2"
-            " AND coalesce(wrong_at[1] < $1::timestamptz - interval '1 day', true)",
+            "DELETE FROM guess_budgets WHERE (in_a_row < $3 OR kind <> $2)"
+            " AND coalesce(wrong_at[1] < $1::timestamptz - CASE WHEN in_a_row > 0 AND kind = $2"
+            "   THEN $4::interval ELSE interval '1 day' END, true)",
             now,
+            GuessKind.CODE.value,
             CODES_OFF_AFTER,
+            ROW_REMEMBERED,
         )
 
 

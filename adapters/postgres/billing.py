@@ -14,7 +14,7 @@ from adapters.postgres.tables import CheckoutRow, PaymentEventRow, SubscriptionR
 from application.ports.billing import BillingAccounts, PaymentEvent
 from application.ports.runtime import UnitOfWork
 from domain.billing import BillingAccount, Checkout, Subscription, SubscriptionStatus
-from domain.errors import AlreadySubscribed
+from domain.errors import AlreadySubscribed, UserNotFound
 from domain.ids import UserId
 
 _FIRST, _AT_A_TIME = UUID(int=0), 500
@@ -69,7 +69,10 @@ class PostgresBillingAccounts(BillingAccounts):
         taken: BillingAccount | None = None
         while True:
             if await rows(
-                "SELECT FROM subscriptions WHERE user_id = $1 AND status <> ALL ($2) LIMIT 1", user_id, _ENDED
+                "SELECT FROM subscriptions WHERE user_id = $1 AND status <> ALL ($2)"
+                " AND (cancel_at IS NULL OR cancel_at > now()) LIMIT 1",
+                user_id,
+                _ENDED,
             ):
                 if taken:
                     await self.abandon_checkout(user_id)
@@ -86,15 +89,18 @@ class PostgresBillingAccounts(BillingAccounts):
                 return to_entity(Checkout, found[0])
             if taken:
                 return taken
-            claimed = await rows(
-                "INSERT INTO billing_accounts AS account"
-                " (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)"
-                " VALUES ($1, 0, 0, 0, 0, 0, now() + $2) ON CONFLICT (user_id) DO UPDATE SET"
-                " checkout_busy_until = excluded.checkout_busy_until"
-                " WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now() RETURNING *",
-                user_id,
-                busy_for,
-            )
+            try:
+                claimed = await rows(
+                    "INSERT INTO billing_accounts AS account"
+                    " (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)"
+                    " VALUES ($1, 0, 0, 0, 0, 0, now() + $2) ON CONFLICT (user_id) DO UPDATE SET"
+                    " checkout_busy_until = excluded.checkout_busy_until"
+                    " WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now() RETURNING *",
+                    user_id,
+                    busy_for,
+                )
+            except asyncpg.ForeignKeyViolationError:
+                raise UserNotFound from None
             if not claimed:
                 return None
             taken = to_entity(BillingAccount, claimed[0])
@@ -120,12 +126,12 @@ class PostgresBillingAccounts(BillingAccounts):
 
     async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
         await rows(
-            "WITH opened AS ("
-            "   INSERT INTO checkouts (id, user_id, url, expires_at, payment_intent_id, settled)"
-            "   VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET url = excluded.url,"
-            "   expires_at = excluded.expires_at"
-            " ) UPDATE billing_accounts SET checkouts = checkouts + 1, changes = changes + 1,"
-            " checkout_busy_until = NULL, due_at = least(due_at, now() + $7) WHERE user_id = $2",
+            "WITH account AS ("
+            "   UPDATE billing_accounts SET checkouts = checkouts + 1, changes = changes + 1,"
+            "   checkout_busy_until = NULL, due_at = least(due_at, now() + $7) WHERE user_id = $2 RETURNING user_id"
+            " ) INSERT INTO checkouts (id, user_id, url, expires_at, payment_intent_id, settled)"
+            " SELECT $1, user_id, $3, $4, $5, $6 FROM account"
+            " ON CONFLICT (id) DO UPDATE SET url = excluded.url, expires_at = excluded.expires_at",
             checkout.id,
             checkout.user_id,
             checkout.url,
@@ -139,9 +145,11 @@ class PostgresBillingAccounts(BillingAccounts):
         await rows("UPDATE billing_accounts SET checkout_busy_until = NULL WHERE user_id = $1", user_id)
 
     async def add_event(self, event: PaymentEvent) -> list[UserId]:
-        found = await rows(
-            _ADD_EVENT, event.id, event.customer_id, event.payment_intent_id, event.checkout_id, event.user_id
-        )
+        about = (event.customer_id, event.payment_intent_id, event.checkout_id, event.user_id)
+        try:
+            found = await rows(_ADD_EVENT, event.id, *about)
+        except asyncpg.ForeignKeyViolationError:  # the user was deleted this very moment
+            return await self.add_event(event)
         return [UserId(row["user_id"]) for row in found]
 
     async def claim(self, user_id: UserId, *, lease: timedelta) -> tuple[BillingAccount, list[Checkout]] | None:

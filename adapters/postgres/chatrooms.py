@@ -7,7 +7,7 @@ from adapters.postgres.mapping import to_entity
 from adapters.postgres.tables import ChatroomRow
 from application.ports.chat import Chatrooms
 from domain.chat import Chatroom, Message
-from domain.errors import ChatroomNotFound
+from domain.errors import ChatroomNotFound, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
 _RAISED = """
@@ -36,9 +36,9 @@ SELECT FROM changed
 class PostgresChatrooms(Chatrooms):
     async def add(self, chatroom: Chatroom) -> Chatroom:
         stored = await rows(
-            "WITH owner AS (UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = $2)"
+            "WITH owner AS (UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = $2 RETURNING id)"
             " INSERT INTO chatrooms (id, user_id, name, instructions, auto_title, created_at)"
-            " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING *",
+            " SELECT $1, id, $3, $4, $5, $6 FROM owner ON CONFLICT (id) DO UPDATE SET id = excluded.id RETURNING *",
             chatroom.id,
             chatroom.user_id,
             chatroom.name,
@@ -46,6 +46,8 @@ class PostgresChatrooms(Chatrooms):
             chatroom.auto_title,
             chatroom.created_at,
         )
+        if not stored:
+            raise UserNotFound
         return to_entity(Chatroom, stored[0])
 
     async def change(

@@ -42,17 +42,17 @@ class Outage:
 
     def __init__(self, part: str) -> None:
         self._part = part
-        self._is_on = False
+        self.is_on = False
 
     def met(self, error: Exception) -> None:
-        if not self._is_on:
+        if not self.is_on:
             log.warning("reply_stream_lost", part=self._part, error=type(error).__name__)
-        self._is_on = True
+        self.is_on = True
 
     def over(self) -> None:
-        if self._is_on:
+        if self.is_on:
             log.info("reply_stream_back", part=self._part)
-        self._is_on = False
+        self.is_on = False
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -188,6 +188,7 @@ class ReplyHub:
         self._redis = redis
         self._command_seconds = command_seconds
         self._safety_seconds = safety_seconds
+        self._quiet_seconds = min(_QUIET_SECONDS, safety_seconds)
         self._topics: dict[bytes, _Topic] = {}
         self._connection: AbstractConnection | None = None
         self._changed: dict[bytes, None] = {}  # channels to subscribe to, or no longer
@@ -198,11 +199,12 @@ class ReplyHub:
         self._next_check = 0.0
         self._bell = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
         self._listening, self._reading = Outage("listening"), Outage("reading")
 
     @asynccontextmanager
     async def follow(self, key: str, after: StreamPosition) -> AsyncIterator[ReplyReader]:
-        if not self._tasks:
+        if not self._tasks and not self._closed:
             self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep())]
         channel = key.encode()
         topic = self._topics.get(channel)
@@ -228,6 +230,7 @@ class ReplyHub:
             self._bell.set()
 
     async def close(self) -> None:
+        self._closed = True
         await end(self._tasks)
         for topic in self._topics.values():
             for reader in topic.readers:
@@ -269,7 +272,7 @@ class ReplyHub:
         """Ends by raising, when the connection does not answer either."""
         is_asked, handled = False, 0
         while True:
-            message: Any = await connection.read_response(timeout=_QUIET_SECONDS, push_request=True)
+            message: Any = await connection.read_response(timeout=self._quiet_seconds, push_request=True)
             if message is None:
                 if is_asked:
                     raise TimeoutError

@@ -146,9 +146,9 @@ class _Writer(ReplyWriter):
 
     async def close(self) -> None:
         self.closed = True
-        if self.pending:
-            await self._flusher.finish(self)
-        self.forget()
+        tries_on = self.pending and await self._flusher.finish(self)
+        if not (tries_on and self.pending):
+            self.forget()
 
     def is_held(self, characters: int) -> None:
         """The stream has so much of this attempt."""
@@ -193,12 +193,12 @@ class _Flusher:
             if self._tick is None:
                 self._tick = asyncio.get_running_loop().call_later(self._flush_seconds, self._ticked)
 
-    async def finish(self, writer: _Writer) -> None:
+    async def finish(self, writer: _Writer) -> bool:
+        """False if there is no use in trying on: during an outage there would be more and more of them."""
         writer.settled.clear()
         self.mark(writer, at_once=True)
         await self._wait_for(writer.settled)
-        self._ready.pop(writer, None)
-        self._dirty.pop(writer, None)
+        return not self._outage.is_on
 
     async def wake(self, key: str) -> None:
         if self._closed:
@@ -257,6 +257,8 @@ class _Flusher:
         batch = [writer for writer in batch if writer.pending]
         later = {writer.key for writer in self._ready}
         wakes = {sent: key for sent, key in self._wakes.items() if key not in later}
+        if not batch and not wakes:
+            return True
         try:
             async with asyncio.timeout(self._command_seconds):
                 replies = await self._send(batch, wakes)
@@ -279,8 +281,6 @@ class _Flusher:
         return True
 
     async def _send(self, batch: list[_Writer], wakes: dict[asyncio.Event, str]) -> list[Any]:
-        if not batch and not wakes:
-            return []
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.script_load(_APPEND)  # each time: cheaper than to find out that a restarted server has forgotten it
         for writer in batch:

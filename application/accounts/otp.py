@@ -16,7 +16,7 @@ from application.ports.accounts import (
 )
 from application.ports.runtime import Clock, UnitOfWork
 from domain.accounts import OTP_LIFETIME, Device, GuessKind, MobileNumber, OtpChallenge, OtpPurpose
-from domain.errors import OtpInvalid, UserNotFound
+from domain.errors import CountryNotAllowed, OtpInvalid, UserNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class SendOtp:
 
     Returns the code where codes are handed back in the reply (development), else None. Then an
     unknown number looks like a known one: it gets a challenge of its own, only no code is sent.
+    Sending costs, and there are those who earn by it: `countries` are those it is done for, none means all.
     """
 
     users: Users
@@ -36,9 +37,12 @@ class SendOtp:
     clock: Clock
     unit_of_work: UnitOfWork
     is_limited: bool
+    countries: frozenset[str] = frozenset()
 
     async def __call__(self, *, mobile: str, purpose: OtpPurpose) -> str | None:
         number = self.mobile_numbers.parse(mobile)
+        if self.countries and self.mobile_numbers.country(number) not in self.countries:
+            raise CountryNotAllowed
         is_known = await self.users.find_by_mobile(number) is not None
         if self.sender.in_reply and not is_known:
             raise UserNotFound
@@ -111,6 +115,9 @@ class VerifyOtp:
         user = await self.users.find_by_mobile(number)
         if user is None:
             raise OtpInvalid
-        async with self.unit_of_work():
-            await self.consume_otp(mobile=number, purpose=OtpPurpose.LOGIN, code_hash=code_hash)
-            return await self.open_session(user=user, device=device)
+        try:
+            async with self.unit_of_work():
+                await self.consume_otp(mobile=number, purpose=OtpPurpose.LOGIN, code_hash=code_hash)
+                return await self.open_session(user=user, device=device)
+        except UserNotFound:  # deleted in this very moment
+            raise OtpInvalid from None

@@ -44,7 +44,7 @@ class UpgradeTier:
                     if begun is not None:
                         return await self._open(user, begun)
                     await asyncio.sleep(_LOOK_AGAIN)
-        except TimeoutError:
+        except (TimeoutError, CustomerGone):  # a customer that is deleted as soon as it is made: asked again, it works
             raise PaymentsUnavailable from None
 
     async def _open(self, user: User, account: BillingAccount) -> Checkout:

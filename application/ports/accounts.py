@@ -36,7 +36,7 @@ class Sessions(Protocol):
 
     @abstractmethod
     async def add(self, session: Session, refresh_hash: bytes) -> None:
-        """Store the session with its first refresh token."""
+        """Store the session with its first refresh token. Raises UserNotFound if its user is gone."""
 
     @abstractmethod
     async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
@@ -146,6 +146,10 @@ class MobileNumbers(Protocol):
     @abstractmethod
     def parse(self, text: str) -> MobileNumber:
         """The number in E.164 form, whatever the spelling. Raises InvalidMobile."""
+
+    @abstractmethod
+    def country(self, number: MobileNumber) -> str:
+        """Its two-letter country, such as IN; empty if it is of no country in particular."""
 
 
 class SecretHasher(Protocol):

@@ -104,7 +104,8 @@ class BillingAccounts(Protocol):
         """The checkout that is open until then at least; or, for one caller at a time, the account to open one for.
 
         None while another caller has it, who must end it by `add_checkout` or `abandon_checkout`
-        within `busy_for`. Raises AlreadySubscribed if a stored subscription has not ended.
+        within `busy_for`. Raises AlreadySubscribed if a stored subscription has not ended, UserNotFound if
+        the user was deleted meanwhile.
         """
 
     @abstractmethod

@@ -32,7 +32,7 @@ class Chatrooms(Protocol):
     async def add(self, chatroom: Chatroom) -> Chatroom:
         """Store the room and raise its owner's `chatrooms_version`, both or neither; returns what is stored.
 
-        That is the earlier room if there is one with this id.
+        That is the earlier room if there is one with this id. Raises UserNotFound if the owner is gone.
         """
 
     @abstractmethod

@@ -80,6 +80,51 @@ class JobQueue(Protocol):
         """Ask some worker to look at these. False, within 500 ms, when the bell cannot be rung."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many calls within so many seconds: all at once, if they come like that, and then evenly."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What is counted together: the calls of one caller, under a rule's name."""
+
+    rule: str
+    who: str
+    rate: Rate
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many more calls a bucket takes now, and in how many seconds it takes all of them again."""
+
+    left: int
+    whole_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`retry_after`: seconds until the call has room; 0 if it has it now. The rooms are in the order of the buckets."""
+
+    retry_after: float
+    rooms: Sequence[Room]
+
+
+class RateLimiter(Protocol):
+    """Counts calls, so that nobody gets more than their share. It protects us, not accounts: it may be lost."""
+
+    @abstractmethod
+    async def hit(self, buckets: Sequence[Bucket]) -> Verdict:
+        """Count a call in all of these buckets; or in none, if one of them has no room.
+
+        Atomic, however many come at once: of n calls together exactly as many get through as have
+        room. Nothing is kept that tells who called. Raises RedisUnavailable.
+        """
+
+
 class Dependency(Protocol):
     """Something outside this process that /ready and `check` look at."""
 

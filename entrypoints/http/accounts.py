@@ -7,6 +7,7 @@ from domain.accounts import Device, OtpPurpose, User
 from domain.errors import (
     CodesOff,
     CodesSentTooOften,
+    CountryNotAllowed,
     CredentialsInvalid,
     InvalidMobile,
     MobileTaken,
@@ -53,6 +54,7 @@ endpoints = Endpoints("Accounts")
     reply=SignUpReply,
     status=201,
     creates="user_id",
+    limits=("signup",),
     errors=(InvalidMobile, MobileTaken),
 )
 async def sign_up(container: Container, body: SignUpBody, user_id: UserId | None = None) -> SignUpReply:
@@ -65,7 +67,12 @@ async def sign_up(container: Container, body: SignUpBody, user_id: UserId | None
 
 
 @endpoints.add(
-    "POST", "/auth/send-otp", body=MobileBody, reply=OtpReply, errors=(InvalidMobile, UserNotFound, CodesSentTooOften)
+    "POST",
+    "/auth/send-otp",
+    body=MobileBody,
+    reply=OtpReply,
+    limits=("codes", "codes-prefix"),
+    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
 async def send_otp(container: Container, body: MobileBody) -> OtpReply:
     """Send a one-time code to log in with.
@@ -80,6 +87,8 @@ async def send_otp(container: Container, body: MobileBody) -> OtpReply:
     "/auth/verify-otp",
     body=VerifyOtpBody,
     reply=SignedInReply,
+    limits=("verify",),
+    refresh_cookie=True,
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
 )
 async def verify_otp(container: Container, body: VerifyOtpBody, device: Device) -> SignedInReply:
@@ -95,6 +104,8 @@ async def verify_otp(container: Container, body: VerifyOtpBody, device: Device) 
     "/auth/login",
     body=LogInBody,
     reply=SignedInReply,
+    limits=("login",),
+    refresh_cookie=True,
     errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses),
 )
 async def log_in(container: Container, body: LogInBody, device: Device) -> SignedInReply:
@@ -102,7 +113,15 @@ async def log_in(container: Container, body: LogInBody, device: Device) -> Signe
     return SignedInReply.of(await container.log_in()(mobile=body.mobile, password=body.password, device=device))
 
 
-@endpoints.add("POST", "/auth/refresh", body=RefreshBody, reply=SignedInReply, errors=(RefreshTokenInvalid,))
+@endpoints.add(
+    "POST",
+    "/auth/refresh",
+    body=RefreshBody,
+    reply=SignedInReply,
+    limits=("refresh",),
+    refresh_cookie=True,
+    errors=(RefreshTokenInvalid,),
+)
 async def refresh(container: Container, body: RefreshBody) -> SignedInReply:
     """Exchange the refresh token for a new pair of tokens. The old one is spent.
 
@@ -112,7 +131,7 @@ async def refresh(container: Container, body: RefreshBody) -> SignedInReply:
     return SignedInReply.of(await container.refresh_session()(refresh_token=body.refresh_token))
 
 
-@endpoints.add("POST", "/auth/logout", reply=Reply, authenticated=True)
+@endpoints.add("POST", "/auth/logout", reply=Reply, authenticated=True, refresh_cookie=True)
 async def log_out(container: Container, caller: Caller) -> Reply:
     """End this session. Its tokens are refused from now on."""
     await container.end_session()(caller=caller)
@@ -148,7 +167,8 @@ async def end_session(container: Container, caller: Caller, session_id: SessionI
     "/auth/forgot-password",
     body=MobileBody,
     reply=OtpReply,
-    errors=(InvalidMobile, UserNotFound, CodesSentTooOften),
+    limits=("codes", "codes-prefix"),
+    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
 async def forgot_password(container: Container, body: MobileBody) -> OtpReply:
     """Send a one-time code to set a new password with, by reset-password or change-password."""
@@ -160,6 +180,7 @@ async def forgot_password(container: Container, body: MobileBody) -> OtpReply:
     "/auth/reset-password",
     body=ResetPasswordBody,
     reply=Reply,
+    limits=("verify",),
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
 )
 async def reset_password(container: Container, body: ResetPasswordBody) -> Reply:
@@ -197,7 +218,14 @@ async def rename_user(container: Container, caller: Caller, body: RenameBody) ->
     return await _profile(container, user)
 
 
-@endpoints.add("DELETE", "/user/me", reply=Reply, authenticated=True, errors=(PaymentsUnavailable, PaymentsRefused))
+@endpoints.add(
+    "DELETE",
+    "/user/me",
+    reply=Reply,
+    authenticated=True,
+    refresh_cookie=True,
+    errors=(PaymentsUnavailable, PaymentsRefused),
+)
 async def delete_user(container: Container, caller: Caller) -> Reply:
     """Delete your account and all that belongs to it, at once and for good. A subscription is cancelled first."""
     await container.delete_user()(user=caller.user)

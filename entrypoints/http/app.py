@@ -12,9 +12,12 @@ from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
 from entrypoints.container import Container, running
-from entrypoints.http import accounts, billing, chat, operations
+from entrypoints.http import accounts, billing, chat, operations, web
 from entrypoints.http.errors import ProblemHandler
+from entrypoints.http.headers import ResponseHeaders
 from entrypoints.http.openapi import openapi_document
+from entrypoints.http.protocol import StrictRequest
+from entrypoints.http.rate_limits import RateLimits
 from entrypoints.http.sse import Streams
 from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
@@ -28,7 +31,12 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
     """Tests give a container whose outermost parts they have replaced."""
     configure_logs(settings)
     container = container or Container(settings=settings)
-    app: Sanic[Any, Any] = Sanic(name, error_handler=ProblemHandler(), configure_logging=False)
+    app: Sanic[Any, Any] = Sanic(
+        name, error_handler=ProblemHandler(), request_class=StrictRequest, configure_logging=False
+    )
+    app.ctx.headers = ResponseHeaders(settings)
+    app.ctx.rate_limits = RateLimits(settings, container.rate_limiter(), container.mobile_numbers())
+    app.register_middleware(app.ctx.headers.complete, "response")
     app.config.update(
         ACCESS_LOG=False,
         MOTD=False,
@@ -48,9 +56,14 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
     document = openapi_document(
         [endpoint for area in areas for endpoint in area.endpoints],
         version=version("gemini-backend"),
-        others={billing.WEBHOOK: {"post": billing.WEBHOOK_OPERATION}},
+        others={
+            billing.WEBHOOK: {"post": billing.WEBHOOK_OPERATION},
+            operations.METRICS: {"get": operations.METRICS_OPERATION},
+        },
     )
     operations.route_documents(app, document)
+    operations.route_metrics(app)
+    web.route_page(app, settings)
 
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:

@@ -26,12 +26,14 @@ from domain.errors import (
     SessionNotFound,
     TokenInvalid,
     TokenMissing,
+    UserNotFound,
 )
 from entrypoints.container import Container
-from entrypoints.http import following, idempotency, sse
+from entrypoints.http import following, idempotency, refresh_cookie, sse
 from entrypoints.http.addresses import client_address, network_of
 from entrypoints.http.errors import NO_STORE, InvalidRequest, request_id
-from entrypoints.http.schemas import FieldError, Schema
+from entrypoints.http.rate_limits import RateLimits
+from entrypoints.http.schemas import FieldError, RefreshBody, Schema
 
 log = structlog.get_logger(__name__)
 
@@ -63,12 +65,16 @@ class Endpoint:
     query: type[Schema] | None = None
     authenticated: bool = False
     errors: tuple[type[DomainError], ...] = ()
+    #: The rate limits that it counts in, by the names of their rules.
+    limits: tuple[str, ...] = ()
     #: The handler's argument for the id of what it creates: such a call takes an Idempotency-Key.
     creates: str | None = None
     #: It tells of a message whose end the caller may wait for (Prefer: wait) or, if it was accepted just now, stream.
     follows: bool = False
     #: Seconds that such a call waits for this end if the caller does not say otherwise.
     waits: int | None = None
+    #: On the caller's wish its refresh token goes into a cookie, or the cookie goes: see refresh_cookie.py.
+    refresh_cookie: bool = False
 
     @property
     def name(self) -> str:
@@ -78,6 +84,10 @@ class Endpoint:
     def methods(self) -> list[str]:
         """HEAD is GET without the body; probes and link checkers send it."""
         return ["GET", "HEAD"] if self.method == "GET" else [self.method]
+
+    @property
+    def all_limits(self) -> tuple[str, ...]:
+        return ("reads", *self.limits) if self.authenticated and self.method == "GET" else self.limits
 
     @property
     def path_ids(self) -> list[str]:
@@ -105,7 +115,10 @@ class Endpoints(list[Endpoint]):
     def route(self, app: Sanic[Any, Any], container: Container) -> None:
         for endpoint in self:
             app.add_route(
-                _sanic_handler(endpoint, container), endpoint.path, methods=endpoint.methods, name=endpoint.name
+                _sanic_handler(endpoint, container, app.ctx.rate_limits),
+                endpoint.path,
+                methods=endpoint.methods,
+                name=endpoint.name,
             )
 
 
@@ -120,8 +133,11 @@ def bearer_token(request: Request) -> str:
     return token.strip()
 
 
-def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Coroutine[Any, Any, HTTPResponse | None]]:
+def _sanic_handler(
+    endpoint: Endpoint, container: Container, limits: RateLimits
+) -> Callable[..., Coroutine[Any, Any, HTTPResponse | None]]:
     takes = inspect.signature(endpoint.handler).parameters
+    rules = limits.named(endpoint.all_limits)
     authenticate = container.authenticate()
     trusted_proxies = container.settings().trusted_networks
     keys, ids = container.idempotency_keys(), container.ids()
@@ -138,28 +154,43 @@ def _sanic_handler(endpoint: Endpoint, container: Container) -> Callable[..., Co
             if "device" in takes:
                 address = client_address(request, trusted_proxies)
                 arguments["device"] = Device(request.headers.get("user-agent", ""), network_of(address))
-            for name, text in path.items():
+            if endpoint.body is not None:
+                from_cookie = refresh_cookie.body(request) if endpoint.body is RefreshBody else None
+                arguments["body"] = from_cookie or _body(endpoint.body, request)
+            if rules:
+                user_id = caller.user.id if endpoint.authenticated else None
+                await limits.apply(request, rules, user_id=user_id, body=arguments.get("body"))
+            if endpoint.query is not None:
+                arguments["query"] = _query(endpoint.query, request)
+            for name, text in path.items():  # last, as one that does not exist is found last
                 if not _UUID.fullmatch(text):
                     raise _PATH_IDS[name]
                 arguments[name] = UUID(text)
-            if endpoint.query is not None:
-                arguments["query"] = _query(endpoint.query, request)
-            if endpoint.body is not None:
-                arguments["body"] = _body(endpoint.body, request)
 
             async def respond(new_id: UUID | None = None) -> HTTPResponse:
                 created = (
                     {endpoint.creates: new_id} if endpoint.creates and endpoint.creates in takes and new_id else {}
                 )
-                reply = await endpoint.handler(**arguments, **created)
+                try:
+                    reply = await endpoint.handler(**arguments, **created)
+                except UserNotFound:
+                    if not endpoint.authenticated:
+                        raise
+                    raise TokenInvalid from None  # the caller was deleted in this very moment
                 log.debug("request", call=endpoint.name, status=endpoint.status)
-                return HTTPResponse(
-                    # Only OtpReply has a field that may be left out rather than null.
-                    reply.model_dump_json(by_alias=True, exclude_unset=True),
+                in_cookie = endpoint.refresh_cookie and refresh_cookie.is_wished(request)
+                response = HTTPResponse(
+                    # Two fields may be left out rather than null: a code, and a token that goes into a cookie.
+                    reply.model_dump_json(
+                        by_alias=True, exclude_unset=True, exclude={"refresh_token"} if in_cookie else None
+                    ),
                     status=endpoint.status,
                     headers={"x-request-id": identifier, **NO_STORE},
                     content_type="application/json",
                 )
+                if in_cookie:
+                    refresh_cookie.put(response, getattr(reply, "refresh_token", ""), container.settings())
+                return response
 
             async def answer() -> HTTPResponse:
                 if not endpoint.creates or idempotency.HEADER not in request.headers:

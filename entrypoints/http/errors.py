@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 from sanic import HTTPResponse, Request
-from sanic.exceptions import MethodNotAllowed, SanicException
+from sanic.exceptions import MethodNotAllowed, RequestCancelled, SanicException
 from sanic.exceptions import NotFound as RouteNotFound
 from sanic.handlers import ErrorHandler
 from sanic.response import json
@@ -102,9 +102,15 @@ class ProblemHandler(ErrorHandler):
                 )
             case errors.DomainError():
                 return _of_domain_error(request, exception)
+            case RequestCancelled():  # it hung up; this is for the connection's sake alone
+                return problem(request, 400, *_SANIC_CODES[400])
             case MethodNotAllowed():
+                allowed = _allowed(request)
+                preflight: HTTPResponse | None = request.app.ctx.headers.preflight(request, allowed)
+                if preflight is not None:
+                    return preflight
                 detail = "This path does not know that method."
-                return problem(request, 405, "method_not_allowed", detail, headers={"allow": _allowed(request)})
+                return problem(request, 405, "method_not_allowed", detail, headers={"allow": allowed})
             case RouteNotFound():
                 return problem(request, 404, "route_not_found", "There is nothing at this path.")
             case SanicException() if exception.status_code in _SANIC_CODES:

@@ -20,10 +20,10 @@ from domain.errors import (
     TokenMissing,
     TooManyStreams,
 )
-from entrypoints.http import following, idempotency, sse
+from entrypoints.http import following, idempotency, refresh_cookie, sse
 from entrypoints.http.endpoints import Endpoint
 from entrypoints.http.errors import MEDIA_TYPE, status_of
-from entrypoints.http.schemas import Problem, Schema
+from entrypoints.http.schemas import Problem, RefreshBody, Schema
 
 _AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
 _IDEMPOTENCY_KEY = {
@@ -46,6 +46,15 @@ _LAST_EVENT_ID: dict[str, Any] = {
     "required": False,
     "description": "The id of the last event that the client has, to go on after it.",
     "schema": {"type": "string", "examples": ["1-7"]},
+}
+_REFRESH_COOKIE = {
+    "name": refresh_cookie.HEADER,
+    "in": "header",
+    "required": False,
+    "description": "For pages in a browser, which should not hold a refresh token. `cookie`: it is kept in an HttpOnly"
+    " cookie of this site instead of the body; refresh, asked without a body, takes it from there, and logging out"
+    " removes it.",
+    "schema": {"type": "string", "enum": [refresh_cookie.WISH]},
 }
 _EVENTS = {"schema": {"type": "string", "description": "Server-Sent Events, as the call that streams tells."}}
 _TEMPLATE = "#/components/schemas/{model}"
@@ -98,6 +107,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         operation["parameters"].append(_IDEMPOTENCY_KEY)
     if endpoint.follows:
         operation["parameters"].append(_PREFER)
+    if endpoint.refresh_cookie:
+        operation["parameters"].append(_REFRESH_COOKIE)
     if endpoint.reply is None:
         operation["parameters"] += [
             {"name": sse.LAST_EVENT_ID, "in": "header", **_LAST_EVENT_ID},
@@ -106,7 +117,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.query:
         operation["parameters"] += _query_parameters(endpoint.query)
     if endpoint.body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": _ref(endpoint.body)}}
+        required = endpoint.body is not RefreshBody  # which a cookie may stand in for
+        operation["requestBody"] = {"required": required, "content": {"application/json": _ref(endpoint.body)}}
     if endpoint.authenticated:
         operation["security"] = [{"token": []}]
     return operation

@@ -6,20 +6,33 @@ import asyncio
 from typing import Any, Literal
 
 from sanic import HTTPResponse, Request, Sanic
-from sanic.response import html, json, text
+from sanic.response import html, json
 
 from application.ports.runtime import Dependency
 from domain.errors import DatabaseUnavailable, DomainError
+from entrypoints import metrics
 from entrypoints.container import Container
 from entrypoints.http.docs_page import docs_page
 from entrypoints.http.endpoints import Endpoints
-from entrypoints.http.errors import request_id
+from entrypoints.http.errors import NO_STORE, request_id
 from entrypoints.http.schemas import HealthReply, ReadyReply
 from entrypoints.settings import Settings
 
 endpoints = Endpoints("Operations")
 
 _READ = ["GET", "HEAD"]
+
+
+METRICS = "/metrics"
+METRICS_OPERATION: dict[str, Any] = {
+    "operationId": "metrics",
+    "tags": ["Operations"],
+    "summary": "What Prometheus scrapes.",
+    "description": "Counts of calls and of warnings, for all processes behind this port; nothing of any user. Whether"
+    " the outside may see it is the proxy's to say.",
+    "parameters": [],
+    "responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+}
 
 
 @endpoints.add("GET", "/health", reply=HealthReply)
@@ -66,8 +79,15 @@ async def _state(dependency: Dependency) -> Literal["ok", "away"]:
     return "ok"
 
 
+def route_metrics(app: Sanic[Any, Any]) -> None:
+    @app.route(METRICS, methods=_READ, name="metrics")
+    async def expose(request: Request) -> HTTPResponse:
+        headers = {"x-request-id": request_id(request), **NO_STORE}
+        return HTTPResponse(metrics.exposition(), headers=headers, content_type=metrics.MEDIA_TYPE)
+
+
 def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:
-    """The pages that are made once from the OpenAPI document, and the greeting."""
+    """The pages that are made once from the OpenAPI document."""
     page = docs_page(document)
 
     @app.route("/openapi.json", methods=_READ, name="openapi")
@@ -76,12 +96,5 @@ def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:
 
     @app.route("/docs", methods=_READ, name="docs")
     async def docs(request: Request) -> HTTPResponse:
-        policy = "default-src 'none'; style-src 'unsafe-inline'"
+        policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
         return html(page, headers={"x-request-id": request_id(request), "content-security-policy": policy})
-
-    @app.route("/", methods=_READ, name="greeting")
-    async def greeting(request: Request) -> HTTPResponse:
-        return text(
-            "The Gemini backend is running. Its calls are described at /docs.",
-            headers={"x-request-id": request_id(request)},
-        )

@@ -198,8 +198,13 @@ class SignedInReply(Reply):
     token: Annotated[str, Field(description="Send it as 'Authorization: Bearer <token>'.")]
     expires_in: Annotated[int, Field(description="Seconds.")]
     refresh_token: Annotated[
-        str, Field(description="Good for one refresh, within seven days. Keep it as safe as a password.")
-    ]
+        str,
+        Field(
+            description="Good for one refresh, within seven days. Keep it as safe as a password."
+            " Not here if it was asked for as a cookie.",
+            json_schema_extra=_without_default,
+        ),
+    ] = ""
     user: UserOut
 
     @classmethod

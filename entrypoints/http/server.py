@@ -8,7 +8,9 @@ import socket
 import time
 from typing import Any
 
+from entrypoints import metrics
 from entrypoints.http.app import create_app
+from entrypoints.http.protocol import StrictProtocol
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs
@@ -30,7 +32,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
             _serve_one(settings, listener)
             return 0
         # As long as this process held it too, connections would be taken that nobody serves any more.
-        return Supervisor(_serve_one, [settings, listener], processes=workers, let_go=listener.close).run()
+        with metrics.shared():
+            return Supervisor(_serve_one, [settings, listener], processes=workers, let_go=listener.close).run()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -54,7 +57,10 @@ async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> N
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     app = create_app(settings)
     server: Any = await app.create_server(
-        sock=listener, backlog=_BACKLOG, asyncio_server_kwargs={"start_serving": False}
+        sock=listener,
+        backlog=_BACKLOG,
+        protocol=StrictProtocol,
+        asyncio_server_kwargs={"start_serving": False},
     )
     await server.startup()
     await server.before_start()

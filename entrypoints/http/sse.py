@@ -16,6 +16,7 @@ from application.chat.streaming import START, Delta, Ended, Following, Gone, Rep
 from domain.chat import Message, MessageStatus, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
+from entrypoints import metrics
 from entrypoints.http.errors import NO_STORE, InvalidRequest, problem_body, request_id, status_of
 from entrypoints.http.schemas import FieldError, MessageOut
 from entrypoints.settings import Settings
@@ -68,9 +69,11 @@ class Streams:
         if len(self) >= self._per_process:
             raise StreamsExhausted
         self._open[user_id] += 1
+        metrics.STREAMS_OPEN.inc()
         try:
             yield
         finally:
+            metrics.STREAMS_OPEN.dec()
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]

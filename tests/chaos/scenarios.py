@@ -9,6 +9,7 @@ from tests.chaos import scenarios_billing as billing
 from tests.chaos import scenarios_delivery as delivery
 from tests.chaos import scenarios_model as model
 from tests.chaos import scenarios_outages as outages
+from tests.chaos import scenarios_streams as streams
 from tests.chaos.scale import Row, Scale
 
 SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
@@ -29,6 +30,9 @@ SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
         model.requests_per_minute,
         model.burst,
         model.memory,
+        streams.dropped_streams,
+        streams.cancels,
+        streams.forgotten_streams,
         billing.one_event_often,
         billing.any_order,
         billing.webhooks_without_postgres,

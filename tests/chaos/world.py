@@ -18,6 +18,7 @@ import asyncpg
 
 from adapters.postgres.accounts import PostgresSessions, PostgresUsers
 from adapters.postgres.chatrooms import PostgresChatrooms
+from adapters.postgres.connection import PostgresUnitOfWork
 from adapters.postgres.migrate import migrate
 from adapters.security import HmacRefreshTokens, JwtAccessTokens
 from adapters.system import SystemClock, TimeOrderedIds

@@ -1,4 +1,4 @@
-"""What Users, Sessions, OtpChallenges and SecretHasher promise."""
+"""What Users, OtpChallenges and SecretHasher promise."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-import asyncpg
 import pytest
 
 from adapters.memory.accounts import PlainHasher
 from adapters.security import Argon2Hasher
 from application.ports.accounts import SecretHasher
-from domain.accounts import OTP_GUESSES, MobileNumber, OtpChallenge, OtpPurpose, Session, User
-from domain.billing import Tier
+from domain.accounts import OTP_GUESSES, MobileNumber, OtpChallenge, OtpPurpose
+from domain.billing import FOREVER
 from domain.errors import MobileTaken
-from domain.ids import SessionId, UserId
-from tests.contracts.conftest import Adapters, InPostgresAndRedis
+from domain.ids import UserId
+from tests.contracts.conftest import Adapters
 
 ANN = MobileNumber("+919876543210")
 LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
@@ -33,7 +32,7 @@ async def guess(adapters: Adapters, purpose: OtpPurpose = LOGIN, *, later: float
 
 
 class TestUsers:
-    @pytest.mark.parametrize("changes", [{}, {"password_hash": "h", "tier": Tier.PRO, "chatrooms_version": 7}])
+    @pytest.mark.parametrize("changes", [{}, {"password_hash": "h", "pro_until": FOREVER, "chatrooms_version": 7}])
     async def test_is_found_by_number_as_it_was_stored(self, adapters: Adapters, changes: dict[str, object]) -> None:
         user = await adapters.user(name="Zoë 🌻", **changes)
         assert await adapters.users.find_by_mobile(user.mobile) == user
@@ -81,114 +80,18 @@ class TestUsers:
     async def test_a_password_of_nobody_is_no_error(self, adapters: Adapters) -> None:
         await adapters.users.set_password(UserId(adapters.ids.new()), "hash")
 
+    async def test_renames_one_user_alone(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        await adapters.users.rename(ann.id, "Zoë 🌻")
+        assert await adapters.users.find_by_mobile(ann.mobile) == replace(ann, name="Zoë 🌻")
+        assert await adapters.users.find_by_mobile(bob.mobile) == bob
+        await adapters.users.rename(UserId(adapters.ids.new()), "Nobody")
+
     async def test_a_rolled_back_password_is_the_old_one(self, adapters: Adapters) -> None:
         ann = await adapters.user(password_hash="old")
         async with adapters.rolled_back():
             await adapters.users.set_password(ann.id, "new")
         assert await adapters.users.find_by_mobile(ann.mobile) == ann
-
-
-class TestSessions:
-    async def test_finds_the_user_as_stored_now(self, adapters: Adapters) -> None:
-        user = await adapters.user()
-        session = await adapters.session(user)
-        await adapters.users.set_password(user.id, "newer")
-        assert await adapters.sessions.find_user(session.id) == replace(user, password_hash="newer")
-
-    async def test_an_unknown_session_is_nobodys(self, adapters: Adapters) -> None:
-        assert await adapters.sessions.find_user(SessionId(adapters.ids.new())) is None
-
-    async def test_ends_all_of_one_user_but_the_kept(self, adapters: Adapters) -> None:
-        ann, bob = await adapters.user(), await adapters.user()
-        kept, first, second, bobs = [await adapters.session(user) for user in (ann, ann, ann, bob)]
-        await adapters.sessions.end_all(ann.id, now=adapters.clock.now(), keep=kept.id)
-        found = [await adapters.sessions.find_user(session.id) for session in (kept, first, second, bobs)]
-        assert found == [ann, None, None, bob]
-
-    async def test_ends_all(self, adapters: Adapters) -> None:
-        ann = await adapters.user()
-        sessions = [await adapters.session(ann) for _ in range(3)]
-        await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
-        assert [await adapters.sessions.find_user(session.id) for session in sessions] == [None] * 3
-
-    async def test_a_rolled_back_end_ends_nothing(self, adapters: Adapters) -> None:
-        ann = await adapters.user()
-        session = await adapters.session(ann)
-        async with adapters.rolled_back():
-            await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
-        assert await adapters.sessions.find_user(session.id) == ann
-
-    async def test_a_rolled_back_session_never_was(self, adapters: Adapters) -> None:
-        ann = await adapters.user()
-        async with adapters.rolled_back():
-            session = await adapters.session(ann)
-        assert await adapters.sessions.find_user(session.id) is None
-
-    def new_session(self, adapters: Adapters, user: User, *, age: timedelta = timedelta()) -> Session:
-        return Session(id=SessionId(adapters.ids.new()), user_id=user.id, created_at=adapters.clock.now() - age)
-
-    async def test_by_password_only_while_it_is_the_password(self, adapters: Adapters) -> None:
-        ann, bob = await adapters.user(password_hash="hash"), await adapters.user()
-        for user, password_hash, found in [(ann, "hash", ann), (ann, "other", None), (bob, "hash", None)]:
-            session = self.new_session(adapters, user)
-            assert await adapters.sessions.add_by_password(session, password_hash) == (found is not None)
-            assert await adapters.sessions.find_user(session.id) == found
-        nobody = self.new_session(adapters, adapters.new_user())
-        assert not await adapters.sessions.add_by_password(nobody, "hash")
-
-    async def test_by_password_rolled_back_never_was(self, adapters: Adapters) -> None:
-        ann = await adapters.user(password_hash="hash")
-        session = self.new_session(adapters, ann)
-        async with adapters.rolled_back():
-            assert await adapters.sessions.add_by_password(session, "hash")
-        assert await adapters.sessions.find_user(session.id) is None
-
-    async def test_none_by_the_old_password_survives_its_change(self, adapters: Adapters) -> None:
-        ann = await adapters.user(password_hash="old")
-        sessions = [self.new_session(adapters, ann) for _ in range(18)]
-
-        async def change() -> bool:
-            async with adapters.unit_of_work():
-                await adapters.users.set_password(ann.id, "new")
-                await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
-            return True
-
-        logins = [adapters.sessions.add_by_password(session, "old") for session in sessions]
-        results = await adapters.race(*logins[:9], change(), *logins[9:], rows_of="users")
-        assert set(results) <= {True, False}
-        assert [await adapters.sessions.find_user(session.id) for session in sessions] == [None] * 18
-
-    async def test_by_password_waits_for_a_change_that_is_being_committed(self, real: InPostgresAndRedis) -> None:
-        ann = await real.user(password_hash="old")
-        session = self.new_session(real, ann)
-        changing = await asyncpg.connect(real.database_url)
-        try:
-            async with changing.transaction():
-                await changing.execute("UPDATE users SET password_hash = 'new' WHERE id = $1", ann.id)
-                await changing.execute("UPDATE sessions SET ended_at = now() WHERE user_id = $1", ann.id)
-                adding = asyncio.create_task(real.sessions.add_by_password(session, "old"))
-                async with asyncio.timeout(4):
-                    while not await changing.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                        assert not adding.done(), "it did not wait"
-                        await asyncio.sleep(0.005)
-            assert await adding is False
-        finally:
-            await changing.close()
-        assert await real.sessions.find_user(session.id) is None
-
-    async def test_purge_removes_what_is_old_ended_or_not(self, adapters: Adapters) -> None:
-        ann = await adapters.user()
-        ended, old, new = [
-            self.new_session(adapters, ann, age=timedelta(seconds=seconds)) for seconds in (7_202, 7_201, 7_199)
-        ]
-        await adapters.sessions.add(ended)
-        await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
-        for session in (old, new):
-            await adapters.sessions.add(session)
-        await adapters.sessions.purge(opened_before=adapters.clock.now() - timedelta(seconds=7_200))
-        found = [await adapters.sessions.find_user(session.id) for session in (ended, old, new)]
-        assert found == [None, None, ann]
-        await adapters.sessions.add(ended)  # its id is free: it was not ended but removed
 
 
 class TestOtpChallenges:

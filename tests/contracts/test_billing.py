@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -17,7 +18,7 @@ from adapters.postgres.connection import rows
 from application.ports.billing import PaymentEvent
 from domain.accounts import MobileNumber
 from domain.billing import FOREVER, BillingAccount, Checkout, Subscription, SubscriptionStatus
-from domain.errors import AlreadySubscribed
+from domain.errors import AlreadySubscribed, UserNotFound
 from domain.ids import UserId
 from tests.contracts.conftest import HOUR, Adapters, InMemory, InPostgresAndRedis, names
 
@@ -65,7 +66,7 @@ class Billing:
         return claimed[0]
 
     async def finish(self, account: BillingAccount, *subscriptions: Subscription, **changes: Any) -> bool:
-        values = {"checkouts": [], "pro_until": None, "due_in": None}
+        values: dict[str, Any] = {"checkouts": [], "pro_until": None, "due_in": None}
         return await self.port.finish(account, subscriptions=subscriptions, **{**values, **changes})
 
     def checkout(self, user_id: UserId, **changes: Any) -> Checkout:
@@ -160,6 +161,10 @@ class TestCheckouts:
         await billing.port.abandon_checkout(user.id)
         assert await billing.begin(user.id) == first
 
+    async def test_whoever_is_no_more_can_open_none(self, billing: Billing) -> None:
+        with pytest.raises(UserNotFound):
+            await billing.begin(UserId(billing.adapters.ids.new()))
+
     async def test_the_open_one_is_returned(self, billing: Billing) -> None:
         user_id = await billing.account()
         assert isinstance(await billing.begin(user_id), BillingAccount)
@@ -222,6 +227,16 @@ class TestCheckouts:
         for _ in range(2):
             with pytest.raises(AlreadySubscribed):
                 await billing.begin(account.user_id)
+
+    async def test_beside_one_whose_end_has_come_though_nobody_told(self, billing: Billing) -> None:
+        account, now = await billing.claimed(), billing.adapters.clock.now()
+        await billing.finish(account, subscription(account.user_id, cancel_at=now + HOUR), due_in=NOW)
+        with pytest.raises(AlreadySubscribed):
+            await billing.begin(account.user_id)
+        await billing.finish(
+            await billing.claimed(account.user_id), subscription(account.user_id, cancel_at=now - HOUR)
+        )
+        assert isinstance(await billing.begin(account.user_id), BillingAccount)
 
     async def test_who_waited_while_it_was_stored_is_refused(self, billing: Billing) -> None:
         account = await billing.claimed()
@@ -563,7 +578,7 @@ class TestReading:
         late = await billing.claimed(lease=EXPIRED)
         written, claimed = await billing.adapters.race(
             billing.finish(late, pro_until=FOREVER, due_in=HOUR),
-            billing.port.claim(late.user_id, lease=LEASE),  # type: ignore[arg-type]
+            billing.port.claim(late.user_id, lease=LEASE),
             rows_of="billing_accounts",
         )
         assert (written, claimed is None) in [(True, True), (False, False)]
@@ -678,6 +693,18 @@ class TestAtOnce:
             await billing.unsettled(user_id)
 
 
+async def test_everybody_is_made_due_some_at_a_time(real: InPostgresAndRedis) -> None:
+    await rows(
+        "WITH people AS (INSERT INTO users (id, mobile, name, chatrooms_version, created_at)"
+        " SELECT gen_random_uuid(), '+9198' || number, 'Ann', 0, now() FROM generate_series(1, 1000) AS number"
+        " RETURNING id) INSERT INTO billing_accounts (user_id, customers, checkouts, changes, attempt, failures)"
+        " SELECT id, 0, 0, 0, 0, 0 FROM people"
+    )
+    assert await real.billing.make_due() == 1_000
+    [row] = await rows("SELECT DISTINCT changes, due_at IS NOT NULL AS due FROM billing_accounts")
+    assert (row["changes"], row["due"]) == (1, True)
+
+
 async def test_with_the_user_all_goes(real: InPostgresAndRedis) -> None:
     billing = Billing(real)
     user_id, other = await billing.due(), await billing.due()
@@ -692,3 +719,39 @@ async def test_with_the_user_all_goes(real: InPostgresAndRedis) -> None:
     await billing.port.retry(late, delay=NOW)
     assert await billing.port.add_event(event(customer_id=late.customer_id, user_id=user_id, checkout_id="cs_1")) == []
     assert await billing.taken() == [other]
+
+
+async def test_deleting_users_amid_it_all_blocks_nobody(real: InPostgresAndRedis) -> None:
+    """A deadlock would come as DatabaseUnavailable."""
+    billing = Billing(real)
+    for number in range(20):
+        user_id = await billing.due()
+        checkout = await billing.open_checkout(user_id)
+        account = await billing.claimed(user_id)
+        calls = [
+            billing.finish(account, subscription(user_id), checkouts=[checkout], pro_until=FOREVER, due_in=NOW),
+            real.users.delete(user_id),
+            billing.port.add_event(event(customer_id=account.customer_id, checkout_id="cs_1", user_id=user_id)),
+            billing.port.add_checkout(billing.checkout(user_id), due_in=HOUR),
+            billing.begin(user_id),
+        ]
+        results = await asyncio.gather(*Random(number).sample(calls, 5), return_exceptions=True)
+        assert names(results).keys() <= {"bool", "NoneType", "list", "Checkout", "UserNotFound", "AlreadySubscribed"}
+    for table in ("billing_accounts", "checkouts", "subscriptions", "users"):
+        assert await rows(f"TABLE {table}") == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_deleting_a_user_and_storing_what_was_read_do_not_wait_for_each_other(
+    real: InPostgresAndRedis, first: int
+) -> None:
+    billing = Billing(real)
+    for _ in range(3):
+        account = await billing.claimed()
+        calls: list[Coroutine[Any, Any, object]] = [
+            billing.finish(account, subscription(account.user_id)),
+            real.users.delete(account.user_id),
+        ]
+        results = await real.race(calls[first], calls[1 - first], rows_of="users")
+        assert names(results).keys() <= {"bool", "NoneType"}
+        assert await rows("TABLE billing_accounts") == []

@@ -44,7 +44,13 @@ def product() -> Iterator[str]:
             process = subprocess.Popen(
                 [sys.executable, "-m", "entrypoints.cli", "up"],
                 cwd=ROOT,
-                env={"PATH": os.environ["PATH"], "DATA_DIR": f"{folder}/data", "PORT": str(port)},
+                # Limits off: who pastes the README's session twice in a minute is refused the second code.
+                env={
+                    "PATH": os.environ["PATH"],
+                    "DATA_DIR": f"{folder}/data",
+                    "PORT": str(port),
+                    "RATE_LIMITS": "off",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -466,7 +466,7 @@ async def test_paths_answer_with_and_without_a_trailing_slash(http: httpx.AsyncC
         assert plain.status_code == slashed.status_code, path
         assert plain.headers["content-type"] == slashed.headers["content-type"]
         if plain.status_code < 300:
-            assert plain.content == slashed.content
+            assert plain.content == slashed.content or path == "/metrics"  # which count themselves
         else:
             assert plain.json()["code"] == slashed.json()["code"]
 

@@ -12,7 +12,7 @@ from entrypoints.http.app import create_app
 from entrypoints.settings import Settings
 from tests.openapi_check import Document
 
-PAGES = {("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json")}
+PAGES = {("GET", "/"), ("GET", "/assets/{name}"), ("GET", "/docs"), ("GET", "/openapi.json")}
 
 
 async def document(http: httpx.AsyncClient) -> dict[str, Any]:

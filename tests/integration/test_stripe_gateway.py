@@ -607,6 +607,25 @@ async def test_one_that_stumbles_is_asked_again(
     assert made(stripe_standin, "customer") == 2, "what was carried out, though nobody heard, is not done twice"
 
 
+async def test_a_failure_of_stripes_own_is_not_asked_for_again(
+    gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
+) -> None:
+    # Stripe keeps it under the idempotency key, for a day.
+    for kind in (500, 503):
+        stripe_standin.fault(kind, times=3)
+        with pytest.raises(PaymentsUnavailable):
+            await customer_of(gateway, user)
+    assert await customer_of(gateway, user)
+    keys = [one["idempotency_key"] for one in stripe_standin.requests()]
+    assert [keys.count(key) for key in dict.fromkeys(keys)] == [3, 3, 1]
+    # What was not heard is another matter: it may have been done.
+    stripe_standin.fault("cut", times=3)
+    with pytest.raises(PaymentsUnavailable):
+        await customer_of(gateway, user, number=1)
+    await customer_of(gateway, user, number=1)
+    assert len({one["idempotency_key"] for one in stripe_standin.requests()[7:]}) == 1
+
+
 async def test_calls_at_once_are_few(gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId) -> None:
     customer, _ = await subscribed(gateway, stripe_standin, user)
     stripe_standin.fault("latency", times=None, seconds=0.2)

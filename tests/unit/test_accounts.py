@@ -10,7 +10,7 @@ import pytest
 
 from adapters.memory.accounts import PlainHasher
 from application.accounts.sessions import Caller, SignedIn
-from domain.accounts import OTP_GUESSES, OtpChallenge, OtpPurpose, Session, User
+from domain.accounts import OTP_GUESSES, Device, OtpChallenge, OtpPurpose, Session, User
 from domain.billing import Tier
 from domain.errors import (
     CredentialsInvalid,
@@ -27,6 +27,7 @@ from tests.unit.conftest import ANN, World
 
 LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
 UNKNOWN = "+919876543211"
+PHONE = Device("A phone", "203.0.113.0/24")
 
 
 async def code_for(world: World, purpose: OtpPurpose = LOGIN, mobile: str = ANN) -> str:
@@ -40,7 +41,7 @@ def wrong(code: str) -> str:
 
 
 async def log_in_by_code(world: World) -> SignedIn:
-    return await world.container.verify_otp()(mobile=ANN, code=await code_for(world))
+    return await world.container.verify_otp()(mobile=ANN, code=await code_for(world), device=PHONE)
 
 
 async def caller_of(world: World, signed_in: SignedIn) -> Caller:
@@ -58,7 +59,7 @@ async def is_alive(world: World, signed_in: SignedIn) -> bool:
 class TestSignUp:
     async def test_stores_a_basic_user_under_one_spelling(self, world: World) -> None:
         user = await world.container.sign_up()(mobile="098765 43210", name="Ann")
-        assert (user.mobile, user.name, user.tier, user.password_hash) == (ANN, "Ann", Tier.BASIC, None)
+        assert (user.mobile, user.name, user.tier(user.created_at), user.password_hash) == (ANN, "Ann", Tier.BASIC, None)
         assert user.created_at == world.clock.now()
         assert await world.now(user) == user
 
@@ -115,7 +116,7 @@ class TestSendOtp:
         assert code not in challenge.code_hash
         assert challenge.code_hash.startswith("$argon2id$v=19$m=47104,t=1,p=1$")
         assert challenge.expires_at == world.clock.now() + timedelta(seconds=300)
-        signed_in = await world.container.verify_otp()(mobile=ANN, code=code)
+        signed_in = await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
         assert signed_in.user.mobile == ANN
 
 
@@ -130,9 +131,9 @@ class TestVerifyOtp:
     async def test_a_code_logs_in_once(self, world: World) -> None:
         await world.user()
         code = await code_for(world)
-        await world.container.verify_otp()(mobile=ANN, code=code)
+        await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code=code)
+            await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
         assert len(world.sessions.table.all()) == 1
 
     async def test_a_wrong_code_spends_one_of_five_guesses(self, world: World) -> None:
@@ -140,22 +141,22 @@ class TestVerifyOtp:
         code = await code_for(world)
         for _ in range(OTP_GUESSES - 1):
             with pytest.raises(OtpInvalid):
-                await world.container.verify_otp()(mobile=ANN, code=wrong(code))
-        await world.container.verify_otp()(mobile=ANN, code=code)
+                await world.container.verify_otp()(mobile=ANN, code=wrong(code), device=PHONE)
+        await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
 
     async def test_after_five_wrong_guesses_the_right_one_is_wrong_too(self, world: World) -> None:
         await world.user()
         code = await code_for(world)
         for guess in [wrong(code)] * OTP_GUESSES + [code]:
             with pytest.raises(OtpInvalid):
-                await world.container.verify_otp()(mobile=ANN, code=guess)
+                await world.container.verify_otp()(mobile=ANN, code=guess, device=PHONE)
 
     async def test_an_expired_code_is_wrong(self, world: World) -> None:
         await world.user()
         code = await code_for(world)
         world.clock.move(timedelta(seconds=300))
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code=code)
+            await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
 
     async def test_a_newer_code_kills_the_older(self, world: World) -> None:
         await world.user()
@@ -163,28 +164,28 @@ class TestVerifyOtp:
         while (new := await code_for(world)) == old:
             pass
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code=old)
-        await world.container.verify_otp()(mobile=ANN, code=new)
+            await world.container.verify_otp()(mobile=ANN, code=old, device=PHONE)
+        await world.container.verify_otp()(mobile=ANN, code=new, device=PHONE)
 
     async def test_a_code_for_a_reset_logs_nobody_in(self, world: World) -> None:
         await world.user()
         code = await code_for(world, RESET)
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code=code)
+            await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
 
     async def test_somebody_elses_code_is_wrong(self, world: World) -> None:
         await world.user()
         await world.user(UNKNOWN)
         code = await code_for(world, mobile=UNKNOWN)
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code=code)
+            await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
 
     async def test_without_an_account_or_a_code(self, world: World) -> None:
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code="123456")
+            await world.container.verify_otp()(mobile=ANN, code="123456", device=PHONE)
         await world.user()
         with pytest.raises(OtpInvalid):
-            await world.container.verify_otp()(mobile=ANN, code="123456")
+            await world.container.verify_otp()(mobile=ANN, code="123456", device=PHONE)
 
 
 class TestLogIn:
@@ -195,7 +196,7 @@ class TestLogIn:
 
     async def test_by_number_and_password(self, world: World) -> None:
         user = await self.with_password(world)
-        signed_in = await world.container.log_in()(mobile="98765 43210", password="correct horse")
+        signed_in = await world.container.log_in()(mobile="98765 43210", password="correct horse", device=PHONE)
         assert signed_in.user.id == user.id
         assert await is_alive(world, signed_in)
 
@@ -205,14 +206,14 @@ class TestLogIn:
     async def test_wrong_and_unknown_are_the_same(self, world: World, mobile: str, password: str) -> None:
         await self.with_password(world)
         with pytest.raises(CredentialsInvalid):
-            await world.container.log_in()(mobile=mobile, password=password)
+            await world.container.log_in()(mobile=mobile, password=password, device=PHONE)
         assert world.sessions.table.all() == []
 
     async def test_without_a_password_nothing_logs_in(self, world: World) -> None:
         await world.user()
         for password in ("", "None", "plain:"):
             with pytest.raises(CredentialsInvalid):
-                await world.container.log_in()(mobile=ANN, password=password)
+                await world.container.log_in()(mobile=ANN, password=password, device=PHONE)
 
     async def test_a_password_that_changes_while_it_is_checked_is_the_wrong_one(self, world: World) -> None:
         user = await self.with_password(world)
@@ -225,17 +226,17 @@ class TestLogIn:
 
         log_in = replace(world.container.log_in(), password_hasher=ChangedMeanwhile())
         with pytest.raises(CredentialsInvalid):
-            await log_in(mobile=ANN, password="correct horse")
+            await log_in(mobile=ANN, password="correct horse", device=PHONE)
         assert world.sessions.table.all() == []
-        assert await is_alive(world, await world.container.log_in()(mobile=ANN, password="new horse"))
+        assert await is_alive(world, await world.container.log_in()(mobile=ANN, password="new horse", device=PHONE))
 
 
 class TestChangePassword:
     async def test_with_the_current_one(self, world: World) -> None:
         user = await world.user()
         await world.container.set_password()(user=user, new_password="old horse")
-        mine = await world.container.log_in()(mobile=ANN, password="old horse")
-        other = await world.container.log_in()(mobile=ANN, password="old horse")
+        mine = await world.container.log_in()(mobile=ANN, password="old horse", device=PHONE)
+        other = await world.container.log_in()(mobile=ANN, password="old horse", device=PHONE)
         change = world.container.change_password()
         caller = await caller_of(world, mine)
         with pytest.raises(PasswordWrong):
@@ -244,9 +245,9 @@ class TestChangePassword:
 
         await change(caller=caller, new_password="new horse", code=None, current_password="old horse")
         assert (await is_alive(world, mine), await is_alive(world, other)) == (True, False)
-        await world.container.log_in()(mobile=ANN, password="new horse")
+        await world.container.log_in()(mobile=ANN, password="new horse", device=PHONE)
         with pytest.raises(CredentialsInvalid):
-            await world.container.log_in()(mobile=ANN, password="old horse")
+            await world.container.log_in()(mobile=ANN, password="old horse", device=PHONE)
 
     @pytest.mark.parametrize("purpose", OtpPurpose)
     async def test_with_a_code_from_either_call(self, world: World, purpose: OtpPurpose) -> None:
@@ -259,7 +260,7 @@ class TestChangePassword:
             await change(caller=caller, new_password="new horse", code=wrong(code), current_password=None)
         await change(caller=caller, new_password="new horse", code=code, current_password=None)
         assert (await is_alive(world, mine), await is_alive(world, other)) == (True, False)
-        await world.container.log_in()(mobile=ANN, password="new horse")
+        await world.container.log_in()(mobile=ANN, password="new horse", device=PHONE)
         with pytest.raises(OtpInvalid):
             await change(caller=caller, new_password="newer horse", code=code, current_password=None)
 
@@ -291,7 +292,7 @@ class TestResetPassword:
         reset = world.container.reset_password()
         await reset(mobile="98765 43210", code=code, new_password="new horse")
         assert not await is_alive(world, signed_in)
-        await world.container.log_in()(mobile=ANN, password="new horse")
+        await world.container.log_in()(mobile=ANN, password="new horse", device=PHONE)
         with pytest.raises(OtpInvalid):
             await reset(mobile=ANN, code=code, new_password="newer horse")
 
@@ -331,8 +332,8 @@ class TestAuthenticate:
         caller = await caller_of(world, await log_in_by_code(world))
         tokens, now = world.container.access_tokens(), world.clock.now()
         for session in (
-            Session(id=SessionId(uuid4()), user_id=caller.user.id, created_at=now),
-            Session(id=caller.session_id, user_id=UserId(uuid4()), created_at=now),
+            Session.begin(SessionId(uuid4()), caller.user.id, PHONE, now),
+            Session.begin(caller.session_id, UserId(uuid4()), PHONE, now),
         ):
             with pytest.raises(TokenInvalid):
                 await world.container.authenticate()(token=tokens.issue(session).token)
@@ -344,7 +345,7 @@ class TestPurgeExpired:
         await log_in_by_code(world)
         await code_for(world, RESET)
         await world.keys.begin("scope", "old", b"", new_id=uuid4(), busy_for=timedelta(seconds=30))
-        world.clock.move(timedelta(hours=24))
+        world.clock.move(timedelta(days=7, seconds=1))
         new = await log_in_by_code(world)
         code = await code_for(world)
         await world.keys.begin("scope", "new", b"", new_id=uuid4(), busy_for=timedelta(seconds=30))
@@ -354,15 +355,17 @@ class TestPurgeExpired:
             assert [challenge.purpose for challenge in world.challenges.table.all()] == [LOGIN]
             assert [key for key, _ in world.keys.table.items()] == [("scope", "new")]
         assert await is_alive(world, new)
-        await world.container.verify_otp()(mobile=ANN, code=code)
+        await world.container.verify_otp()(mobile=ANN, code=code, device=PHONE)
 
-    async def test_leaves_a_session_as_long_as_its_token(self, world: World) -> None:
+    async def test_leaves_a_session_as_long_as_it_can_be_refreshed(self, world: World) -> None:
         await world.user()
         signed_in = await log_in_by_code(world)
-        world.clock.move(timedelta(seconds=3600))
-        await world.container.purge_expired()()
+        for _ in range(2):
+            world.clock.move(timedelta(days=6))
+            await world.container.purge_expired()()
+            signed_in = await world.container.refresh_session()(refresh_token=signed_in.refresh_token)
         assert await is_alive(world, signed_in)
-        world.clock.move(timedelta(seconds=6))
+        world.clock.move(timedelta(days=7, milliseconds=1))
         await world.container.purge_expired()()
         assert world.sessions.table.all() == []
 
@@ -387,7 +390,7 @@ class TestEntities:
 
     def test_a_session_ends_once(self, world: World) -> None:
         now = world.clock.now()
-        session = Session(id=SessionId(uuid4()), user_id=UserId(uuid4()), created_at=now)
+        session = Session.begin(SessionId(uuid4()), UserId(uuid4()), PHONE, now)
         ended = session.end(now)
         assert (session.ended_at, ended.ended_at) == (None, now)
         assert ended.end(now + timedelta(hours=1)) == ended

@@ -29,7 +29,7 @@ CLAIMS: dict[str, Any] = {
 
 
 def tokens(clock: MemoryClock = CLOCK) -> JwtAccessTokens:
-    return JwtAccessTokens(secret=SECRET, lifetime_seconds=3600, clock=clock)
+    return JwtAccessTokens(secrets=[SECRET], lifetime_seconds=3600, clock=clock)
 
 
 def issued(clock: MemoryClock = CLOCK) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import combinations
 
 import pytest
 
@@ -33,6 +34,17 @@ def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
         ("REDIS_URL", "http://:hunter2@cache", "must be a URL that starts with redis:// or rediss://"),
         ("REDIS_URL", "hunter2", "must be a URL"),
         ("GEMINI_BASE_URL", "ftp://hunter2", "must be a URL that starts with http:// or https://"),
+        ("STRIPE_API_BASE", "hunter2", "must be a URL that starts with http:// or https://"),
+        ("PUBLIC_URL", "hunter2.example", "must be a URL"),
+        ("CHECKOUT_SUCCESS_URL", "javascript:hunter2", "must be a URL"),
+        ("CHECKOUT_CANCEL_URL", "//hunter2", "must be a URL"),
+        ("PORTAL_RETURN_URL", "https://", "must be a URL"),
+        ("STRIPE_PROMOTION_CODES", "hunter2", "must be 'on' or 'off'"),
+        ("STRIPE_AUTOMATIC_TAX", "hunter2", "must be 'on' or 'off'"),
+        ("STRIPE_SECONDS", "0", "must be greater than 0"),
+        ("CHECKOUT_RECONCILE_MINUTES", "hunter2", "must be a number"),
+        ("SUBSCRIPTION_RECONCILE_HOURS", "-1", "must be greater than 0"),
+        ("WEBHOOK_BODY_BYTES", "0", "must be at least 1"),
         ("DEFAULT_REGION", "hunter2", "must be a two-letter region"),
         ("DEFAULT_REGION", "in", "must be a two-letter region"),
         ("PORT", "hunter2", "must be a whole number"),
@@ -82,7 +94,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
 
 def test_production_hands_no_codes_out_without_consent() -> None:
     [line] = lines(APP_ENV="production")
-    assert line.startswith("OTP_IN_RESPONSE")
+    assert line.startswith("OTP_SENDER")
     consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
     assert consented.is_production
 
@@ -93,6 +105,39 @@ def test_production_is_never_without_limits() -> None:
     assert line.startswith("RATE_LIMITS")
     assert Settings.from_environment({"APP_ENV": "production", "RATE_LIMITS": "on", **consent}).rate_limits == "on"
     assert Settings.from_environment({"RATE_LIMITS": "off"}).rate_limits == "off"
+
+
+STRIPE = {
+    "STRIPE_SECRET_KEY": "sk_test_hunter2",
+    "STRIPE_PRICE_ID": "price_now",
+    "STRIPE_WEBHOOK_SECRET": "whsec_hunter2",
+}
+
+
+@pytest.mark.parametrize("missing", [names for count in (1, 2) for names in combinations(STRIPE, count)])
+@pytest.mark.parametrize("value", [None, "", " , "])
+def test_stripes_variables_only_work_together(missing: tuple[str, ...], value: str | None) -> None:
+    given = {name: text for name, text in STRIPE.items() if name not in missing}
+    [line] = lines(**given, **({} if value is None else dict.fromkeys(missing, value)))
+    assert line.startswith(", ".join(missing) + " must be set, too")
+    assert "hunter2" not in line
+
+
+def test_without_any_of_them_nothing_is_sold() -> None:
+    settings = Settings.from_environment({"STRIPE_OTHER_PRICES": "", "STRIPE_API_BASE": "http://127.0.0.1:9000/"})
+    assert not settings.stripe_secret_key.get_secret_value()
+    assert settings.stripe_api_base == "http://127.0.0.1:9000"
+
+
+def test_several_secrets_and_prices_are_separated_by_commas() -> None:
+    settings = Settings.from_environment(
+        {**STRIPE, "STRIPE_OTHER_PRICES": " price_old ,,price_older,", "STRIPE_WEBHOOK_SECRET": "whsec_old, whsec_new,"}
+    )
+    assert settings.pro_prices == {"price_now", "price_old", "price_older"}
+    assert settings.webhook_secrets == ["whsec_old", "whsec_new"]
+    alone = Settings.from_environment(STRIPE)
+    assert (alone.pro_prices, alone.webhook_secrets) == (frozenset({"price_now"}), ["whsec_hunter2"])
+    assert (Settings().pro_prices, Settings().webhook_secrets) == (frozenset(), [])
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
@@ -120,7 +165,7 @@ def test_good_ones_are_taken_and_others_ignored() -> None:
 def test_secrets_do_not_show() -> None:
     settings = Settings.from_environment({
         "DATABASE_URL": "postgres://user:hunter2@db/name", "REDIS_URL": "redis://:hunter2@cache",
-        "ACCESS_TOKEN_SECRET": SECRET, "GEMINI_API_KEY": "hunter2",
+        "ACCESS_TOKEN_SECRET": SECRET, "GEMINI_API_KEY": "hunter2", **STRIPE,
     })  # fmt: skip
     for shown in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
         assert "hunter2" not in shown

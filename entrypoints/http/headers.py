@@ -1,0 +1,74 @@
+"""What every answer carries: security headers, CORS, the state of its rate limits; and that it is counted."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sanic import HTTPResponse, Request
+from sanic.response import BaseHTTPResponse
+
+from entrypoints import metrics
+from entrypoints.http.errors import request_id
+from entrypoints.settings import Settings
+
+_SECURITY = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+_STRICT_TRANSPORT = "max-age=31536000"
+
+ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID"
+EXPOSED_HEADERS = (
+    "Idempotency-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+)
+_PREFLIGHT_SECONDS = "600"
+
+
+class ResponseHeaders:
+    """Sanic's response middleware: whatever is answered, by whomever, comes by here. A page may bring stricter ones."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._always = dict(_SECURITY)
+        if settings.is_production:
+            self._always["strict-transport-security"] = _STRICT_TRANSPORT
+        self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
+
+    def complete(self, request: Request, response: BaseHTTPResponse) -> None:
+        headers = response.headers
+        for name, value in self._always.items():
+            headers.setdefault(name, value)
+        if limits := getattr(request.ctx, "rate_limit", None):
+            headers.update(limits)
+        if self._origins:
+            headers["vary"] = f"{headers['vary']}, Origin" if "vary" in headers else "Origin"
+            origin = request.headers.get("origin", "")
+            if origin in self._origins:
+                headers["access-control-allow-origin"] = origin
+                headers["access-control-expose-headers"] = EXPOSED_HEADERS
+        _count(request, response.status)
+
+    def preflight(self, request: Request, allowed: str) -> HTTPResponse | None:
+        """A browser asks what a page of another origin may send; None if it is no such question, or no such origin."""
+        asked = "access-control-request-method" in request.headers
+        if not asked or request.method != "OPTIONS" or request.headers.get("origin", "") not in self._origins:
+            return None
+        headers = {
+            "access-control-allow-methods": allowed,
+            "access-control-allow-headers": ALLOWED_HEADERS,
+            "access-control-max-age": _PREFLIGHT_SECONDS,
+            "x-request-id": request_id(request),
+        }
+        return HTTPResponse(status=204, headers=headers)
+
+
+def _count(request: Request, status: int) -> None:
+    call = request.route.name.rpartition(".")[2] if request.route else "none"
+    metrics.HTTP_REQUESTS.labels(call, status).inc()
+    stream: Any = request.stream  # HTTP/1.1's
+    if stream is not None and stream.perft0 is not None:
+        metrics.HTTP_SECONDS.labels(call).observe(time.perf_counter() - stream.perft0)

@@ -1,0 +1,95 @@
+"""HTTP/1.1 as Sanic speaks it, but stricter: in what it takes for a request, and in how long one may take to arrive.
+
+Sanic counts its limits from the last byte that came, so that a byte now and then holds a connection for ever, and looks
+at them at intervals of half the shortest.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from sanic import Request
+from sanic.exceptions import BadRequest, RequestTimeout, ServiceUnavailable
+from sanic.http import Http, Stage
+from sanic.server import HttpProtocol
+
+# RFC 9112: what a proxy before us may read in another way is refused, rather than read in ours. Names are tokens with
+# the colon next to them, no line is folded, and CR, LF and NUL are in no value.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n" + _TOKEN + rb":[^\r\n\0]*)*")
+_DECIMAL, _HEXADECIMAL = re.compile(r"[0-9]{1,20}"), re.compile(r"[0-9A-Fa-f]{1,16}")
+_SHORTEST_PAUSE = 0.01
+#: For the answer that it took too long, and no longer.
+_LAST_WORDS_SECONDS = 0.5
+
+
+class StrictRequest(Request):
+    def __init__(self, **given: Any) -> None:
+        if not _HEAD.fullmatch(given.get("head", b"")):
+            raise BadRequest("Bad Request")
+        super().__init__(**given)
+
+
+class StrictHttp(Http):
+    """`began`: when the first byte of the request came that is being served; `served`: how many were before it."""
+
+    __slots__ = ("began", "served")
+
+    def __init__(self, protocol: StrictProtocol) -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        self.began, self.served = time.monotonic(), -1
+        self.request_body = None  # which the first look at the time comes too early for
+
+    def init_for_request(self) -> None:
+        super().init_for_request()  # type: ignore[no-untyped-call]
+        self.began = time.monotonic()
+        self.served += 1
+
+    @staticmethod
+    def _safe_int(value: str, base: int = 10) -> int:
+        value = value.strip(" \t")
+        if not (_HEXADECIMAL if base == 16 else _DECIMAL).fullmatch(value):
+            raise ValueError
+        return int(value, base)
+
+
+class StrictProtocol(HttpProtocol):
+    """A head has REQUEST_TIMEOUT to arrive, head and body together RESPONSE_TIMEOUT, to the moment."""
+
+    HTTP_CLASS = StrictHttp
+
+    def data_received(self, data: bytes) -> None:
+        http = self.http
+        if http is not None and http.stage is Stage.IDLE and not self.recv_buffer:
+            http.began = time.monotonic()
+        super().data_received(data)
+
+    def check_timeouts(self) -> None:
+        """Calls itself until the connection ends."""
+        http = self.http
+        if self._task is None or http is None:
+            return
+        now = time.monotonic()
+        error: Exception | None = None
+        if http.request_body and http.stage is not Stage.REQUEST:  # also of a refused one, which is thrown away
+            end, error = http.began + self.response_timeout, ServiceUnavailable("Request Timeout")
+        elif http.stage is Stage.IDLE:
+            end = self._time + (self.keep_alive_timeout if http.served else self.response_timeout)
+        elif http.stage is Stage.REQUEST:
+            end, error = http.began + self.request_timeout, RequestTimeout("Request Timeout")
+        else:
+            end, error = self._time + self.response_timeout, ServiceUnavailable("Response Timeout")
+        if now < end:
+            pause = min(end - now, self.request_timeout / 2, self.response_timeout / 2)
+            self._callback_check_timeouts = self.loop.call_later(max(pause, _SHORTEST_PAUSE), self.check_timeouts)
+            return
+        http.exception = error
+        self._task.cancel("It took too long.")
+        # Sanic would go on to wait for the rest of a body.
+        self._callback_check_timeouts = self.loop.call_later(_LAST_WORDS_SECONDS, self._end)
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel("It is over.")

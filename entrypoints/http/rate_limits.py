@@ -1,0 +1,123 @@
+"""Who may call what how often: the rules, the one place that applies them, and what clients are told of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import structlog
+from sanic import Request
+
+from application.ports.accounts import MobileNumbers
+from application.ports.runtime import Bucket, Rate, RateLimiter, Room
+from domain.errors import RateLimited, RedisUnavailable
+from domain.ids import UserId
+from entrypoints import metrics
+from entrypoints.http.addresses import bucket_of, client_address
+from entrypoints.http.schemas import Schema
+from entrypoints.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Of a number in E.164 form: its country, and the block that it is in.
+PREFIX_CHARACTERS = 8
+#: After Redis has failed, calls are let through unasked for so long; then one of them looks whether it is back.
+_BLIND_SECONDS = 5.0
+
+
+class Per(Enum):
+    ADDRESS = auto()
+    NUMBER_PREFIX = auto()
+    USER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    name: str
+    per: Per
+    rate: Rate
+
+
+def rules_of(settings: Settings) -> dict[str, Rule]:
+    """What endpoints are declared with, by its name. Each has a setting."""
+    rules = (
+        Rule("signup", Per.ADDRESS, _rate(settings.rate_signup)),
+        Rule("login", Per.ADDRESS, _rate(settings.rate_login)),
+        Rule("verify", Per.ADDRESS, _rate(settings.rate_verify)),
+        Rule("refresh", Per.ADDRESS, _rate(settings.rate_refresh)),
+        Rule("codes", Per.ADDRESS, _rate(settings.rate_codes)),
+        Rule("codes-prefix", Per.NUMBER_PREFIX, _rate(settings.rate_codes_prefix)),
+        Rule("reads", Per.USER, _rate(settings.rate_reads)),
+    )
+    return {rule.name: rule for rule in rules}
+
+
+def _rate(setting: str) -> Rate:
+    calls, _, seconds = setting.partition("/")
+    return Rate(int(calls), int(seconds))
+
+
+class RateLimits:
+    """Without Redis everything goes through: what protects accounts is counted in Postgres, not here."""
+
+    def __init__(self, settings: Settings, limiter: RateLimiter, mobile_numbers: MobileNumbers) -> None:
+        self._limiter = limiter
+        self._mobile_numbers = mobile_numbers
+        self._trusted_proxies = settings.trusted_networks
+        self._rules = rules_of(settings) if settings.rate_limits == "on" else {}
+        self._blind_until = 0.0
+
+    def named(self, names: Sequence[str]) -> list[Rule]:
+        """None while limits are off."""
+        return [self._rules[name] for name in names] if self._rules else []
+
+    async def apply(
+        self, request: Request, rules: Sequence[Rule], *, user_id: UserId | None = None, body: Schema | None = None
+    ) -> None:
+        """Count the call. Raises RateLimited, or InvalidMobile where a number is looked at."""
+        buckets = [Bucket(rule.name, self._who(rule.per, request, user_id, body), rule.rate) for rule in rules]
+        now = time.monotonic()
+        if now < self._blind_until:
+            metrics.RATE_LIMITS_UNCHECKED.inc()
+            return
+        if self._blind_until:  # the others need not wait for what this one finds
+            self._blind_until = now + _BLIND_SECONDS
+        try:
+            verdict = await self._limiter.hit(buckets)
+        except RedisUnavailable:
+            self._blind_until = time.monotonic() + _BLIND_SECONDS
+            metrics.RATE_LIMITS_UNCHECKED.inc()
+            return
+        self._blind_until = 0.0
+        request.ctx.rate_limit = _headers(rules, verdict.rooms)
+        if verdict.retry_after > 0:
+            for rule, room in zip(rules, verdict.rooms, strict=True):
+                if room.left < 1:
+                    metrics.RATE_LIMITED.labels(rule.name).inc()
+            raise RateLimited(retry_after=verdict.retry_after)
+
+    def _who(self, per: Per, request: Request, user_id: UserId | None, body: Schema | None) -> str:
+        match per:
+            case Per.ADDRESS:
+                return bucket_of(client_address(request, self._trusted_proxies))
+            case Per.NUMBER_PREFIX:
+                mobile: str = getattr(body, "mobile")  # noqa: B009 - such bodies have one
+                return self._mobile_numbers.parse(mobile)[:PREFIX_CHARACTERS]
+            case Per.USER:
+                return str(user_id)
+
+
+def _headers(rules: Sequence[Rule], rooms: Sequence[Room]) -> dict[str, str]:
+    """As the IETF's draft-ietf-httpapi-ratelimit-headers has them."""
+    return {
+        "ratelimit-policy": ", ".join(
+            f'"{rule.name}";q={rule.rate.calls};w={math.ceil(rule.rate.seconds)}' for rule in rules
+        ),
+        "ratelimit": ", ".join(
+            f'"{rule.name}";r={room.left};t={math.ceil(room.whole_after)}'
+            for rule, room in zip(rules, rooms, strict=True)
+        ),
+    }

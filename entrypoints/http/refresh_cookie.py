@@ -1,0 +1,46 @@
+"""The refresh token in a cookie that no script can read, for pages in a browser.
+
+A page that keeps it in JavaScript's reach loses it to the first script that is injected. So it may ask, with
+the header `X-Refresh-Token: cookie`, to have it in an HttpOnly cookie instead of the body. No other site can
+use that cookie: SameSite=Strict keeps it at home, and none but our own origin may send the header.
+"""
+
+from __future__ import annotations
+
+from sanic import HTTPResponse, Request
+
+from domain.accounts import SESSION_IDLE
+from domain.errors import RefreshTokenInvalid
+from entrypoints.http.schemas import RefreshBody
+from entrypoints.settings import Settings
+
+HEADER, WISH = "X-Refresh-Token", "cookie"
+COOKIE = "refresh_token"
+PATH = "/auth"
+
+
+def is_wished(request: Request) -> bool:
+    return bool(request.headers.get(HEADER, "").strip().lower() == WISH)
+
+
+def body(request: Request) -> RefreshBody | None:
+    """What stands in for a body that is not there. Raises RefreshTokenInvalid if there is no cookie either."""
+    if request.body.strip() not in (b"", b"{}") or not is_wished(request):
+        return None
+    token = request.cookies.get(COOKIE)
+    if not token or len(token) > 128:
+        raise RefreshTokenInvalid
+    return RefreshBody(refresh_token=token)
+
+
+def put(response: HTTPResponse, token: str, settings: Settings) -> None:
+    """Have the browser keep the token; without one, forget what it has."""
+    response.add_cookie(
+        COOKIE,
+        token,
+        path=PATH,
+        httponly=True,
+        samesite="Strict",
+        secure=settings.is_production or settings.public_url.startswith("https://"),
+        max_age=int(SESSION_IDLE.total_seconds()) if token else 0,
+    )

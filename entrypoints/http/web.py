@@ -1,0 +1,126 @@
+"""GET /: the chat page for whoever asks for HTML, a line of text for everybody else; and the page's files.
+
+The page is built from entrypoints/web/src by `make web` and read once, at start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.exceptions import NotFound
+from sanic.response import text
+
+from entrypoints.http.errors import request_id
+from entrypoints.settings import Settings
+
+DIST = Path(__file__).parent.parent / "web" / "dist"
+
+_READ = ["GET", "HEAD"]
+# Nothing from anywhere else, nothing inline, and text becomes HTML by DOMPurify's hands alone.
+_POLICY = "; ".join(
+    [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "form-action 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
+    ]
+)
+_PAGE_HEADERS = {
+    "content-security-policy": _POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_A_YEAR = "public, max-age=31536000, immutable"  # a file's name is its content's
+_ENCODINGS = {"br": ".br", "gzip": ".gz"}  # the smaller one first
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    type: str
+    #: By content coding; "" is the file as it is.
+    bodies: dict[str, bytes]
+
+    def answer(self, request: Request, headers: dict[str, str]) -> HTTPResponse:
+        accepted = _codings(request.headers.get("accept-encoding", ""))
+        coding = next((name for name in self.bodies if name and name in accepted), "")
+        return HTTPResponse(
+            self.bodies[coding],
+            headers={
+                "x-request-id": request_id(request),
+                "x-content-type-options": "nosniff",
+                **({"content-encoding": coding} if coding else {}),
+                **headers,
+            },
+            content_type=self.type,
+        )
+
+
+@cache
+def files() -> dict[str, File]:
+    """By name, as the build's manifest lists them."""
+    manifest: dict[str, str] = json.loads((DIST / "manifest.json").read_text())
+    found = {}
+    for name, media_type in manifest.items():
+        codings = {coding: DIST / f"{name}{suffix}" for coding, suffix in _ENCODINGS.items()}
+        bodies = {coding: path.read_bytes() for coding, path in codings.items() if path.exists()}
+        found[name] = File(media_type, {**bodies, "": (DIST / name).read_bytes()})
+    return found
+
+
+def route_page(app: Sanic[Any, Any], settings: Settings) -> None:
+    @app.route("/", methods=_READ, name="home")
+    async def home(request: Request) -> HTTPResponse:
+        if settings.web_page == "on" and _asks_for_html(request.headers.get("accept", "")):
+            return _page(request)
+        return text(
+            "The Gemini backend is running. Its calls are described at /docs.",
+            headers={"x-request-id": request_id(request), "vary": "Accept"},
+        )
+
+    if settings.web_page == "off":
+        return
+
+    @app.route("/assets/<name>", methods=_READ, name="assets")
+    async def assets(request: Request, name: str) -> HTTPResponse:
+        if (file := files().get(f"assets/{name}")) is None:
+            raise NotFound
+        return file.answer(request, {"cache-control": _A_YEAR, "vary": "Accept-Encoding"})
+
+
+def _page(request: Request) -> HTTPResponse:
+    page = files()["index.html"]
+    tag = f'W/"{hashlib.sha256(page.bodies[""]).hexdigest()[:20]}"'
+    headers = {"cache-control": "no-cache", "etag": tag, "vary": "Accept, Accept-Encoding", **_PAGE_HEADERS}
+    if tag in request.headers.get("if-none-match", ""):
+        return HTTPResponse(status=304, headers={"x-request-id": request_id(request), **headers})
+    return page.answer(request, headers)
+
+
+def _asks_for_html(accept: str) -> bool:
+    """By name: `*/*`, which curl and most libraries send, is content with the text that was always there."""
+    return any(
+        part.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml") for part in accept.split(",")
+    )
+
+
+def _codings(header: str) -> set[str]:
+    accepted = set()
+    for part in header.split(","):
+        name, _, weight = part.partition(";")
+        if weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000"):
+            accepted.add(name.strip().lower())
+    return accepted

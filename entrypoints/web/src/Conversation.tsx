@@ -1,0 +1,219 @@
+import type { JSX } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "./conversation";
+import { Composer } from "./Composer";
+import { copy } from "./markdown";
+import { EntryView } from "./Entry";
+import { announcements, dialog, notice, online, profile, room, roomId, sidebarOpen } from "./store";
+import { Icon, IconButton } from "./ui";
+
+const NEAR = 90; // pixels from the end within which the view follows what is written
+
+export function Conversation(): JSX.Element {
+  const title = room.value?.name ?? (roomId.value ? "Chat" : "New chat");
+  useEffect(() => {
+    document.title = roomId.value ? `${title} · Chat with Gemini` : "Chat with Gemini";
+  }, [title]);
+  const isNew = state.value === "none" && entries.value.length === 0;
+  return (
+    <main class="conversation" inert={sidebarOpen.value}>
+      <header class="bar">
+        <IconButton
+          class="narrow-only"
+          icon="menu"
+          label="Show the list of chats"
+          aria-expanded={sidebarOpen.value}
+          aria-controls="chats"
+          onClick={() => (sidebarOpen.value = true)}
+        />
+        <h1>{title}</h1>
+        {room.value ? (
+          <IconButton
+            icon="tune"
+            label="Name, instructions, delete"
+            onClick={() => room.value && (dialog.value = { name: "room", room: room.value })}
+          />
+        ) : (
+          <IconButton
+            icon="tune"
+            label="New chat with a name and instructions"
+            onClick={() => (dialog.value = { name: "new-chat" })}
+          />
+        )}
+      </header>
+      <Notices />
+      {state.value === "loading" ? (
+        <Loading />
+      ) : state.value === "failed" ? (
+        <div class="empty-state">
+          <p>{trouble.value}</p>
+          <button type="button" class="secondary" onClick={() => void refresh()}>
+            Try again
+          </button>
+        </div>
+      ) : isNew ? (
+        <Welcome />
+      ) : (
+        <Messages key={roomId.value ?? "new"} />
+      )}
+      <Composer />
+      <div class="unseen" role="log" aria-live="polite" aria-label="What is happening">
+        {announcements.value.map(({ key, text }) => (
+          <p key={key}>{text}</p>
+        ))}
+      </div>
+    </main>
+  );
+}
+
+function Notices(): JSX.Element {
+  const shown = notice.value;
+  return (
+    <div class="notices" role="status">
+      {!online.value && <p class="notice busy">You are offline. Everything goes on when the connection is back.</p>}
+      {shown && (
+        <div class={`notice ${shown.kind}`}>
+          {shown.kind === "busy" && <span class="spinner small" />}
+          <p>{shown.text}</p>
+          <IconButton icon="close" label="Dismiss" onClick={() => (notice.value = null)} />
+        </div>
+      )}
+    </div>
+  );
+}
+
+function Loading(): JSX.Element {
+  return (
+    <div class="scroll" aria-busy="true">
+      <div class="column">
+        <p class="unseen" role="status">
+          Loading the messages
+        </p>
+        <div class="bone short" />
+        <div class="bone" />
+        <div class="bone" />
+        <div class="bone half" />
+      </div>
+    </div>
+  );
+}
+
+const IDEAS = [
+  "Explain how tides work, in a few sentences",
+  "Plan a weekend in Jaipur for two",
+  "Write a Python function that finds prime numbers",
+];
+
+function Welcome(): JSX.Element {
+  const first = profile.value?.name.trim().split(/\s+/)[0] ?? "";
+  return (
+    <div class="empty-state">
+      <span class="mark large">
+        <Icon name="spark" />
+      </span>
+      <h2>{first ? `Hello, ${first}` : "Hello"}</h2>
+      <p>Ask a question, or begin with one of these.</p>
+      <ul class="ideas">
+        {IDEAS.map((idea) => (
+          <li key={idea}>
+            <button type="button" class="idea" onClick={() => dispatchEvent(new CustomEvent("suggest", { detail: idea }))}>
+              {idea}
+            </button>
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+function Messages(): JSX.Element {
+  const scroller = useRef<HTMLDivElement>(null);
+  const isFollowing = useRef(true);
+  const [isAway, setAway] = useState(false);
+  const list = entries.value;
+  const last = list.at(-1);
+  const first = list[0]?.key;
+  const known = useRef<{ first: string | undefined; height: number; count: number }>({ first, height: 0, count: 0 });
+
+  function toEnd(behavior: ScrollBehavior = "instant"): void {
+    scroller.current?.scrollTo({ top: scroller.current.scrollHeight, behavior });
+  }
+
+  // Older messages come in above: what is being read stays where it is.
+  useLayoutEffect(() => {
+    const box = scroller.current;
+    if (!box) return;
+    const before = known.current;
+    if (before.count > 0 && before.first !== first && list.length > before.count) {
+      box.scrollTop += box.scrollHeight - before.height;
+    } else if (list.length > before.count) {
+      isFollowing.current = true;
+      toEnd();
+    }
+    known.current = { first, height: box.scrollHeight, count: list.length };
+  }, [list]);
+
+  // Whatever grows, the view stays at its end, if that is where it is.
+  useEffect(() => {
+    const box = scroller.current;
+    const content = box?.firstElementChild;
+    if (!box || !content) return undefined;
+    const observer = new ResizeObserver(() => {
+      if (isFollowing.current) toEnd();
+      known.current.height = box.scrollHeight;
+    });
+    observer.observe(content);
+    observer.observe(box);
+    return () => observer.disconnect();
+  }, []);
+
+  function onScroll(): void {
+    const box = scroller.current;
+    if (!box) return;
+    const away = box.scrollHeight - box.scrollTop - box.clientHeight;
+    isFollowing.current = away < NEAR;
+    setAway(away > box.clientHeight / 2);
+    if (box.scrollTop < 200 && older.value) void loadOlder();
+  }
+
+  return (
+    <div class="scroll-frame">
+      <div
+        ref={scroller}
+        class="scroll"
+        role="region"
+        aria-label="Messages"
+        tabIndex={0}
+        onScroll={onScroll}
+        onClick={(event) => void copyCode(event.target)}
+      >
+        <div class="column">
+          {older.value && (
+            <button type="button" class="link older" aria-busy={isLoadingOlder.value} onClick={() => void loadOlder()}>
+              {isLoadingOlder.value ? "Loading earlier messages …" : "Show earlier messages"}
+            </button>
+          )}
+          {list.length === 0 && <p class="hint center">No messages yet. Write the first one below.</p>}
+          <ol class="messages">
+            {list.map((entry) => (
+              <EntryView key={entry.key} entry={entry} isLast={entry === last} />
+            ))}
+          </ol>
+        </div>
+      </div>
+      {isAway && (
+        <button type="button" class="to-end" aria-label="To the newest message" title="To the newest message" onClick={() => toEnd("smooth")}>
+          <Icon name="down" />
+        </button>
+      )}
+    </div>
+  );
+}
+
+async function copyCode(target: EventTarget | null): Promise<void> {
+  const button = target instanceof Element ? target.closest<HTMLButtonElement>("button.copy-code") : null;
+  if (!button) return;
+  const code = button.closest(".code")?.querySelector("pre")?.textContent ?? "";
+  button.textContent = (await copy(code)) ? "Copied" : "Not possible";
+  setTimeout(() => (button.textContent = "Copy"), 2000);
+}

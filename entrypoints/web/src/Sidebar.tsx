@@ -1,0 +1,123 @@
+import type { JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import {
+  dialog,
+  isUsedUp,
+  loadMoreRooms,
+  moreRooms,
+  navigate,
+  orNotice,
+  profile,
+  roomId,
+  rooms,
+  sidebarOpen,
+  usage,
+} from "./store";
+import { Icon, IconButton } from "./ui";
+
+export function Sidebar(): JSX.Element {
+  const element = useRef<HTMLElement>(null);
+  const isOpen = sidebarOpen.value;
+  useEffect(() => {
+    if (isOpen) element.current?.querySelector<HTMLElement>("button, a")?.focus();
+  }, [isOpen]);
+
+  return (
+    <nav
+      ref={element}
+      id="chats"
+      class={`sidebar ${isOpen ? "open" : ""}`}
+      aria-label="Chats"
+      onKeyDown={(event) => {
+        if (event.key === "Escape") sidebarOpen.value = false;
+      }}
+    >
+      <div class="sidebar-head">
+        <span class="brand">
+          <span class="mark">
+            <Icon name="chat" />
+          </span>
+          <span>Chat</span>
+        </span>
+        <IconButton class="narrow-only" icon="close" label="Close the list of chats" onClick={() => (sidebarOpen.value = false)} />
+      </div>
+      <button type="button" class="new-chat" onClick={() => navigate(null)}>
+        <Icon name="plus" /> New chat
+      </button>
+      <Rooms />
+      <Plan />
+      <button type="button" class="account" onClick={() => (dialog.value = { name: "account" })}>
+        <Icon name="user" />
+        <span class="who">
+          <span class="unseen">Account of </span>
+          <span class="name">{profile.value?.name}</span>
+          <span class="detail">{profile.value?.mobile}</span>
+        </span>
+      </button>
+    </nav>
+  );
+}
+
+function Rooms(): JSX.Element {
+  const list = rooms.value;
+  if (list === null) return <div class="rooms" aria-busy="true" />;
+  if (list.length === 0) return <p class="rooms empty">Your chats appear here.</p>;
+  return (
+    <div class="rooms">
+      <ul>
+        {list.map((room) => (
+          <li key={room.id} class={room.id === roomId.value ? "current" : ""}>
+            <a
+              href={`#/chat/${room.id}`}
+              aria-current={room.id === roomId.value ? "page" : undefined}
+              onClick={(event) => {
+                if (event.metaKey || event.ctrlKey || event.shiftKey) return;
+                event.preventDefault();
+                navigate(room.id);
+              }}
+            >
+              {room.name}
+            </a>
+            <IconButton
+              icon="more"
+              label={`Change or delete “${room.name}”`}
+              onClick={() => (dialog.value = { name: "room", room })}
+            />
+          </li>
+        ))}
+      </ul>
+      {moreRooms.value && (
+        <button type="button" class="link" onClick={() => void orNotice(loadMoreRooms())}>
+          Show more chats
+        </button>
+      )}
+    </div>
+  );
+}
+
+function Plan(): JSX.Element | null {
+  const found = usage.value;
+  if (found === null || profile.value === null) return null;
+  const isPro = profile.value.subscriptionTier === "Pro";
+  const total = found.total === "unlimited" ? 0 : found.total;
+  return (
+    <div class="plan">
+      <p class="plan-line">
+        <span class={`tier ${isPro ? "pro" : ""}`}>{profile.value.subscriptionTier}</span>
+        <span class="detail">{isPro ? "Unlimited messages" : `${found.used} of ${total} messages today`}</span>
+      </p>
+      {!isPro && (
+        <meter
+          class={isUsedUp.value ? "full" : ""}
+          min={0}
+          max={Math.max(total, 1)}
+          value={found.used}
+          aria-label="Messages used today"
+        />
+      )}
+      <button type="button" class={isPro ? "quiet" : "secondary"} onClick={() => (dialog.value = { name: "plan" })}>
+        {isPro ? "Manage plan" : "Upgrade to Pro"}
+      </button>
+    </div>
+  );
+}

@@ -1,0 +1,150 @@
+// Following a reply while it is written, through whatever happens to the connection.
+
+import { Refused, send } from "./api";
+import type { Message, Problem } from "./types";
+
+export interface Follower {
+  delta(text: string): void;
+  /** A new attempt: the text so far is void. */
+  reset(): void;
+  done(message: Message): void;
+  failed(problem: Problem): void;
+  /** The reply has ended, and all of it had arrived. */
+  complete(): void;
+  /** Nobody may follow it any more: it is gone, or the session is. */
+  gone(problem: Problem): void;
+  connected(is: boolean): void;
+}
+
+const SILENCE_MS = 45_000; // the server says something every 15 s
+const LONGEST_MS = 20_000;
+
+/** Ends when the reply does. The function returned lets go of it earlier; the model goes on writing. */
+export function follow(path: string, follower: Follower): () => void {
+  const leaving = new AbortController();
+  void run(path, follower, leaving.signal);
+  return () => leaving.abort();
+}
+
+async function run(path: string, follower: Follower, leaving: AbortSignal): Promise<void> {
+  let position = "";
+  let pause = 1000;
+  let failures = 0;
+
+  while (!leaving.aborted) {
+    const attempt = new AbortController();
+    const hangUp = (): void => attempt.abort();
+    leaving.addEventListener("abort", hangUp);
+    addEventListener("offline", hangUp);
+    let silence = setTimeout(hangUp, SILENCE_MS);
+    let wait: number | null = null;
+    try {
+      const headers = { Accept: "text/event-stream", ...(position ? { "Last-Event-ID": position } : {}) };
+      const response = await send("GET", path, {}, { headers, signal: attempt.signal });
+      if (response.status === 204) {
+        follower.complete();
+        return;
+      }
+      follower.connected(true);
+      for await (const event of events(response)) {
+        clearTimeout(silence);
+        silence = setTimeout(hangUp, SILENCE_MS);
+        if (event.retry !== null) pause = event.retry;
+        if (event.id) position = event.id;
+        if (event.name !== "") failures = 0;
+        if (handle(event, follower)) return;
+      }
+    } catch (error) {
+      if (error instanceof Refused) {
+        if (error.problem.status < 500 && error.problem.status !== 429) {
+          follower.gone(error.problem);
+          return;
+        }
+        wait = (error.problem.retryAfter ?? 1) * 1000;
+      }
+    } finally {
+      clearTimeout(silence);
+      leaving.removeEventListener("abort", hangUp);
+      removeEventListener("offline", hangUp);
+      attempt.abort();
+    }
+    if (leaving.aborted) return;
+    if (failures > 0 || !navigator.onLine) follower.connected(false);
+    // Half of it by chance, so that a crowd does not return as a crowd.
+    const backOff = Math.min(pause * 2 ** Math.min(failures, 6), LONGEST_MS) * (0.5 + Math.random() / 2);
+    await reconnectAfter(Math.max(wait ?? 0, failures === 0 ? 50 : backOff), leaving);
+    failures += 1;
+  }
+}
+
+/** Waits, but no longer than until the connection is back, and not at all without one. */
+export async function reconnectAfter(milliseconds: number, leaving?: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = navigator.onLine ? setTimeout(end, milliseconds) : undefined;
+    function end(): void {
+      clearTimeout(timer);
+      removeEventListener("online", end);
+      leaving?.removeEventListener("abort", end);
+      resolve();
+    }
+    addEventListener("online", end);
+    leaving?.addEventListener("abort", end);
+  });
+}
+
+/** Whether it was the last one. */
+function handle(event: ServerEvent, follower: Follower): boolean {
+  switch (event.name) {
+    case "delta":
+      follower.delta((JSON.parse(event.data) as { text: string }).text);
+      return false;
+    case "reset":
+      follower.reset();
+      return false;
+    case "done":
+      follower.done(JSON.parse(event.data) as Message);
+      return true;
+    case "error":
+      follower.failed(JSON.parse(event.data) as Problem);
+      return true;
+    default:
+      return false;
+  }
+}
+
+interface ServerEvent {
+  name: string;
+  data: string;
+  id: string;
+  retry: number | null;
+}
+
+async function* events(response: Response): AsyncGenerator<ServerEvent> {
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+  if (!reader) return;
+  let rest = "";
+  while (true) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    rest += value;
+    const blocks = rest.split(/\r?\n\r?\n/);
+    rest = blocks.pop() ?? "";
+    for (const block of blocks) yield parse(block);
+  }
+}
+
+function parse(block: string): ServerEvent {
+  const event: ServerEvent = { name: "", data: "", id: "", retry: null };
+  const data: string[] = [];
+  for (const line of block.split(/\r?\n/)) {
+    const colon = line.indexOf(":");
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (field === "event") event.name = value;
+    else if (field === "data") data.push(value);
+    else if (field === "id") event.id = value;
+    else if (field === "retry" && /^\d+$/.test(value)) event.retry = Number(value);
+  }
+  event.data = data.join("\n");
+  return event;
+}

@@ -1,0 +1,280 @@
+"""Replies while they are written: dropped, resumed, cancelled and forgotten, and what they leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from tests.chaos.client import Client
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import percentile
+from tests.chaos.scale import Row, Scale
+from tests.chaos.scenarios_delivery import MANY
+from tests.chaos.world import Person, World, world
+from tests.processes import ProductProcess
+from tests.sse_client import Cut, Reply, Stream, open_stream
+
+#: What a client meets while a server is away or its place is not free again.
+_AWAY = (Cut, OSError, EOFError, TimeoutError)
+
+
+@dataclass
+class _Readers:
+    """Clients that each send a message and follow its reply, at whatever process answers."""
+
+    world: World
+    chance: random.Random
+    ledger: Ledger
+    drops: int = 0
+    cuts: int = 0
+    most_events: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
+    replies: dict[str, Reply] = field(default_factory=dict)
+
+    async def send_and_follow(self, person: Person, drops: int) -> int:
+        """Drops so many times on the way, if the reply is that long, and comes again where it was."""
+        reply, message, key = Reply(), "", f"{self.chance.getrandbits(64):x}"
+        before = drops
+        while reply.ended is None:
+            url = self.chance.choice(self.world.urls)
+            path = f"/chatroom/{person.room}/message"
+            try:
+                if message:
+                    opened = open_stream(url, f"{path}/{message}/stream", person.token, after=reply.position)
+                else:
+                    # The same key each time: a cut before the first byte may have sent it or not.
+                    headers, body = {"Idempotency-Key": key}, {"input": f"Question {key}"}
+                    opened = open_stream(url, path, person.token, method="POST", body=body, headers=headers)
+                async with opened as stream:
+                    if stream.status != 200:
+                        self.refused[stream.status] += 1
+                        await asyncio.sleep(0.05)
+                        continue
+                    message = message or stream.headers["location"].rpartition("/")[2]
+                    self.ledger.accepted.add(message)
+                    drops -= await self._read(stream, reply, self.chance.randrange(1, 8) if drops > 0 else None)
+            except _AWAY:
+                self.cuts += 1
+                await asyncio.sleep(0.05)
+        self.replies[message] = reply
+        self.drops += before - drops
+        return before - drops
+
+    async def _read(self, stream: Stream, reply: Reply, events: int | None) -> bool:
+        """To the end, or so many events and then be gone: True."""
+        async with asyncio.timeout(60):
+            if events is None:
+                await stream.read_to_end(reply)
+                return False
+            with suppress(StopAsyncIteration):
+                while events and reply.ended is None:
+                    reply.take(await anext(stream.rest))
+                    events -= 1
+            if self.chance.random() < 0.5:
+                stream.drop()
+            return reply.ended is None and not stream.has_ended
+
+    async def differing(self) -> list[str]:
+        """Messages whose readers have another text than is stored."""
+        rows = await self.world.fetch("SELECT id, response FROM messages")
+        stored = {str(row["id"]): row["response"] for row in rows}
+        return [message for message, reply in self.replies.items() if reply.text != (stored[message] or "")]
+
+
+async def dropped_streams(scale: Scale, seed: int) -> Row:
+    drops, readers, kills = scale.of(30, 1_000), scale.of(10, 40), scale.of(1, 8)
+    each = drops // readers
+    async with world(apis=2, workers=1, **MANY, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        long = {"chunks": scale.of(80, 200), "first_chunk_seconds": 0.1, "chunk_seconds": 0.05}
+        w.gemini.fault("reply", times=None, text="So short waves are scattered: आकाश 🌻. " * 60, **long)
+        chance = random.Random(seed)
+        clients = _Readers(w, chance, ledger)
+        people = await w.people(readers)
+        goodbyes: list[float] = []
+
+        async def read(person: Person) -> None:
+            left = each
+            while left > 0:
+                left -= await clients.send_and_follow(person, left)
+
+        async def restart() -> None:
+            for number in range(kills):
+                await asyncio.sleep(scale.of(1.0, 3.0))
+                url = w.urls[number % 2]
+                process = w.apis[url]
+                if number % 2:
+                    process.kill()
+                else:
+                    goodbyes.append(await _goodbye(process, url, people[0], ledger))
+                    await asyncio.to_thread(process.stop, within=60)
+                del w.apis[url]
+                await w.start_api(url)
+
+        async with asyncio.TaskGroup() as going:
+            for person in people:
+                going.create_task(read(person))
+            going.create_task(restart())
+        settled = await ledger.settled(seconds=scale.bound(30))
+        differing, verdict = await clients.differing(), await ledger.verdict(quoted=False)
+    resets = sum("reset" in reply.names for reply in clients.replies.values())
+    return Row(
+        f"{readers} readers drop and resume at random over 2 API processes, {kills} of which restart or die",
+        f"≥ {drops} drops; each text is the stored one; no reset without a dead worker; goodbye ≤ 1 s",
+        f"{len(clients.replies)} replies, {clients.drops} drops and {clients.cuts} cuts by servers,"
+        f" {len(differing)} texts differ, {resets} reset, refused {dict(clients.refused)},"
+        f" goodbye after {max(goodbyes):.2f} s; {verdict}",
+        verdict.kept
+        and settled is not None
+        and not differing
+        and not resets
+        and clients.drops >= drops
+        and max(goodbyes) <= scale.bound(1)
+        and clients.refused.keys() <= {429, 503},
+    )
+
+
+async def _goodbye(process: ProductProcess, url: str, person: Person, ledger: Ledger) -> float:
+    """Seconds from SIGTERM until a stream of that process has ended, cleanly."""
+    path = f"/chatroom/{person.room}/message"
+    async with open_stream(url, path, person.token, method="POST", body={"input": "Goodbye"}) as stream:
+        ledger.accepted.add(stream.headers["location"].rpartition("/")[2])
+        process.signal(signal.SIGTERM)
+        began = time.monotonic()
+        with suppress(Cut):
+            await stream.read_to_end(seconds=60)
+        assert stream.has_ended, "it was cut"
+        return time.monotonic() - began
+
+
+async def cancels(scale: Scale, seed: int) -> Row:
+    messages = scale.of(20, 300)
+    async with world(apis=2, workers=2, **MANY, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        w.gemini.pace(first_chunk_seconds=0.3, chunk_seconds=0.1, chunks=600)
+        chance, client = random.Random(seed), Client(w.urls)
+        people, after, wrong = await w.people(messages), list[float](), list[str]()
+        texts: dict[str, str] = {}
+
+        async def send_and_cancel(person: Person) -> None:
+            path = f"/chatroom/{person.room}/message"
+            url = chance.choice(w.urls)
+            async with open_stream(url, path, person.token, method="POST", body={"input": "Why?"}) as stream:
+                message = stream.headers["location"].rpartition("/")[2]
+                ledger.accepted.add(message)
+                reading = asyncio.create_task(stream.read_to_end(seconds=60))
+                await asyncio.sleep(chance.random() * 2)
+                began = time.monotonic()
+                answer = await client.ask(person, "POST", f"{path}/{message}/cancel")
+                reply = await reading
+                after.append(time.monotonic() - began)
+            assert reply.ended is not None
+            texts[message] = reply.text
+            if answer.status not in (200, 202) or reply.ended.data["status"] != "cancelled":
+                wrong.append(f"{answer.status} {reply.ended.data['status']}")
+
+        async with asyncio.TaskGroup() as going:
+            for person in people:
+                going.create_task(send_and_cancel(person))
+                await asyncio.sleep(scale.of(0.05, 0.02))
+        settled = await ledger.settled(seconds=scale.bound(10))
+        await asyncio.sleep(0.5)
+        log = await w.model_log()
+        stored = {str(row["id"]): row["response"] or "" for row in await w.fetch("SELECT id, response FROM messages")}
+        differing = [message for message, text in texts.items() if stored[message] != text]
+        verdict = await ledger.verdict()
+        client.close()
+    return Row(
+        f"{messages} messages cancelled at any moment, two workers",
+        "each ends as cancelled ≤ 1 s after, with the text that was streamed; no call of the model goes on",
+        f"ended p50 {percentile(after, 50):.2f} s, last {max(after):.2f} s after; {len(wrong)} ended otherwise"
+        f" {wrong[:2] or ''}, {len(differing)} texts differ, {log['open']} calls open,"
+        f" {log['counts']['client_left']} of {log['total']} were closed; {verdict}",
+        verdict.kept
+        and settled is not None
+        and not wrong
+        and not differing
+        and not log["open"]
+        and max(after) <= scale.bound(1),
+    )
+
+
+async def forgotten_streams(scale: Scale, seed: int) -> Row:
+    streams, at_once = scale.of(300, 10_000), scale.of(100, 500)
+    async with world(apis=1, workers=1, **MANY, **scale.leases) as w:
+        ledger = await Ledger(w).open()
+        # One reply that goes on all the time, for everybody to follow.
+        w.gemini.reply("So. " * 20_000, chunks=20_000, first_chunk_seconds=0, chunk_seconds=0.1)
+        chance, [url], [person] = random.Random(seed), w.urls, await w.people(1)
+        path, refused = f"/chatroom/{person.room}/message", Counter[int]()
+        api = w.apis[url].process.pid
+        async with open_stream(url, path, person.token, method="POST", body={"input": "Why?"}) as stream:
+            message = stream.headers["location"].rpartition("/")[2]
+            ledger.accepted.add(message)
+
+            async def open_and_forget() -> None:
+                try:
+                    async with open_stream(url, f"{path}/{message}/stream", person.token, seconds=60) as one:
+                        if one.status != 200:
+                            refused[one.status] += 1
+                            return
+                        for _ in range(chance.choice([0, 0, 1, 3])):
+                            await asyncio.wait_for(anext(one.rest), 60)
+                        await asyncio.sleep(chance.random() * 0.5)  # without reading
+                        if chance.random() < 0.5:
+                            one.drop()
+                except _AWAY:
+                    refused[0] += 1
+
+            async def open_many(count: int) -> None:
+                for begun in range(0, count, at_once):
+                    await asyncio.gather(*(open_and_forget() for _ in range(min(at_once, count - begun))))
+
+            await open_many(at_once)  # what a busy process keeps is no leak
+            await asyncio.sleep(1)
+            before, files_before = _resident_mb(api), _files(api)
+            await open_many(streams)
+            give_up = time.monotonic() + scale.bound(10)
+            while _files(api) > files_before and time.monotonic() < give_up:  # noqa: ASYNC110 - the kernel tells nobody
+                await asyncio.sleep(0.1)
+            after, files_after = _resident_mb(api), _files(api)
+            async with Redis.from_url(w.valkey.url) as redis:
+                channels = len(await redis.pubsub_channels())
+            client = Client(w.urls)
+            cancelled = await client.ask(person, "POST", f"{path}/{message}/cancel")
+            reply = await stream.read_to_end(seconds=60)
+            client.close()
+        settled = await ledger.settled(seconds=scale.bound(10))
+        stored = await w.fetch("SELECT response FROM messages")
+        verdict = await ledger.verdict(quoted=False)
+    return Row(
+        f"{streams} streams opened and forgotten, {at_once} at once",
+        "file handles and memory as before; who stays has every word",
+        f"files {files_before} → {files_after}, memory {before:.0f} → {after:.0f} MB, {channels} channel(s) left,"
+        f" refused {dict(refused)}; {len(reply.events)} events read by the one who stayed; {verdict}",
+        verdict.kept
+        and settled is not None
+        and cancelled.status in (200, 202)
+        and files_after <= files_before
+        and after <= before + 20
+        and channels == 1
+        and not refused
+        and reply.text == stored[0]["response"],
+    )
+
+
+def _files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024

@@ -1,0 +1,294 @@
+"""What Users.delete promises: whatever table something of a user is in, it goes; what is others' stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from datetime import timedelta
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from adapters.postgres.connection import rows
+from application.ports.billing import PaymentEvent
+from application.ports.runtime import StoredReply
+from domain.accounts import GuessKind, OtpChallenge, OtpPurpose, User
+from domain.billing import Checkout, SendingLimits, Subscription, SubscriptionStatus
+from domain.chat import Chatroom, Message
+from domain.errors import (
+    AlreadySubscribed,
+    ChatroomNotFound,
+    CodesSentTooOften,
+    MessageEnded,
+    MessageNotEnded,
+    MessageNotFound,
+    RefreshTokenInvalid,
+    SessionNotFound,
+    TooManyGuesses,
+    UserNotFound,
+)
+from domain.ids import UserId
+from tests.contracts.conftest import COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
+
+NOBODYS = {"aerich", "model_budget", "payment_events"}
+LOGIN = OtpPurpose.LOGIN
+
+
+class TestAnyAdapter:
+    async def test_a_deleted_user_is_nobody(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        anns, bobs = await adapters.session(ann), await adapters.session(bob)
+        await adapters.users.delete(ann.id)
+        assert await adapters.users.find_by_mobile(ann.mobile) is None
+        assert await adapters.sessions.find_user(anns.id) is None
+        assert await adapters.users.find_by_mobile(bob.mobile) == bob
+        assert await adapters.sessions.find_user(bobs.id) == bob
+
+    async def test_the_number_is_free_again(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        await adapters.users.delete(ann.id)
+        await adapters.users.delete(ann.id)
+        await adapters.users.delete(UserId(adapters.ids.new()))
+        again = await adapters.user(mobile=ann.mobile)
+        assert await adapters.users.find_by_mobile(ann.mobile) == again
+
+    async def test_what_is_made_for_one_who_is_gone_is_refused(self, adapters: Adapters) -> None:
+        ann = await adapters.user(password_hash="hash")
+        room, session = await adapters.room(ann), adapters.new_session(ann)
+        await adapters.users.delete(ann.id)
+        with pytest.raises(UserNotFound):
+            await adapters.sessions.add(session, b"token")
+        assert not await adapters.sessions.add_by_password(session, b"token", "hash")
+        with pytest.raises(UserNotFound):
+            await adapters.room(ann)
+        await adapters.users.rename(ann.id, "Ann")
+        await adapters.users.set_password(ann.id, "hash")
+        assert await adapters.users.find_by_mobile(ann.mobile) is None
+        if isinstance(adapters, InPostgresAndRedis):
+            with pytest.raises(ChatroomNotFound):
+                await adapters.messages.accept(adapters.new_message(room), limits=SendingLimits())
+
+
+class Scene:
+    """A user with something in every table, and all by which it can be told that it is theirs."""
+
+    def __init__(self, real: InPostgresAndRedis, user: User) -> None:
+        self.real = real
+        self.user = user
+        self.marks = {str(user.id), user.id.hex, user.mobile}
+
+    @classmethod
+    async def set(cls, real: InPostgresAndRedis) -> Scene:
+        scene = cls(real, await real.user(name="Ann"))
+        user, now = scene.user, real.clock.now()
+        session, *_ = [await real.session(user) for _ in range(4)]
+        await real.sessions.rotate(session.id.bytes, session.id.bytes + b"+", now=now)
+        await real.sendings.count(user.mobile, now=now)
+        await real.challenges.replace(scene.challenge())
+        for kind in GuessKind:
+            await real.budgets.count(user.mobile, kind, now=now)
+        room = await real.room(user)
+        messages = [await real.ended(room), await real.claimed(room), await real.queued(room)]
+        await scene.subscribe()
+        await scene.keep(f"{user.id} create_chatroom", room.id, b'{"name": "Physics"}')
+        await scene.keep("anybody sign_up", user.id, f'{{"mobile": "{user.mobile}"}}'.encode())
+        scene.marks |= {str(one.id) for one in (session, room, *messages)}
+        return scene
+
+    def challenge(self) -> OtpChallenge:
+        expires_at = self.real.clock.now() + timedelta(minutes=5)
+        return OtpChallenge(mobile=self.user.mobile, purpose=LOGIN, code_hash="a hash", expires_at=expires_at)
+
+    async def keep(self, scope: str, resource_id: UUID, body: bytes) -> None:
+        key = f"key of {resource_id}"
+        await self.real.keys.begin(scope, key, b"", new_id=resource_id, busy_for=HOUR)
+        await self.real.keys.finish(scope, key, StoredReply(201, body))
+
+    async def subscribe(self) -> None:
+        user_id, billing, now = self.user.id, self.real.billing, self.real.clock.now()
+        await billing.begin_checkout(user_id, open_until=now, busy_for=HOUR)
+        await billing.add_customer(user_id, f"cus_{user_id.hex}")
+        await billing.add_checkout(
+            Checkout(id=f"cs_{user_id.hex}", user_id=user_id, url="https://pay.test/1", expires_at=now + HOUR),
+            due_in=HOUR,
+        )
+        await billing.make_due(user_id)
+        claimed = await billing.claim(user_id, lease=HOUR)
+        assert claimed
+        await billing.finish(
+            claimed[0], subscriptions=[self.subscription()], checkouts=[], pro_until=now + HOUR, due_in=HOUR
+        )
+
+    def subscription(self) -> Subscription:
+        return Subscription(
+            id=f"sub_{self.user.id.hex}",
+            user_id=self.user.id,
+            status=SubscriptionStatus.ACTIVE,
+            price_id="price_pro",
+            created_at=self.real.clock.now(),
+        )
+
+    async def found_in(self) -> set[str]:
+        """The tables that hold something of the user's."""
+        return {
+            name
+            for name, lines in (await everything()).items()
+            if any(mark in line for line in lines for mark in self.marks)
+        }
+
+
+async def everything() -> dict[str, list[str]]:
+    """Every row of every table, so that a table which is made tomorrow is looked at too."""
+    tables = await rows(
+        "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = current_schema()"
+        " AND table_type = 'BASE TABLE'"
+    )
+    return {
+        table["name"]: [_line(dict(row)) for row in await rows(f"SELECT * FROM {table['name']}")]  # noqa: S608
+        for table in tables
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return " ".join(
+        f"{value.decode(errors='replace')} {value.hex()}" if isinstance(value, bytes) else str(value)
+        for value in row.values()
+    )
+
+
+async def test_nothing_of_the_user_is_left_in_any_table(real: InPostgresAndRedis) -> None:
+    ann, bob = await Scene.set(real), await Scene.set(real)
+    tables = set(await everything())
+    assert await ann.found_in() == await bob.found_in() == tables - NOBODYS, "a table that no scene has anything in"
+    bobs = {name: [line for line in lines if not any(mark in line for mark in ann.marks)]
+            for name, lines in (await everything()).items()}  # fmt: skip
+
+    await real.users.delete(ann.user.id)
+    assert await ann.found_in() == set()
+    assert await everything() == bobs
+    await real.users.delete(bob.user.id)
+    assert {name for name, lines in (await everything()).items() if lines} <= NOBODYS
+
+
+USUAL = (
+    AlreadySubscribed,
+    ChatroomNotFound,
+    CodesSentTooOften,
+    MessageEnded,
+    MessageNotEnded,
+    MessageNotFound,
+    RefreshTokenInvalid,
+    SessionNotFound,
+    TooManyGuesses,
+    UserNotFound,
+)
+
+
+class Busy:
+    """What a user's devices, the workers and Stripe do while the account is deleted."""
+
+    def __init__(self, scene: Scene, room: Chatroom, message: Message) -> None:
+        self.real = scene.real
+        self.scene = scene
+        self.user = scene.user
+        self.room = room
+        self.message = message
+
+    async def log_in(self) -> None:
+        """As VerifyOtp does."""
+        now = self.real.clock.now()
+        async with self.real.unit_of_work():
+            await self.real.challenges.count_guess(self.user.mobile, LOGIN, now=now)
+            await self.real.budgets.count(self.user.mobile, GuessKind.CODE, now=now)
+        async with self.real.unit_of_work():
+            await self.real.challenges.consume(self.user.mobile, LOGIN, "a hash")
+            await self.real.budgets.forgive(self.user.mobile, GuessKind.CODE)
+            session = self.real.new_session(self.user)
+            await self.real.sessions.add(session, session.id.bytes)
+
+    async def change_password(self) -> None:
+        """As SetPassword does."""
+        async with self.real.unit_of_work():
+            await self.real.challenges.consume(self.user.mobile, LOGIN, "a hash")
+            await self.real.budgets.forgive(self.user.mobile, GuessKind.CODE)
+            await self.real.users.set_password(self.user.id, "hash")
+            await self.real.sessions.end_all(self.user.id, now=self.real.clock.now())
+
+    async def read_subscriptions(self) -> None:
+        billing, now = self.real.billing, self.real.clock.now()
+        await billing.add_event(PaymentEvent(id=f"evt_{self.real.ids.new()}", customer_id=f"cus_{self.user.id.hex}"))
+        if claimed := await billing.claim(self.user.id, lease=-HOUR):
+            await billing.finish(
+                claimed[0], subscriptions=[self.scene.subscription()], checkouts=[], pro_until=now, due_in=None
+            )
+
+    async def refresh(self) -> None:
+        session = self.real.new_session(self.user)
+        token = session.id.bytes
+        await self.real.sessions.add(session, token)
+        for _ in range(3):
+            await self.real.sessions.rotate(token, token + b"+", now=self.real.clock.now())
+            token += b"+"
+
+    def all(self) -> list[Callable[[], Awaitable[object]]]:
+        messages, room, message = self.real.messages, self.room, self.message
+        return [
+            lambda: messages.accept(self.real.new_message(room), limits=SendingLimits()),
+            lambda: messages.claim(message.id, lease=HOUR),
+            lambda: messages.finish(message.id, 1, COMPLETED),
+            lambda: messages.finish(message.id, 1, FAILED),
+            lambda: messages.regenerate(self.real.anew(message), limits=SendingLimits()),
+            lambda: messages.cancel(message.id, room.id, self.user.id),
+            lambda: messages.extend([(message.id, 1)], lease=HOUR),
+            lambda: messages.take_unrung(limit=5, quiet=-HOUR),
+            lambda: messages.take_abandoned(limit=5, quiet=-HOUR),
+            lambda: self.real.chatrooms.change(room.id, self.user.id, name="Chemistry"),
+            lambda: self.real.chatrooms.delete(room.id, self.user.id),
+            lambda: self.real.room(self.user),
+            lambda: self.real.sendings.count(self.user.mobile, now=self.real.clock.now()),
+            lambda: self.real.users.delete(self.user.id),
+            lambda: self.real.sessions.end_all(self.user.id, now=self.real.clock.now()),
+            lambda: self.real.sessions.purge(now=self.real.clock.now()),
+            self.log_in,
+            self.change_password,
+            self.read_subscriptions,
+            self.refresh,
+        ]
+
+
+async def test_a_deletion_and_all_else_at_once_wait_for_nobody_for_ever(real: InPostgresAndRedis) -> None:
+    random, deleted = Random(6), 0
+    for _ in range(10):
+        scene = await Scene.set(real)
+        room = await real.room(scene.user)
+        message = await real.claimed(room)
+        busy = Busy(scene, room, message).all() * 3
+        random.shuffle(busy)
+
+        async def quietly(call: Callable[[], Awaitable[object]]) -> None:
+            with suppress(USUAL):
+                await call()
+
+        async with asyncio.timeout(20):
+            # A deadlock would come as DatabaseUnavailable, a second later.
+            await asyncio.gather(*(quietly(call) for call in busy))
+        deleted += await real.users.find_by_mobile(scene.user.mobile) is None
+        left = await scene.found_in()
+        # A sending that was counted a moment later is one to a number that nobody has.
+        assert left <= {"otp_sendings", "otp_challenges", "guess_budgets", "payment_events"}
+    assert deleted == 10
+
+
+async def test_it_waits_for_a_message_that_is_being_accepted(real: InPostgresAndRedis) -> None:
+    ann = await real.user()
+    room = await real.room(ann)
+    messages = [real.new_message(room) for _ in range(9)]
+    calls: list[Coroutine[Any, Any, object]] = [real.messages.accept(one, limits=SendingLimits()) for one in messages]
+    calls.insert(4, real.users.delete(ann.id))
+    results = await real.race(*calls, rows_of="chatrooms")
+    assert {type(result) for result in results} <= {type(None), ChatroomNotFound, *map(type, results[:1])}
+    assert (await rows("SELECT count(*) AS n FROM messages"))[0]["n"] == 0
+    assert await real.counters() == {}

@@ -1,0 +1,315 @@
+"""What GuessBudgets and OtpSendings promise: how often a number may be guessed at, and be sent codes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from domain.accounts import (
+    CODES_OFF_AFTER,
+    GUESSES_A_DAY,
+    GUESSES_AN_HOUR,
+    LONGEST_GUESS_WAIT,
+    ROW_REMEMBERED,
+    SENDING_RULES,
+    GuessKind,
+    MobileNumber,
+)
+from domain.errors import CodesOff, CodesSentTooOften, TooManyGuesses
+from tests.contracts.conftest import Adapters, names
+
+ANN, BOB = MobileNumber("+919876543210"), MobileNumber("+919876543211")
+CODE, PASSWORD = GuessKind.CODE, GuessKind.PASSWORD
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
+MOMENT = timedelta(milliseconds=1)
+
+
+class Guesser:
+    """Somebody who guesses, on a clock of their own."""
+
+    def __init__(self, adapters: Adapters, kind: GuessKind = CODE, mobile: MobileNumber = ANN) -> None:
+        self.budgets = adapters.budgets
+        self.kind = kind
+        self.mobile = mobile
+        self.now = adapters.clock.now()
+
+    async def wait_after(self) -> float | None:
+        """Guess; None if it was let through, else the seconds to wait."""
+        try:
+            await self.budgets.count(self.mobile, self.kind, now=self.now)
+        except TooManyGuesses as error:
+            return error.retry_after
+        return None
+
+    async def guess(self, times: int = 1) -> None:
+        """Each as soon as it is let through."""
+        for _ in range(times):
+            if wait := await self.wait_after():
+                self.now += timedelta(seconds=wait)
+                assert await self.wait_after() is None
+
+    async def let_through(self, until: datetime) -> int:
+        """How many of those who never rest get through until then."""
+        count = 0
+        while self.now < until:
+            wait = await self.wait_after()
+            count += wait is None
+            self.now += timedelta(seconds=wait or 0)
+        return count
+
+
+@pytest.fixture(params=GuessKind)
+def kind(request: pytest.FixtureRequest) -> GuessKind:
+    return GuessKind(request.param)
+
+
+class TestGuessing:
+    async def test_after_the_fifth_in_a_row_the_wait_doubles(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        assert [await ann.wait_after() for _ in range(7)] == [None] * 5 + [1, 1]
+        for wait in (1, 2, 4, 8, 16):
+            ann.now += timedelta(seconds=wait) - MOMENT
+            assert await ann.wait_after() == pytest.approx(0.001)
+            ann.now += MOMENT
+            assert await ann.wait_after() is None
+            if wait < 16:
+                assert await ann.wait_after() == wait * 2
+
+    async def test_the_wait_ends_at_a_quarter_of_an_hour(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        waits = []
+        for _ in range(40):
+            await ann.guess()
+            ann.now += DAY  # no other budget is in the way
+            await ann.guess()
+            ann.now -= MOMENT
+            waits.append(await ann.wait_after() or 0)
+            ann.now += MOMENT
+        assert max(waits) == LONGEST_GUESS_WAIT.total_seconds() + 0.001
+        assert waits[-20:] == [max(waits)] * 20
+
+    async def test_ten_an_hour_sliding(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        begun = ann.now
+        await ann.guess(GUESSES_AN_HOUR)
+        assert ann.now - begun == timedelta(seconds=31)
+        assert await ann.wait_after() == (begun + HOUR - ann.now).total_seconds()
+        ann.now = begun + HOUR
+        assert await ann.wait_after() is None, "the first is an hour ago"
+
+    async def test_twenty_a_day_sliding(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        begun = ann.now
+        await ann.guess(GUESSES_A_DAY)
+        assert await ann.wait_after() == (begun + DAY - ann.now).total_seconds()
+        ann.now = begun + DAY - MOMENT
+        assert await ann.wait_after() == pytest.approx(0.001)
+        ann.now += MOMENT
+        assert await ann.wait_after() is None
+
+    async def test_who_never_rests_has_twenty_in_each_day(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        assert await ann.let_through(ann.now + DAY) == GUESSES_A_DAY
+        assert await ann.let_through(ann.now + DAY - HOUR) <= GUESSES_A_DAY
+
+    async def test_a_hundred_wrong_codes_in_a_row_are_the_last(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters)
+        begun = ann.now
+        await ann.guess(CODES_OFF_AFTER)
+        assert ann.now - begun >= 4 * DAY
+        for later in (timedelta(), DAY, 365 * DAY):
+            with pytest.raises(CodesOff):
+                await adapters.budgets.count(ANN, CODE, now=ann.now + later)
+        await Guesser(adapters, PASSWORD).guess()
+        await Guesser(adapters, CODE, BOB).guess()
+
+    async def test_passwords_are_never_off(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters, PASSWORD)
+        await ann.guess(CODES_OFF_AFTER + 10)
+        assert await ann.wait_after() is not None
+
+    async def test_numbers_and_kinds_have_budgets_of_their_own(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters)
+        await ann.guess(5)
+        assert await ann.wait_after() == 1
+        assert await Guesser(adapters, PASSWORD).wait_after() is None
+        assert await Guesser(adapters, CODE, BOB).wait_after() is None
+
+    async def test_of_many_at_once_only_so_many_are_let_through(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        for table in ({"table": "guess_budgets"}, {"rows_of": "guess_budgets"}):
+            results = await adapters.race(*(ann.wait_after() for _ in range(20)), **table)
+            assert sorted(map(str, results)) == ["1.0"] * 15 + ["None"] * 5
+            ann.now += 2 * DAY
+            await adapters.budgets.count(ANN, kind, now=ann.now)
+            await adapters.budgets.forgive(ANN, kind)
+
+    async def test_of_two_hundred_at_once_only_so_many_are_let_through(
+        self, adapters: Adapters, kind: GuessKind
+    ) -> None:
+        ann = Guesser(adapters, kind)
+        results = await asyncio.gather(*(ann.wait_after() for _ in range(200)))
+        assert (results.count(None), results.count(1)) == (5, 195)
+
+    async def test_a_right_guess_ends_the_row_but_not_the_hour(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        begun = ann.now
+        await ann.guess(5)
+        await ann.guess()
+        await adapters.budgets.forgive(ANN, kind)
+        assert [await ann.wait_after() for _ in range(6)] == [None] * 5 + [(begun + HOUR - ann.now).total_seconds()]
+
+    async def test_right_guesses_cost_nothing(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        for _ in range(50):
+            assert await ann.wait_after() is None
+            await adapters.budgets.forgive(ANN, kind)
+
+    async def test_nothing_to_forgive_is_no_error(self, adapters: Adapters, kind: GuessKind) -> None:
+        await adapters.budgets.forgive(ANN, kind)
+        ann = Guesser(adapters, kind)
+        assert [await ann.wait_after() for _ in range(6)] == [None] * 5 + [1]
+
+    async def test_many_guessers_and_many_forgiven_at_once(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+
+        async def right() -> None:
+            if await ann.wait_after() is None:
+                await adapters.budgets.forgive(ANN, kind)
+
+        assert names(await asyncio.gather(*(right() for _ in range(60)), return_exceptions=True)) == {"NoneType": 60}
+
+    async def test_an_operator_resets_both_kinds_of_one_number(self, adapters: Adapters) -> None:
+        for kind in GuessKind:
+            await Guesser(adapters, kind).guess(5)
+        await Guesser(adapters, CODE, BOB).guess(5)
+        assert await adapters.budgets.reset(ANN)
+        assert not await adapters.budgets.reset(ANN)
+        for kind in GuessKind:
+            assert await Guesser(adapters, kind).wait_after() is None
+        assert await Guesser(adapters, CODE, BOB).wait_after() is not None
+
+    async def test_after_a_reset_codes_are_on_again(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters)
+        await ann.guess(CODES_OFF_AFTER)
+        await adapters.budgets.reset(ANN)
+        await ann.guess(CODES_OFF_AFTER)
+        with pytest.raises(CodesOff):
+            await adapters.budgets.count(ANN, CODE, now=ann.now + DAY)
+
+    async def test_a_rolled_back_guess_is_none(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        for _ in range(10):
+            async with adapters.rolled_back():
+                assert await ann.wait_after() is None
+        await ann.guess(4)
+        async with adapters.rolled_back():
+            await adapters.budgets.forgive(ANN, kind)
+            await adapters.budgets.reset(ANN)
+        assert [await ann.wait_after() for _ in range(2)] == [None, 1]
+
+    async def test_purge_gives_nothing_back(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        begun = ann.now
+        await ann.guess(GUESSES_A_DAY)
+        ann.now = begun + DAY - MOMENT
+        await adapters.budgets.purge(now=ann.now)
+        assert await ann.wait_after() == pytest.approx(0.001)
+
+    async def test_a_row_of_wrong_codes_is_remembered_by_who_guesses_now_and_then(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters)
+        for _ in range(5):
+            await ann.guess(GUESSES_A_DAY)
+            ann.now += 2 * DAY
+            await adapters.budgets.purge(now=ann.now)
+        with pytest.raises(CodesOff):
+            await adapters.budgets.count(ANN, CODE, now=ann.now)
+        await adapters.budgets.purge(now=ann.now + 2 * ROW_REMEMBERED)
+        assert await adapters.budgets.reset(ANN), "off stays off"
+
+    async def test_purge_removes_what_has_no_effect_any_more(self, adapters: Adapters) -> None:
+        await Guesser(adapters, PASSWORD).guess()
+        await Guesser(adapters, CODE, BOB).guess()
+        await adapters.budgets.forgive(BOB, CODE)
+        await adapters.budgets.purge(now=adapters.clock.now() + DAY + MOMENT)
+        assert not await adapters.budgets.reset(ANN)
+        assert not await adapters.budgets.reset(BOB)
+
+        for later, remembered in [(timedelta(), True), (MOMENT, False)]:
+            ann = Guesser(adapters)
+            await ann.guess()
+            await adapters.budgets.purge(now=ann.now + ROW_REMEMBERED + later)
+            assert await adapters.budgets.reset(ANN) is remembered
+
+
+async def send(adapters: Adapters, now: datetime, mobile: MobileNumber = ANN) -> float | None:
+    """None if it was sent, else the seconds to wait."""
+    try:
+        await adapters.sendings.count(mobile, now=now)
+    except CodesSentTooOften as error:
+        return error.retry_after
+    return None
+
+
+class TestSending:
+    async def test_sixty_seconds_apart(self, adapters: Adapters) -> None:
+        now = adapters.clock.now()
+        assert [await send(adapters, now) for _ in range(3)] == [None, 60, 60]
+        assert await send(adapters, now + timedelta(seconds=59.999)) == pytest.approx(0.001)
+        assert await send(adapters, now + timedelta(seconds=60)) is None
+
+    @pytest.mark.parametrize("rule", SENDING_RULES, ids=str)
+    async def test_of_who_never_rests_no_rule_is_broken(self, adapters: Adapters, rule: object) -> None:
+        begun = now = adapters.clock.now()
+        sent: list[datetime] = []
+        while now < begun + 2 * DAY:
+            wait = await send(adapters, now)
+            if wait is None:
+                sent.append(now)
+            now += timedelta(seconds=wait or 0)
+        for one in SENDING_RULES:
+            busiest = max(sum(start <= time < start + one.within for time in sent) for start in sent)
+            assert busiest == one.most, one
+        assert len(sent) == 20
+
+    async def test_three_in_ten_minutes_five_an_hour_ten_a_day(self, adapters: Adapters) -> None:
+        begun = adapters.clock.now()
+        expected = [0, 60, 120, 600, 660, 3_600, 3_660, 3_720, 4_200, 4_260, 86_400, 86_460]
+        now, sent = begun, []
+        while len(sent) < len(expected):
+            wait = await send(adapters, now)
+            if wait is None:
+                sent.append((now - begun).total_seconds())
+            now += timedelta(seconds=wait or 0)
+        assert sent == expected
+
+    async def test_numbers_are_counted_each_by_itself(self, adapters: Adapters) -> None:
+        now = adapters.clock.now()
+        assert [await send(adapters, now, mobile) for mobile in (ANN, BOB, ANN, BOB)] == [None, None, 60, 60]
+
+    async def test_of_many_at_once_one_is_sent(self, adapters: Adapters) -> None:
+        now = adapters.clock.now()
+        for table in ({"table": "otp_sendings"}, {"rows_of": "otp_sendings"}):
+            results = await adapters.race(*(send(adapters, now) for _ in range(20)), **table)
+            assert sorted(map(str, results)) == ["60.0"] * 19 + ["None"]
+            now += timedelta(minutes=1)
+        results = await asyncio.gather(*(send(adapters, now + DAY) for _ in range(200)))
+        assert sorted(map(str, results)) == ["60.0"] * 199 + ["None"]
+
+    async def test_a_rolled_back_sending_was_none(self, adapters: Adapters) -> None:
+        now = adapters.clock.now()
+        async with adapters.rolled_back():
+            assert await send(adapters, now) is None
+        assert await send(adapters, now) is None
+
+    async def test_purge_gives_nothing_back(self, adapters: Adapters) -> None:
+        begun = now = adapters.clock.now()
+        while (wait := await send(adapters, now)) is None or wait < 20_000:
+            now += timedelta(seconds=wait or 0)
+        await adapters.sendings.purge(now=begun + DAY - MOMENT)
+        assert await send(adapters, begun + DAY - MOMENT) == pytest.approx(0.001)
+        await adapters.sendings.purge(now=now + DAY + MOMENT)
+        for later in range(3):
+            assert await send(adapters, begun + timedelta(minutes=later)) is None, "nothing is left of it"

@@ -1,0 +1,381 @@
+"""What Sessions promises: devices, the refresh tokens that keep them signed in, and how both end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import asyncpg
+import pytest
+
+from domain.accounts import REFRESH_REPLAY, SESSION_IDLE, SESSION_LIFETIME, Session
+from domain.errors import RefreshTokenInvalid, SessionNotFound
+from domain.ids import SessionId, UserId
+from tests.contracts.conftest import Adapters, InPostgresAndRedis, names
+
+MOMENT = timedelta(milliseconds=1)
+
+
+class Family:
+    """A session and the line of its refresh tokens: `next_of` gives each the same successor, as the product does."""
+
+    def __init__(self, adapters: Adapters, session: Session) -> None:
+        self.adapters = adapters
+        self.session = session
+        self.first = session.id.bytes
+
+    @staticmethod
+    def next_of(token: bytes) -> bytes:
+        return token + b"+"
+
+    async def rotate(self, token: bytes, now: datetime) -> Session:
+        return await self.adapters.sessions.rotate(token, self.next_of(token), now=now)
+
+    async def is_alive(self) -> bool:
+        return await self.adapters.sessions.find_user(self.session.id) is not None
+
+
+async def family(adapters: Adapters, *, age: timedelta = timedelta()) -> Family:
+    return Family(adapters, await adapters.session(await adapters.user(), age=age))
+
+
+async def refused(family: Family, token: bytes, now: datetime) -> None:
+    with pytest.raises(RefreshTokenInvalid):
+        await family.rotate(token, now)
+
+
+class TestOpening:
+    async def test_finds_the_user_as_stored_now(self, adapters: Adapters) -> None:
+        user = await adapters.user()
+        session = await adapters.session(user)
+        await adapters.users.set_password(user.id, "newer")
+        assert await adapters.sessions.find_user(session.id) == replace(user, password_hash="newer")
+
+    async def test_an_unknown_session_is_nobodys(self, adapters: Adapters) -> None:
+        assert await adapters.sessions.find_user(SessionId(adapters.ids.new())) is None
+
+    async def test_a_rolled_back_session_never_was(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        async with adapters.rolled_back():
+            session = await adapters.session(ann)
+        assert await adapters.sessions.find_user(session.id) is None
+        await refused(Family(adapters, session), session.id.bytes, adapters.clock.now())
+
+    async def test_by_password_only_while_it_is_the_password(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(password_hash="hash"), await adapters.user()
+        for user, password_hash, found in [(ann, "hash", ann), (ann, "other", None), (bob, "hash", None)]:
+            session = adapters.new_session(user)
+            added = await adapters.sessions.add_by_password(session, session.id.bytes, password_hash)
+            assert added == (found is not None)
+            assert await adapters.sessions.find_user(session.id) == found
+        nobody = adapters.new_session(adapters.new_user())
+        assert not await adapters.sessions.add_by_password(nobody, b"token", "hash")
+
+    async def test_by_password_it_is_refreshed_like_any_other(self, adapters: Adapters) -> None:
+        ann = await adapters.user(password_hash="hash")
+        session = adapters.new_session(ann)
+        assert await adapters.sessions.add_by_password(session, session.id.bytes, "hash")
+        assert await adapters.sessions.alive(ann.id, now=session.created_at) == [session]
+        rotated = await Family(adapters, session).rotate(session.id.bytes, session.created_at)
+        assert rotated == session
+
+    async def test_by_password_rolled_back_never_was(self, adapters: Adapters) -> None:
+        ann = await adapters.user(password_hash="hash")
+        session = adapters.new_session(ann)
+        async with adapters.rolled_back():
+            assert await adapters.sessions.add_by_password(session, b"token", "hash")
+        assert await adapters.sessions.find_user(session.id) is None
+
+    async def test_none_by_the_old_password_survives_its_change(self, adapters: Adapters) -> None:
+        ann = await adapters.user(password_hash="old")
+        sessions = [adapters.new_session(ann) for _ in range(18)]
+
+        async def change() -> bool:
+            async with adapters.unit_of_work():
+                await adapters.users.set_password(ann.id, "new")
+                await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
+            return True
+
+        logins = [adapters.sessions.add_by_password(session, session.id.bytes, "old") for session in sessions]
+        results = await adapters.race(*logins[:9], change(), *logins[9:], rows_of="users")
+        assert set(results) <= {True, False}
+        assert [await adapters.sessions.find_user(session.id) for session in sessions] == [None] * 18
+
+    async def test_by_password_waits_for_a_change_that_is_being_committed(self, real: InPostgresAndRedis) -> None:
+        ann = await real.user(password_hash="old")
+        session = real.new_session(ann)
+        async with committing(real) as changing:
+            await changing.execute("UPDATE users SET password_hash = 'new' WHERE id = $1", ann.id)
+            await changing.execute("UPDATE sessions SET ended_at = now() WHERE user_id = $1", ann.id)
+            adding = asyncio.create_task(real.sessions.add_by_password(session, b"token", "old"))
+            await blocked(changing, adding)
+        assert await adding is False
+        assert await real.sessions.find_user(session.id) is None
+
+
+@asynccontextmanager
+async def committing(real: InPostgresAndRedis) -> AsyncIterator[asyncpg.Connection]:
+    """A transaction of somebody else's, committed at the end of the block."""
+    connection = await asyncpg.connect(real.database_url)
+    try:
+        async with connection.transaction():
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def blocked(by: asyncpg.Connection, task: asyncio.Task[object] | asyncio.Task[bool]) -> None:
+    async with asyncio.timeout(4):
+        while not await by.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            assert not task.done(), "it did not wait"
+            await asyncio.sleep(0.005)
+
+
+class TestRotating:
+    async def test_each_token_is_spent_for_the_next(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now, token = one.session.created_at, one.first
+        for _ in range(4):
+            now += timedelta(minutes=5)
+            assert await one.rotate(token, now) == replace(one.session, last_seen_at=now)
+            token = one.next_of(token)
+        assert await one.is_alive()
+
+    async def test_families_know_nothing_of_each_other(self, adapters: Adapters) -> None:
+        one, other = await family(adapters), await family(adapters)
+        now = one.session.created_at + timedelta(hours=1)
+        await one.rotate(one.first, now)
+        await refused(one, one.first, now + REFRESH_REPLAY + MOMENT)
+        assert not await one.is_alive()
+        assert (await other.rotate(other.first, now)).id == other.session.id
+        assert await other.is_alive()
+
+    @pytest.mark.parametrize("later", [timedelta(), timedelta(seconds=9.999), REFRESH_REPLAY])
+    async def test_the_parent_may_come_again_shortly(self, adapters: Adapters, later: timedelta) -> None:
+        one = await family(adapters)
+        now = one.session.created_at + timedelta(hours=1)
+        first = await one.rotate(one.first, now)
+        for _ in range(3):
+            assert await one.rotate(one.first, now + later) == first
+        following = await one.rotate(one.next_of(one.first), now + later)
+        assert following.last_seen_at == now + later
+
+    async def test_the_parent_ends_the_family_later(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now = one.session.created_at + timedelta(hours=1)
+        await one.rotate(one.first, now)
+        later = now + REFRESH_REPLAY + MOMENT
+        await refused(one, one.first, later)
+        assert not await one.is_alive()
+        for member in (one.first, one.next_of(one.first), one.next_of(one.next_of(one.first))):
+            await refused(one, member, later)
+
+    async def test_an_older_one_ends_the_family_at_once(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now, tokens = one.session.created_at, [one.first]
+        for _ in range(3):
+            await one.rotate(tokens[-1], now)
+            tokens.append(one.next_of(tokens[-1]))
+        await one.rotate(tokens[-2], now)  # the parent of the live one
+        assert await one.is_alive()
+        await refused(one, tokens[-3], now)
+        assert not await one.is_alive()
+        for token in tokens:
+            await refused(one, token, now)
+        assert await adapters.sessions.alive(one.session.user_id, now=now) == []
+
+    async def test_of_many_at_once_there_is_one_next(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now = one.session.created_at + timedelta(hours=1)
+        calls = [one.rotate(one.first, now) for _ in range(20)]
+        results = await adapters.race(*calls, rows_of="refresh_tokens")
+        assert results == [replace(one.session, last_seen_at=now)] * 20
+        await self.check_one_next(one, now)
+
+    async def test_of_two_hundred_at_once_there_is_one_next(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now = one.session.created_at + timedelta(hours=1)
+        results = await asyncio.gather(*(one.rotate(one.first, now) for _ in range(200)))
+        assert results == [replace(one.session, last_seen_at=now)] * 200
+        await self.check_one_next(one, now)
+
+    async def check_one_next(self, one: Family, now: datetime) -> None:
+        if isinstance(one.adapters, InPostgresAndRedis):
+            connection = await asyncpg.connect(one.adapters.database_url)
+            try:
+                found = await connection.fetch(
+                    "SELECT hash FROM refresh_tokens WHERE session_id = $1 AND spent_at IS NULL", one.session.id
+                )
+            finally:
+                await connection.close()
+            assert [row["hash"] for row in found] == [one.next_of(one.first)]
+        await one.rotate(one.next_of(one.first), now)
+        await refused(one, one.first, now)
+
+    async def test_a_token_never_given_is_refused_without_effect(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        await refused(one, b"never given", one.session.created_at)
+        await refused(one, b"", one.session.created_at)
+        await refused(one, one.next_of(one.first), one.session.created_at)
+        assert await one.is_alive()
+
+    async def test_left_alone_for_a_week_it_is_over(self, adapters: Adapters) -> None:
+        one, other = await family(adapters), await family(adapters)
+        await refused(one, one.first, one.session.created_at + SESSION_IDLE)
+        assert await one.rotate(other.first, other.session.created_at + SESSION_IDLE - MOMENT)
+
+    async def test_the_week_begins_anew_with_each_refresh_but_a_month_is_all(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        end, now, token = one.session.created_at + SESSION_LIFETIME, one.session.created_at, one.first
+        while now + SESSION_IDLE - MOMENT < end:
+            now += SESSION_IDLE - MOMENT
+            assert await one.rotate(token, now)
+            token = one.next_of(token)
+        await one.rotate(token, end - MOMENT)
+        await refused(one, one.next_of(token), end)
+
+    async def test_a_replay_does_not_outlive_the_session(self, adapters: Adapters) -> None:
+        one = await family(adapters, age=SESSION_LIFETIME)
+        end = one.session.expires_at
+        token, now = one.first, one.session.created_at
+        while now < end - timedelta(seconds=2):
+            now = min(now + SESSION_IDLE - MOMENT, end - timedelta(seconds=1))
+            await one.rotate(token, now)
+            last, token = token, one.next_of(token)
+        await one.rotate(last, end - MOMENT)
+        await refused(one, last, end)
+
+    async def test_an_ended_session_is_refreshed_no_more(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now = one.session.created_at
+        await one.rotate(one.first, now)
+        await adapters.sessions.end(one.session.id, one.session.user_id, now=now)
+        for token in (one.next_of(one.first), one.first):
+            await refused(one, token, now)
+
+    async def test_a_rolled_back_refresh_spends_nothing(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now = one.session.created_at
+        async with adapters.rolled_back():
+            await one.rotate(one.first, now)
+        await refused(one, one.next_of(one.first), now)
+        await one.rotate(one.first, now)
+
+    async def test_none_survives_the_end_of_all(self, adapters: Adapters) -> None:
+        families = [await family(adapters) for _ in range(6)]
+        now = adapters.clock.now()
+
+        async def end_all(one: Family) -> None:
+            await adapters.sessions.end_all(one.session.user_id, now=now)
+
+        calls = [call for one in families for call in (one.rotate(one.first, now), end_all(one))]
+        results = await adapters.race(*calls, rows_of="sessions")
+        assert names(results).keys() <= {"Session", "NoneType", "RefreshTokenInvalid"}
+        for one in families:
+            assert not await one.is_alive()
+            for token in (one.first, one.next_of(one.first)):
+                await refused(one, token, now)
+
+    async def test_a_refresh_waits_for_an_end_that_is_being_committed(self, real: InPostgresAndRedis) -> None:
+        one = await family(real)
+        async with committing(real) as ending:
+            await ending.execute("UPDATE sessions SET ended_at = now() WHERE id = $1", one.session.id)
+            rotating = asyncio.create_task(one.rotate(one.first, real.clock.now()))
+            await blocked(ending, rotating)
+        with pytest.raises(RefreshTokenInvalid):
+            await rotating
+
+
+class TestListing:
+    async def test_those_alive_the_one_seen_last_first(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        now = adapters.clock.now()
+        ages = [timedelta(hours=2), timedelta(hours=1), SESSION_IDLE - MOMENT, SESSION_IDLE]
+        old, new, idle, over = [await adapters.session(ann, age=age) for age in ages]
+        ended, bobs = await adapters.session(ann), await adapters.session(bob)
+        await adapters.sessions.end(ended.id, ann.id, now=now)
+        now = max(now, over.created_at + SESSION_IDLE)
+        assert await adapters.sessions.alive(ann.id, now=idle.created_at + SESSION_IDLE - MOMENT) == [new, old, idle]
+        seen = await Family(adapters, old).rotate(old.id.bytes, now)
+        assert (await adapters.sessions.alive(ann.id, now=now))[0] == seen
+        assert over not in await adapters.sessions.alive(ann.id, now=now)
+        assert await adapters.sessions.alive(bob.id, now=now) == [bobs]
+        assert await adapters.sessions.alive(UserId(adapters.ids.new()), now=now) == []
+
+    async def test_two_of_one_moment_keep_their_order(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        first = await adapters.session(ann)
+        second = replace(adapters.new_session(ann), created_at=first.created_at, last_seen_at=first.last_seen_at)
+        second = replace(second, expires_at=first.expires_at)
+        await adapters.sessions.add(second, b"token")
+        assert await adapters.sessions.alive(ann.id, now=first.created_at) == [second, first]
+
+
+class TestEnding:
+    async def test_one(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        first, second = await adapters.session(ann), await adapters.session(ann)
+        now = adapters.clock.now()
+        await adapters.sessions.end(first.id, ann.id, now=now)
+        assert await adapters.sessions.find_user(first.id) is None
+        assert await adapters.sessions.find_user(second.id) == ann
+        with pytest.raises(SessionNotFound):
+            await adapters.sessions.end(first.id, ann.id, now=now)
+
+    async def test_somebody_elses_is_like_none(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        bobs, now = await adapters.session(bob), adapters.clock.now()
+        for session_id in (bobs.id, SessionId(adapters.ids.new())):
+            with pytest.raises(SessionNotFound):
+                await adapters.sessions.end(session_id, ann.id, now=now)
+        assert await adapters.sessions.find_user(bobs.id) == bob
+
+    async def test_of_many_at_once_one_ends_it(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        session, now = await adapters.session(ann), adapters.clock.now()
+        calls = [adapters.sessions.end(session.id, ann.id, now=now) for _ in range(20)]
+        assert names(await adapters.race(*calls, rows_of="sessions")) == {"NoneType": 1, "SessionNotFound": 19}
+
+    async def test_all_of_one_user_but_the_kept(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        kept, first, second, bobs = [await adapters.session(user) for user in (ann, ann, ann, bob)]
+        await adapters.sessions.end_all(ann.id, now=adapters.clock.now(), keep=kept.id)
+        found = [await adapters.sessions.find_user(session.id) for session in (kept, first, second, bobs)]
+        assert found == [ann, None, None, bob]
+        for session in (first, second):
+            await refused(Family(adapters, session), session.id.bytes, adapters.clock.now())
+        assert await Family(adapters, kept).rotate(kept.id.bytes, adapters.clock.now())
+
+    async def test_all(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        sessions = [await adapters.session(ann) for _ in range(3)]
+        await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
+        assert [await adapters.sessions.find_user(session.id) for session in sessions] == [None] * 3
+
+    async def test_a_rolled_back_end_ends_nothing(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        session = await adapters.session(ann)
+        async with adapters.rolled_back():
+            await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
+            with pytest.raises(SessionNotFound):
+                await adapters.sessions.end(session.id, ann.id, now=adapters.clock.now())
+        assert await adapters.sessions.find_user(session.id) == ann
+
+    async def test_purge_removes_what_is_over(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        now = adapters.clock.now()
+        ended = await adapters.session(ann)
+        await adapters.sessions.end(ended.id, ann.id, now=now)
+        idle, expired, alive = [
+            await adapters.session(ann, age=age)
+            for age in (SESSION_IDLE + timedelta(minutes=2), SESSION_LIFETIME, SESSION_IDLE - timedelta(minutes=2))
+        ]
+        now += timedelta(minutes=1)
+        await adapters.sessions.purge(now=now)
+        assert await adapters.sessions.find_user(alive.id) == ann
+        for session in (ended, idle, expired):
+            assert await adapters.sessions.find_user(session.id) is None
+            await adapters.sessions.add(session, session.id.bytes)  # free: it was not ended but removed
