@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from base64 import b64encode
 from typing import Any
 
 import structlog
@@ -47,6 +48,19 @@ class ConsoleOtpSender(OtpSender):
         print(f"To {mobile}: {_words(code, purpose)}", file=sys.stderr, flush=True)  # noqa: T201 - its very purpose
 
 
+class _BasicAuth:
+    """Where the client asks for its Authorization header. The way it makes one itself is deprecated in aiohttp."""
+
+    def __init__(self, account: str, token: str) -> None:
+        self._header = f"Basic {b64encode(f'{account}:{token}'.encode()).decode()}"
+
+    def to_auth_strategy(self) -> _BasicAuth:
+        return self
+
+    def get_auth_string(self) -> str:
+        return self._header
+
+
 class TwilioOtpSender(OtpSender):
     """By SMS. `sender` is a number of the account's, or a messaging service (MG…)."""
 
@@ -66,7 +80,11 @@ class TwilioOtpSender(OtpSender):
         from twilio.rest import Client
 
         self._client = Client(
-            self._account, self._token, http_client=AsyncTwilioHttpClient(timeout=self._seconds, max_retries=None)
+            self._account,
+            self._token,
+            http_client=AsyncTwilioHttpClient(),
+            credential_provider=_BasicAuth(self._account, self._token),
+            environment={"TWILIO_ACCOUNT_SID": self._account},  # else it looks for settings of its own in ours
         )
         if self._api_base:
             self._client.api.base_url = self._api_base
@@ -77,7 +95,8 @@ class TwilioOtpSender(OtpSender):
 
     async def send(self, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> None:
         by = "messaging_service_sid" if self._sender.startswith("MG") else "from_"
-        await self._client.messages.create_async(to=mobile, body=_words(code, purpose), **{by: self._sender})
+        async with asyncio.timeout(self._seconds):  # the client forgets the one that it can be given
+            await self._client.messages.create_async(to=mobile, body=_words(code, purpose), **{by: self._sender})
 
 
 class InBackground(OtpSender):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
@@ -29,6 +30,8 @@ ALGORITHM = "HS256"
 TYPE = "at+jwt"  # RFC 9068; no other JWT of anybody's is an access token
 LEEWAY_SECONDS = 5
 MAX_TOKEN_CHARACTERS = 2_048
+# The library skips what is no base64, and bits that mean nothing: without this a token would have many spellings.
+_COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
 T = TypeVar("T")
 
@@ -95,7 +98,7 @@ class JwtAccessTokens(AccessTokens):
         return AccessToken(token, self._lifetime)
 
     def read(self, token: str) -> tuple[UserId, SessionId]:
-        if len(token) > MAX_TOKEN_CHARACTERS:
+        if len(token) > MAX_TOKEN_CHARACTERS or not _COMPACT.fullmatch(token):
             raise TokenInvalid
         user_id, session_id, expires_at = self._signed_claims(token)
         if self._clock.now().timestamp() > expires_at + LEEWAY_SECONDS:

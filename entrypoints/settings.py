@@ -80,7 +80,7 @@ class Settings(BaseModel):
     stripe_api_base: str = ""
     stripe_promotion_codes: Literal["on", "off"] = "off"
     stripe_automatic_tax: Literal["on", "off"] = "off"
-    stripe_seconds: Seconds = 10
+    stripe_seconds: Seconds = 8
     public_url: str = "http://127.0.0.1:8000"
     checkout_success_url: str = ""
     checkout_cancel_url: str = ""

@@ -154,6 +154,8 @@ class MemoryBillingAccounts(BillingAccounts):
     async def retry(self, account: BillingAccount, *, delay: timedelta) -> None:
         if kept := self._held(account):
             failed = replace(kept.account, failures=kept.account.failures + 1)
+            if kept.account.changes != account.changes:
+                delay = min(delay, timedelta(seconds=5))
             again = replace(kept, account=failed, due_at=self._clock.now() + delay, lease_until=_NEVER)
             self.table.put(account.user_id, again)
 

@@ -199,11 +199,13 @@ class PostgresBillingAccounts(BillingAccounts):
 
     async def retry(self, account: BillingAccount, *, delay: timedelta) -> None:
         await rows(
-            "UPDATE billing_accounts SET lease_until = NULL, failures = failures + 1, due_at = now() + $3"
+            "UPDATE billing_accounts SET lease_until = NULL, failures = failures + 1,"
+            " due_at = now() + CASE WHEN changes = $4 THEN $3 ELSE least($3, interval '5 s') END"
             " WHERE user_id = $1 AND attempt = $2 AND lease_until IS NOT NULL",
             account.user_id,
             account.attempt,
             delay,
+            account.changes,
         )
 
     async def make_due(self, user_id: UserId | None = None) -> int:

@@ -124,7 +124,13 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
                     "database": parts.path.lstrip("/") or "postgres",
                     "ssl": ssl.create_default_context() if mode == "verify-full" else mode,
                     # The process by name, for whoever reads pg_stat_activity.
-                    "server_settings": {"application_name": f"gemini-backend {os.getpid()}", "jit": "off"},
+                    "server_settings": {
+                        "application_name": f"gemini-backend {os.getpid()}",
+                        "jit": "off",
+                        # Of a room that is longer than most, Postgres expects what most have, and would rather
+                        # gather all of it and sort than read the newest messages off the index, in order.
+                        "enable_bitmapscan": "off",
+                    },
                     **credentials,
                 },
             }

@@ -97,15 +97,15 @@ class ReadSubscriptions:
         for checkout in checkouts:
             state = await self.gateway.checkout(checkout.id, account.user_id)
             states.append(state or CheckoutState(checkout=replace(checkout, url=None, settled=True)))
-        # What else was once bought here is no subscription, which would keep its user from having one.
-        found = [state.payment for state in states if state.payment and state.payment.price_id in self.prices]
+        found = [state.payment for state in states if state.payment]
         customer_id = account.customer_id or await self._adopt(account.user_id, states)
         if customer_id is not None:
             try:
                 found += await self.gateway.subscriptions(customer_id, account.user_id)
             except CustomerGone:
                 await self.accounts.drop_customer(account.user_id, customer_id)
-        return states, found
+        # What is bought here besides is no subscription for Pro, and must not keep its user from having one.
+        return states, [one for one in found if one.price_id in self.prices]
 
     async def _adopt(self, user_id: UserId, states: Sequence[CheckoutState]) -> str | None:
         for state in states:

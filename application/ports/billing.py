@@ -157,7 +157,7 @@ class BillingAccounts(Protocol):
 
     @abstractmethod
     async def retry(self, account: BillingAccount, *, delay: timedelta) -> None:
-        """After a failure: due after `delay`, if this attempt still holds it."""
+        """After a failure: due after `delay`, or 5 s if something changed, if this attempt still holds it."""
 
     @abstractmethod
     async def make_due(self, user_id: UserId | None = None) -> int:

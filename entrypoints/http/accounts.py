@@ -25,6 +25,7 @@ from entrypoints.container import Container
 from entrypoints.http.endpoints import Endpoints
 from entrypoints.http.schemas import (
     ChangePasswordBody,
+    DailyUsageOut,
     LogInBody,
     MobileBody,
     OtpReply,
@@ -39,7 +40,6 @@ from entrypoints.http.schemas import (
     SignedInReply,
     SignUpBody,
     SignUpReply,
-    UsageOut,
     UserOut,
     VerifyOtpBody,
 )
@@ -60,7 +60,7 @@ endpoints = Endpoints("Accounts")
 async def sign_up(container: Container, body: SignUpBody, user_id: UserId | None = None) -> SignUpReply:
     """Create an account for a mobile number.
 
-    One number has one account, however it is spelled. Prove the number next, with send-otp and verify-otp.
+    A number has one account, however it is spelled. Next prove that it is yours, with send-otp and verify-otp.
     """
     user = await container.sign_up()(mobile=body.mobile, name=body.name, user_id=user_id)
     return SignUpReply(message="Signed up. Verify the mobile number next.", user=UserOut.of(user))
@@ -77,7 +77,8 @@ async def sign_up(container: Container, body: SignUpBody, user_id: UserId | None
 async def send_otp(container: Container, body: MobileBody) -> OtpReply:
     """Send a one-time code to log in with.
 
-    It lives five minutes and for five guesses; a new one replaces it.
+    It is good for five minutes and five guesses, and replaces the one before. It goes to the number by SMS; in
+    development it is handed out in the reply, as `otp`.
     """
     return _otp_reply(await container.send_otp()(mobile=body.mobile, purpose=OtpPurpose.LOGIN))
 
@@ -92,9 +93,10 @@ async def send_otp(container: Container, body: MobileBody) -> OtpReply:
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
 )
 async def verify_otp(container: Container, body: VerifyOtpBody, device: Device) -> SignedInReply:
-    """Log in with the one-time code. A code works once.
+    """Log in with a one-time code.
 
-    A number has ten wrong guesses an hour and twenty a day; from the fifth in a row on, each must be waited for.
+    A code works once. A number has ten wrong guesses an hour and twenty a day, and from the fifth in a row on
+    each has to be waited for: no new code gives them back.
     """
     return SignedInReply.of(await container.verify_otp()(mobile=body.mobile, code=body.otp, device=device))
 
@@ -109,7 +111,10 @@ async def verify_otp(container: Container, body: VerifyOtpBody, device: Device) 
     errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses),
 )
 async def log_in(container: Container, body: LogInBody, device: Device) -> SignedInReply:
-    """Log in with the password. An account has none until it sets one."""
+    """Log in with the password.
+
+    An account has none until it sets one: by forgot-password and then reset-password or change-password.
+    """
     return SignedInReply.of(await container.log_in()(mobile=body.mobile, password=body.password, device=device))
 
 
@@ -123,10 +128,10 @@ async def log_in(container: Container, body: LogInBody, device: Device) -> Signe
     errors=(RefreshTokenInvalid,),
 )
 async def refresh(container: Container, body: RefreshBody) -> SignedInReply:
-    """Exchange the refresh token for a new pair of tokens. The old one is spent.
+    """Exchange the refresh token for a new pair of tokens.
 
-    If the answer is lost, repeat the call within ten seconds: it is answered the same. A spent token that comes
-    later was copied, and ends the session for whoever has it.
+    The old refresh token is spent. If the answer is lost, repeat the call within ten seconds: it is answered
+    the same. A spent token that comes later must have been copied, and ends the session for whoever has it.
     """
     return SignedInReply.of(await container.refresh_session()(refresh_token=body.refresh_token))
 
@@ -140,7 +145,7 @@ async def log_out(container: Container, caller: Caller) -> Reply:
 
 @endpoints.add("GET", "/auth/sessions", reply=SessionsReply, authenticated=True)
 async def list_sessions(container: Container, caller: Caller) -> SessionsReply:
-    """The devices that are signed in, the one seen last first."""
+    """List the devices that are logged in, the one seen last first."""
     found = await container.list_sessions()(caller=caller)
     return SessionsReply(
         message="Your sessions.",
@@ -150,14 +155,14 @@ async def list_sessions(container: Container, caller: Caller) -> SessionsReply:
 
 @endpoints.add("DELETE", "/auth/sessions", reply=Reply, authenticated=True)
 async def end_other_sessions(container: Container, caller: Caller) -> Reply:
-    """Sign out every device but this one."""
+    """Log out every device but this one."""
     await container.end_other_sessions()(caller=caller)
     return Reply(message="All other sessions have ended.")
 
 
 @endpoints.add("DELETE", "/auth/sessions/<session_id>", reply=Reply, authenticated=True, errors=(SessionNotFound,))
 async def end_session(container: Container, caller: Caller, session_id: SessionId) -> Reply:
-    """Sign out one device."""
+    """Log out one device."""
     await container.end_session()(caller=caller, session_id=session_id)
     return Reply(message="The session has ended.")
 
@@ -171,7 +176,10 @@ async def end_session(container: Container, caller: Caller, session_id: SessionI
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
 async def forgot_password(container: Container, body: MobileBody) -> OtpReply:
-    """Send a one-time code to set a new password with, by reset-password or change-password."""
+    """Send a one-time code to set a new password with.
+
+    It is for reset-password or change-password; nobody can log in with it.
+    """
     return _otp_reply(await container.send_otp()(mobile=body.mobile, purpose=OtpPurpose.RESET))
 
 
@@ -184,7 +192,10 @@ async def forgot_password(container: Container, body: MobileBody) -> OtpReply:
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
 )
 async def reset_password(container: Container, body: ResetPasswordBody) -> Reply:
-    """Set a new password with a code from forgot-password. Every session of the account ends."""
+    """Set a new password with a code from forgot-password.
+
+    Every session of the account ends: log in with the new password.
+    """
     await container.reset_password()(mobile=body.mobile, code=body.otp, new_password=body.new_password)
     return Reply(message="The password is set. Log in with it.")
 
@@ -198,7 +209,10 @@ async def reset_password(container: Container, body: ResetPasswordBody) -> Reply
     errors=(OtpInvalid, PasswordWrong, TooManyGuesses, CodesOff),
 )
 async def change_password(container: Container, caller: Caller, body: ChangePasswordBody) -> Reply:
-    """Set a new password, proved by a one-time code or by the current password. All other sessions end."""
+    """Set a new password while logged in.
+
+    Proof is a code from forgot-password or the current password. All other sessions end.
+    """
     await container.change_password()(
         caller=caller, new_password=body.new_password, code=body.otp, current_password=body.current_password
     )
@@ -207,7 +221,7 @@ async def change_password(container: Container, caller: Caller, body: ChangePass
 
 @endpoints.add("GET", "/user/me", reply=ProfileReply, authenticated=True)
 async def get_profile(container: Container, caller: Caller) -> ProfileReply:
-    """Who is logged in, on which tier, and what is left of today's messages."""
+    """Get who is logged in, on which tier, and what is left of today's messages."""
     return await _profile(container, caller.user)
 
 
@@ -227,7 +241,10 @@ async def rename_user(container: Container, caller: Caller, body: RenameBody) ->
     errors=(PaymentsUnavailable, PaymentsRefused),
 )
 async def delete_user(container: Container, caller: Caller) -> Reply:
-    """Delete your account and all that belongs to it, at once and for good. A subscription is cancelled first."""
+    """Delete your account and all that belongs to it.
+
+    At once and for good. A subscription is cancelled at Stripe first; if that fails, nothing is deleted.
+    """
     await container.delete_user()(user=caller.user)
     return Reply(message="The account is deleted.")
 
@@ -240,7 +257,7 @@ async def _profile(container: Container, user: User) -> ProfileReply:
             mobile=user.mobile,
             name=user.name,
             subscription_tier=user.tier(container.clock().now()),
-            usage=UsageOut.of(await container.get_allowance()(user=user)),
+            usage=DailyUsageOut.of(await container.get_allowance()(user=user)),
         ),
     )
 

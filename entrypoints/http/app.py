@@ -24,7 +24,21 @@ from entrypoints.telemetry import configure_logs
 
 NAME = "gemini-backend"
 
+_AREAS = (accounts, chat, billing, operations)
+
 log = structlog.get_logger(__name__)
+
+
+def api_document() -> dict[str, Any]:
+    """The OpenAPI document of all that is served."""
+    return openapi_document(
+        [endpoint for area in _AREAS for endpoint in area.endpoints],
+        version=version("gemini-backend"),
+        others={
+            billing.WEBHOOK: {"post": billing.WEBHOOK_OPERATION},
+            operations.METRICS: {"get": operations.METRICS_OPERATION},
+        },
+    )
 
 
 def create_app(settings: Settings, container: Container | None = None, *, name: str = NAME) -> Sanic[Any, Any]:
@@ -49,19 +63,10 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
         GRACEFUL_TCP_CLOSE_TIMEOUT=1,
     )
 
-    areas = (accounts, chat, billing, operations)
-    for area in areas:
+    for area in _AREAS:
         area.endpoints.route(app, container)
     billing.route_webhook(app, container)
-    document = openapi_document(
-        [endpoint for area in areas for endpoint in area.endpoints],
-        version=version("gemini-backend"),
-        others={
-            billing.WEBHOOK: {"post": billing.WEBHOOK_OPERATION},
-            operations.METRICS: {"get": operations.METRICS_OPERATION},
-        },
-    )
-    operations.route_documents(app, document)
+    operations.route_documents(app, api_document())
     operations.route_metrics(app)
     web.route_page(app, settings)
 

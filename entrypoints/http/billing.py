@@ -39,8 +39,8 @@ WEBHOOK = "/webhook/stripe"
 async def subscribe_pro(container: Container, caller: Caller) -> UrlReply:
     """Open a checkout for Pro.
 
-    Send the user to `url`, a page of Stripe's. One checkout is open at a time: asked again, the same one is
-    answered. The tier changes once Stripe says that it is paid, a moment after the user has come back.
+    Open `url`, a page of Stripe's, in the user's browser. One checkout is open at a time: asked again, the same
+    one is answered. The tier changes once Stripe says that it is paid, a moment after the user has come back.
     """
     checkout = await container.upgrade_tier()(user=caller.user)
     return UrlReply(url=checkout.url or "")
@@ -48,9 +48,9 @@ async def subscribe_pro(container: Container, caller: Caller) -> UrlReply:
 
 @endpoints.add("GET", "/subscription/status", reply=SubscriptionReply, authenticated=True)
 async def get_subscription(container: Container, caller: Caller) -> SubscriptionReply:
-    """Your tier and the subscription behind it.
+    """Get your tier and the subscription behind it.
 
-    `status` is Stripe's word. A subscription that is past due keeps Pro for seven days.
+    A subscription that is past due keeps Pro for seven days; one that is cancelled, to the end of what is paid.
     """
     subscription = await container.get_subscription()(user=caller.user)
     tier = caller.user.tier(container.clock().now())
@@ -65,7 +65,10 @@ async def get_subscription(container: Container, caller: Caller) -> Subscription
     errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused),
 )
 async def open_portal(container: Container, caller: Caller) -> UrlReply:
-    """Open Stripe's customer portal, where the user changes the card, sees invoices or cancels."""
+    """Open Stripe's customer portal.
+
+    Open `url` in the user's browser: there they change the card, see invoices, or cancel.
+    """
     return UrlReply(url=await container.open_portal()(user=caller.user))
 
 
@@ -90,9 +93,9 @@ def route_webhook(app: Sanic[Any, Any], container: Container) -> None:
 WEBHOOK_OPERATION: dict[str, Any] = {
     "operationId": "stripe_webhook",
     "tags": ["Billing"],
-    "summary": "What Stripe tells about payments.",
-    "description": "For Stripe alone. An event is taken once, however often it comes; what is true is then read"
-    " from Stripe. Answered with an error it comes again.",
+    "summary": "Take an event of Stripe's.",
+    "description": "For Stripe alone. An event is taken once, however often it comes; what is true is then read from"
+    " Stripe. One that is answered with an error comes again.",
     "parameters": [
         {
             "name": "Stripe-Signature",

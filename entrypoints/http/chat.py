@@ -57,8 +57,8 @@ async def create_chatroom(
 ) -> ChatroomReply:
     """Open a new chatroom.
 
-    Its instructions are told to the model before every conversation in it. With `autoTitle` the model
-    gives it another name after the first exchange, unless you do.
+    Its `instructions` are told to the model before every conversation in it. With `autoTitle` the model gives
+    it another name after the first exchange, unless you rename it before.
     """
     room = await container.create_chatroom()(
         user=caller.user,
@@ -72,7 +72,7 @@ async def create_chatroom(
 
 @endpoints.add("GET", "/chatroom", query=ChatroomsQuery, reply=ChatroomsReply, authenticated=True)
 async def list_chatrooms(container: Container, caller: Caller, query: ChatroomsQuery) -> ChatroomsReply:
-    """Your chatrooms, newest first."""
+    """List your chatrooms, newest first."""
     page = await container.list_chatrooms()(user=caller.user, limit=query.limit, cursor=query.cursor)
     return ChatroomsReply(
         message="Your chatrooms.", data=[ChatroomOut.of(room) for room in page.items], next_cursor=page.next
@@ -90,7 +90,10 @@ async def list_chatrooms(container: Container, caller: Caller, query: ChatroomsQ
 async def open_chatroom(
     container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> OpenChatroomReply:
-    """A chatroom with its newest messages, oldest first; with `before` the ones before that."""
+    """Get a chatroom with its newest messages, oldest first.
+
+    With `before` the page of messages before that one.
+    """
     room, messages, following = await _opened(container, caller, chatroom_id, query)
     return OpenChatroomReply(
         message="Your chatroom.", data=OpenChatroomOut.of(room, messages=messages), next_cursor=following
@@ -118,7 +121,10 @@ async def _opened(
 async def change_chatroom(
     container: Container, caller: Caller, chatroom_id: ChatroomId, body: ChangeChatroomBody
 ) -> ChatroomReply:
-    """Rename a chatroom, or change its instructions, which hold from the next message on."""
+    """Rename a chatroom, or change its instructions.
+
+    New instructions hold from the next message on.
+    """
     room = await container.change_chatroom()(
         user=caller.user, chatroom_id=chatroom_id, name=body.new_name, instructions=body.new_instructions
     )
@@ -152,10 +158,12 @@ async def send_message(
 ) -> AcceptedReply:
     """Send a message to the model.
 
-    It is stored and will be answered by a worker; look for the reply with GET, wait for it with `Prefer`, or
-    have it streamed: `Accept: text/event-stream` answers with the very events of the message's stream, from
-    its first word. Basic accounts have a daily allowance, which comes back if the message fails; so many
-    messages may be unanswered at once.
+    It is stored, answered with 202, and replied to by a worker. Look for the reply with `get_message`, wait for
+    it here with `Prefer: wait=30`, or have it streamed: with `Accept: text/event-stream` this call answers with
+    the events of `stream_message`, from the first word on.
+
+    A Basic account has an allowance of messages a day, which `get_profile` shows; a message that fails is given
+    back. Only some messages of an account may be unanswered at a time.
     """
     message, allowance = await container.send_message()(
         user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id
@@ -174,7 +182,10 @@ async def send_message(
 async def list_messages(
     container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> MessagesReply:
-    """The messages of a chatroom by pages: the newest page first, each page oldest first."""
+    """List the messages of a chatroom.
+
+    The newest page first; each page oldest first.
+    """
     _, messages, following = await _opened(container, caller, chatroom_id, query)
     return MessagesReply(message="Your messages.", data=messages, next_cursor=following)
 
@@ -188,17 +199,18 @@ async def list_messages(
 async def stream_message(
     container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition
 ) -> AbstractAsyncContextManager[Following]:
-    """A reply while it is written, as Server-Sent Events.
+    """Follow a reply while it is written, as Server-Sent Events.
 
     `delta` brings `{"text"}`, the next piece. `reset` brings `{"attempt"}`: the model is asked anew, drop the
-    text so far. `done` brings the message as GET gives it, `error` a problem; either is the last event. An
-    event's id is `<attempt>-<characters>`. Sent back as `Last-Event-ID`, it brings exactly what follows, also
-    long after the reply has ended; after the last event that is 204. Comments keep the connection alive. A
-    stream ends after ten minutes and when its server is restarted: come again. Leaving does not stop the
-    model, cancelling does.
+    text so far. `done` brings the message as `get_message` gives it, `error` a problem; either is the last
+    event.
 
-    A browser's `EventSource` cannot send the token, and a token has no place in a URL: read the stream with
-    `fetch`.
+    An event's id is `<attempt>-<characters>`. Sent back as `Last-Event-ID` it brings exactly what follows, also
+    long after the reply has ended; after the last event that is 204. Comments keep the connection alive. A
+    stream ends after ten minutes, and when its server restarts: come again. Leaving does not stop the model,
+    `cancel_message` does.
+
+    A browser's `EventSource` cannot send the token: read the stream with `fetch`.
     """
     return container.stream_reply()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id, after=after)
 
@@ -214,9 +226,9 @@ async def stream_message(
 async def get_message(
     container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> MessageReply:
-    """One message with its state and, once it is there, its reply.
+    """Get one message: its status and, once it is there, its reply.
 
-    With `Prefer: wait` it is answered when the message has ended, or else as 202.
+    With `Prefer: wait=30` the answer comes when the message has ended, or with 202 after that time.
     """
     message = await container.get_message()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return MessageReply(message="Your message.", data=MessageOut.of(message))
@@ -235,10 +247,10 @@ async def get_message(
 async def cancel_message(
     container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> MessageReply:
-    """Stop a message that is being answered, or waits for it.
+    """Stop a message that is being answered or waits for it.
 
-    What the model has written until then is kept; the allowance is not given back. It ends within a moment,
-    which is waited for, two seconds at most: the answer is 200 with the ended message, or else 202.
+    What the model has written until then is kept; the allowance is not given back. The call waits for the end,
+    two seconds at most: 200 with the ended message, or 202.
     """
     message = await container.cancel_message()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return MessageReply(message="Its end was requested.", data=MessageOut.of(message))
@@ -256,7 +268,11 @@ async def cancel_message(
 async def regenerate_message(
     container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> AcceptedReply:
-    """Ask the model again. It counts as a message, and the reply there is gives way to the new one."""
+    """Ask the model again.
+
+    It counts as a message. The reply that is there gives way to the new one, which comes by the same ways as
+    after `send_message`.
+    """
     message, allowance = await container.regenerate_message()(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id
     )

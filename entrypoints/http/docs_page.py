@@ -1,94 +1,243 @@
-"""/docs: the OpenAPI document as one page, with nothing fetched from anywhere."""
+"""/docs: the OpenAPI document as one page to read, with no script and nothing fetched from anywhere."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
+from entrypoints.http.openapi_examples import Schema, example, not_null, resolve
+
 _STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 56rem; margin: 2rem auto; padding: 0 1rem; }
-details { border: 1px solid color-mix(in srgb, currentColor 20%, transparent); border-radius: .5rem; margin: .5rem 0; }
-summary { padding: .6rem .9rem; cursor: pointer; }
-details > div { padding: 0 .9rem .9rem; }
-code, pre { font: .875em/1.45 ui-monospace, monospace; }
-pre { overflow-x: auto; padding: .8rem; border-radius: .4rem; }
-pre { background: color-mix(in srgb, currentColor 7%, transparent); }
-.method { display: inline-block; min-width: 3.6rem; font-weight: 700; }
-.note { opacity: .75; }
-table { border-collapse: collapse; width: 100%; }
-td, th { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; }
+:root { color-scheme: light dark; --ink: #1c2127; --soft: #57606a; --page: #fff; --tint: #f3f5f7; --line: #d5dae0;
+  --link: #0b57b0; --get: #0a6640; --post: #0b57b0; --patch: #8a4b00; --delete: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #a4adb7; --page: #14181c; --tint: #1f252b;
+  --line: #39424b; --link: #8ab8ff; --get: #6fd3a0; --post: #8ab8ff; --patch: #f0b465; --delete: #ff9d94; } }
+* { box-sizing: border-box; }
+html { scroll-padding-top: 1rem; }
+body { margin: 0; color: var(--ink); background: var(--page); font: 16px/1.55 system-ui, sans-serif; }
+a { color: var(--link); }
+.skip { position: absolute; left: -99rem; }
+.skip:focus { left: 1rem; top: 1rem; padding: .5rem 1rem; background: var(--page); }
+nav { padding: 1.5rem; border-bottom: 1px solid var(--line); font-size: .9rem; }
+nav h2 { margin: 1.2rem 0 .3rem; font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; }
+nav h2, .soft, th { color: var(--soft); }
+nav ul { list-style: none; margin: 0; padding: 0; columns: 15rem; }
+nav li { break-inside: avoid; }
+nav li a { display: block; padding: .15rem 0; overflow-wrap: anywhere; text-decoration: none; }
+nav .method { display: inline-block; min-width: 3.6rem; margin: 0; }
+nav li a:hover { text-decoration: underline; }
+main { max-width: 58rem; padding: 1.5rem; }
+@media (min-width: 62rem) {
+  body { display: grid; grid-template-columns: 21rem minmax(0, 1fr); }
+  nav { position: sticky; top: 0; height: 100vh; overflow-y: auto; border: 0; border-right: 1px solid var(--line); }
+  nav ul { columns: auto; }
+  main { padding: 1.5rem 3rem 6rem; }
+}
+h1 { margin: 0; font-size: 1.9rem; line-height: 1.2; }
+main h2 { margin: 3.5rem 0 0; font-size: 1.5rem; }
+h3 { margin: 0 0 .6rem; font-size: 1.05rem; overflow-wrap: anywhere; }
+h4 { margin: 1.3rem 0 .3rem; font-size: .95rem; }
+p, ul { margin: .5rem 0; }
+article { margin-top: 1.5rem; padding: 1.2rem 0 0; border-top: 1px solid var(--line); }
+article:target h3 { outline: 2px solid var(--link); outline-offset: .3rem; }
+code, pre { font: .875em/1.5 ui-monospace, monospace; }
+pre, .wide { overflow-x: auto; }
+pre { margin: .4rem 0; padding: .8rem 1rem; border-radius: .4rem; background: var(--tint); }
+.method { margin-right: .5rem; font: 700 .85em ui-monospace, monospace; }
+.get { color: var(--get); } .post { color: var(--post); }
+.patch { color: var(--patch); } .delete { color: var(--delete); }
+summary { cursor: pointer; color: var(--soft); }
+table { width: 100%; border-collapse: collapse; font-size: .93rem; }
+td, th { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; }
+td:last-child { min-width: 9rem; }
 """
+#: For the page's Content-Security-Policy: this style and nothing else.
+STYLE_HASH = f"sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}"
+_ICON = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 
 def docs_page(document: dict[str, Any]) -> str:
-    info = document["info"]
-    sections = []
-    for tag in document["tags"]:
-        calls = [
-            _call(document, method, path, operation)
+    return _Page(document).html()
+
+
+class _Page:
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self._calls = [
+            (method, path, operation)
             for path, operations in document["paths"].items()
             for method, operation in operations.items()
-            if tag["name"] in operation["tags"]
         ]
-        sections.append(f"<h2>{escape(tag['name'])}</h2>{''.join(calls)}")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(info['title'])}: API</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{escape(info['title'])} <small class=note>{escape(info['version'])}</small></h1>"
-        f"<p>{escape(info['summary'])} {escape(info['description'])}</p>"
-        '<p class=note>The same as a document for tools: <a href="/openapi.json">/openapi.json</a></p>'
-        f"{''.join(sections)}</body></html>"
-    )
+        self._names = {operation["operationId"] for _, _, operation in self._calls}
 
-
-def _call(document: dict[str, Any], method: str, path: str, operation: dict[str, Any]) -> str:
-    parts = []
-    if "security" in operation:
-        parts.append("<p class=note>Needs <code>Authorization: Bearer &lt;token&gt;</code>.</p>")
-    if "description" in operation:
-        parts.append(f"<p>{escape(operation['description'])}</p>")
-    if operation["parameters"]:
-        rows = "".join(
-            f"<tr><td><code>{escape(p['name'])}</code></td><td>{p['in']}</td>"
-            f"<td>{escape(p.get('description', ''))} <code>{escape(json.dumps(p['schema']))}</code></td></tr>"
-            for p in operation["parameters"]
+    def html(self) -> str:
+        info = self._document["info"]
+        title = escape(info["title"])
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f'<title>{title}: API</title><link rel="icon" href="{_ICON}"><style>{_STYLE}</style></head><body>'
+            '<nav aria-label="Calls"><a class="skip" href="#main">Skip to the text</a>'
+            f'{"".join(map(self._contents, self._document["tags"]))}</nav><main id="main">'
+            f'<h1>{title}</h1><p class="soft">{escape(info["summary"])} Version {escape(info["version"])}; '
+            'the same for tools: <a href="/openapi.json">/openapi.json</a>.</p>'
+            f"{self._text(info['description'])}{''.join(map(self._section, self._document['tags']))}"
+            "</main></body></html>"
         )
-        parts.append(f"<h4>Parameters</h4><table>{rows}</table>")
-    if "requestBody" in operation:
-        parts.append(f"<h4>Request</h4>{_schema(document, operation['requestBody']['content'])}")
-    for status, response in operation["responses"].items():
-        if int(status) < 400:
-            content = response.get("content")
-            parts.append(f"<h4>Reply {status}</h4>{_schema(document, content) if content else ''}")
-        else:
-            lines = "".join(f"<li>{escape(line[2:])}</li>" for line in response["description"].splitlines())
-            parts.append(f"<h4>Problem {status}</h4><ul>{lines}</ul>")
-    return (
-        f'<details id="{operation["operationId"]}"><summary><span class=method>{method.upper()}</span> '
-        f"<code>{escape(path)}</code> {escape(operation['summary'])}</summary><div>{''.join(parts)}</div></details>"
-    )
+
+    def _of(self, tag: dict[str, str]) -> list[tuple[str, str, dict[str, Any]]]:
+        return [call for call in self._calls if tag["name"] in call[2]["tags"]]
+
+    def _contents(self, tag: dict[str, str]) -> str:
+        links = "".join(
+            f'<li><a href="#{operation["operationId"]}">{_method(method)}{escape(_short(path))}</a></li>'
+            for method, path, operation in self._of(tag)
+        )
+        return f"<h2>{escape(tag['name'])}</h2><ul>{links}</ul>"
+
+    def _section(self, tag: dict[str, str]) -> str:
+        calls = "".join(self._call(*call) for call in self._of(tag))
+        return f"<section><h2>{escape(tag['name'])}</h2>{self._text(tag['description'])}{calls}</section>"
+
+    def _call(self, method: str, path: str, operation: dict[str, Any]) -> str:
+        name = operation["operationId"]
+        parts = [f"<h3>{_method(method)}<code>{escape(path)}</code></h3>", self._text(operation["summary"])]
+        parts.append(self._text(operation.get("description", "")))
+        parts.append(f'<p class="soft"><code>{name}</code>{" · needs a token" if "security" in operation else ""}</p>')
+        if operation["parameters"]:
+            rows = (
+                (_code(p["name"]), f"{p['in']}, {self._type(p['schema'])}", self._inline(p.get("description", "")))
+                for p in operation["parameters"]
+            )
+            parts.append(f"<h4>Parameters</h4>{_table(('name', 'where and what', 'meaning'), rows)}")
+        if "requestBody" in operation:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            about = self._resolve(schema).get("description", "")
+            parts.append(f"<h4>Body</h4>{self._text(about)}{self._fields(schema)}{self._example(schema)}")
+        parts += [self._reply(status, reply) for status, reply in operation["responses"].items() if status < "400"]
+        parts.append(self._problems(operation["responses"]))
+        return f'<article id="{name}">{"".join(parts)}</article>'
+
+    def _reply(self, status: str, reply: dict[str, Any]) -> str:
+        parts = [f"<h4>Reply {status}</h4>"]
+        if reply["description"] not in ("OK", "Created"):
+            parts.append(self._text(reply["description"]))
+        for media, content in reply.get("content", {}).items():
+            schema = content["schema"]
+            if media != "application/json":
+                parts.append(f'<p class="soft">{escape(media)}</p>')
+            if "example" in content:
+                parts.append(_pre(content["example"]))
+            elif media == "application/json":
+                fields = f"<details><summary>Fields</summary>{self._fields(schema)}</details>"
+                parts.append(self._example(schema) + fields)
+        if headers := reply.get("headers"):
+            names = ", ".join(map(_code, headers))
+            parts.append(f'<p class="soft">Headers: {names}</p>')
+        return "".join(parts)
+
+    def _problems(self, responses: dict[str, Any]) -> str:
+        rows = [
+            (status, _code(code), self._inline(meaning))
+            for status, reply in responses.items()
+            if status >= "400"
+            for code, meaning in re.findall(r"(?m)^- `(\w+)`: (.+)$", reply["description"])
+        ]
+        return f"<h4>Errors</h4>{_table(('status', 'code', 'meaning'), rows)}" if rows else ""
+
+    def _fields(self, schema: Schema) -> str:
+        rows = [
+            (
+                _code(name) + ("" if required else ' <span class="soft">optional</span>'),
+                self._type(part),
+                self._inline(self._about(part)),
+            )
+            for name, part, required in self._flattened(schema, "")
+        ]
+        return _table(("field", "what", "meaning"), rows)
+
+    def _flattened(self, schema: Schema, prefix: str) -> Iterator[tuple[str, Schema, bool]]:
+        """Every field at whatever depth, by its path: data.id, data[].id."""
+        whole = self._resolve(schema)
+        for name, part in whole.get("properties", {}).items():
+            yield f"{prefix}{name}", part, name in whole.get("required", ()) or "const" in part
+            inner = self._resolve(not_null(part))
+            if "items" in inner:
+                yield from self._flattened(inner["items"], f"{prefix}{name}[].")
+            else:
+                yield from self._flattened(inner, f"{prefix}{name}.")
+
+    def _about(self, schema: Schema) -> str:
+        return str(schema.get("description") or self._resolve(not_null(schema)).get("description", ""))
+
+    def _type(self, schema: Schema) -> str:
+        """In words."""
+        if "anyOf" in schema:
+            return " or ".join(self._type(one) for one in schema["anyOf"])
+        found = self._resolve(schema)
+        if "const" in found:
+            return _code(json.dumps(found["const"]))
+        if "enum" in found:
+            return "one of " + ", ".join(_code(str(one)) for one in found["enum"])
+        words = {
+            ("string", "uuid"): "UUID",
+            ("string", "date-time"): "time",
+            ("integer", None): "whole number",
+            ("boolean", None): "true or false",
+        }
+        kind: str = found.get("type", "anything")
+        text: str = words.get((kind, found.get("format")), kind)
+        if kind == "array":
+            text = f"list of {self._type(found['items'])}s"
+        for low, high, unit in (("minLength", "maxLength", " characters"), ("minimum", "maximum", "")):
+            if high in found:
+                at_least = f"{found[low]:,} to " if low in found else "at most "
+                text += f", {at_least}{found[high]:,}{unit}"
+        return f"{text}, {_code(json.dumps(found['default']))} if left out" if "default" in found else text
+
+    def _example(self, schema: Schema) -> str:
+        return _pre(json.dumps(example(self._document, schema), indent=2, ensure_ascii=False))
+
+    def _resolve(self, schema: Schema) -> Schema:
+        return resolve(self._document, schema)
+
+    def _text(self, markdown: str) -> str:
+        return "".join(f"<p>{self._inline(paragraph)}</p>" for paragraph in markdown.split("\n\n") if paragraph)
+
+    def _inline(self, markdown: str) -> str:
+        """The little of Markdown that our descriptions use; a call's name leads to it."""
+        bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(markdown, quote=False))
+        return re.sub(r"`([^`]+)`", self._linked, bold)
+
+    def _linked(self, name: re.Match[str]) -> str:
+        code = f"<code>{name[1]}</code>"
+        return f'<a href="#{name[1]}">{code}</a>' if name[1] in self._names else code
 
 
-def _schema(document: dict[str, Any], content: dict[str, Any]) -> str:
-    schema = next(iter(content.values()))["schema"]
-    return f"<pre>{escape(json.dumps(_example(document, schema), indent=2, ensure_ascii=False))}</pre>"
+def _method(method: str) -> str:
+    return f'<span class="method {method}">{method.upper()}</span> '
 
 
-def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
-    """What a value of this schema looks like: its example, or the words for its type."""
-    if "$ref" in schema:
-        return _example(document, document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]])
-    if "examples" in schema:
-        return schema["examples"][0]
-    if "anyOf" in schema:
-        return _example(document, schema["anyOf"][0])
-    if "properties" in schema:
-        return {name: _example(document, part) for name, part in schema["properties"].items()}
-    if "items" in schema:
-        return [_example(document, schema["items"])]
-    if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))
-    return schema.get("const") or schema.get("format") or schema.get("type", "any")
+def _short(path: str) -> str:
+    return re.sub(r"{\w+}", "…", path)
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text, quote=False)}</code>"
+
+
+def _pre(text: str) -> str:
+    # What scrolls can be reached by the keyboard.
+    return f'<pre tabindex="0">{escape(text, quote=False)}</pre>'
+
+
+def _table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

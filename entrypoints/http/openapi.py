@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from pydantic.json_schema import models_json_schema
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from domain.errors import (
     DatabaseUnavailable,
     DomainError,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
+    RateLimited,
     StreamsExhausted,
     TokenExpired,
     TokenInvalid,
@@ -25,21 +28,61 @@ from entrypoints.http.endpoints import Endpoint
 from entrypoints.http.errors import MEDIA_TYPE, status_of
 from entrypoints.http.schemas import Problem, RefreshBody, Schema
 
+_DESCRIPTION = """
+A message to the model is accepted at once and answered by a worker. Its reply can be looked for, waited for, or
+followed while it is written.
+
+**Who is asking.** Calls that need to know take `Authorization: Bearer <token>`. The token comes from verify-otp or
+login and lasts for `expiresIn` seconds; refresh gives the next one. A token has no place in a URL.
+
+**Errors.** Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code` to program against.
+429 and 503 carry `Retry-After`. Beside what a call lists, any request can be answered with 400 `malformed_request`,
+404 `route_not_found`, 405 `method_not_allowed`, 408 `request_timeout`, 413 `body_too_large`, 417
+`expectation_failed`, 431 `headers_too_large`, 500 `internal_error` or 503 `timeout`.
+
+**Repeating.** Where a call takes an `Idempotency-Key`, a request that is repeated with the same key takes effect
+once.
+
+**Form.** JSON with camelCase keys, ids as UUIDs, times in UTC. Fields may be added to replies: ignore what you do not
+know. Paths answer with and without a trailing slash. Every answer carries `X-Request-ID`.
+"""
+_TAGS = {
+    "Accounts": "Signing up, logging in by one-time code (OTP) or password, sessions, and the profile.",
+    "Chat": "Chatrooms, the messages in them, and the model's replies.",
+    "Billing": "Basic is free and has a daily allowance of messages; Pro is a subscription through Stripe.",
+    "Operations": "For probes and operators.",
+}
+_PATH_IDS = {
+    "chatroom_id": "The chatroom, one of the caller's own.",
+    "message_id": "The message, in that chatroom.",
+    "session_id": "The session, one of the caller's own.",
+}
+_HEADERS: dict[str, tuple[str, str]] = {
+    "Retry-After": ("Seconds to wait before trying again.", "2"),
+    "Idempotency-Replayed": ("`true`: this is the first reply to this key, once more.", "true"),
+    "Preference-Applied": ("The wait that was asked for was heeded.", "wait=30"),
+    "RateLimit": (
+        "What is left of the limits that the call counts in, and the seconds until they are whole.",
+        '"verify";r=29;t=10',
+    ),
+    "RateLimit-Policy": ("These limits: calls, and the seconds they are for.", '"verify";q=30;w=300'),
+}
+
 _AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
 _IDEMPOTENCY_KEY = {
     "name": idempotency.HEADER,
     "in": "header",
     "required": False,
-    "description": "Makes it safe to repeat the request: its first reply is kept for 24 hours and replayed,"
-    " with `Idempotency-Replayed: true`.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "A text of your choice, a new one for each thing to be done. It makes repeating the request safe:"
+    " its first reply is kept for 24 hours and replayed.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["7c5e1f0a-send-1"]},
 }
 _PREFER = {
     "name": following.PREFER,
     "in": "header",
     "required": False,
-    "description": "`wait=N`: answer as soon as the message has ended, with 200, but after N seconds at the latest,"
-    f" with 202; at most {following.MAX_WAIT_SECONDS}. `Preference-Applied` tells that it was done.",
+    "description": "`wait=N`: answer with 200 as soon as the message has ended, or with 202 after N seconds,"
+    f" {following.MAX_WAIT_SECONDS} at most.",
     "schema": {"type": "string", "examples": ["wait=30"]},
 }
 _LAST_EVENT_ID: dict[str, Any] = {
@@ -56,7 +99,11 @@ _REFRESH_COOKIE = {
     " removes it.",
     "schema": {"type": "string", "enum": [refresh_cookie.WISH]},
 }
-_EVENTS = {"schema": {"type": "string", "description": "Server-Sent Events, as the call that streams tells."}}
+_EVENTS = {
+    "schema": {"type": "string", "description": "Server-Sent Events, as `stream_message` describes them."},
+    "example": 'id: 1-8\nevent: delta\ndata: {"text":"Because "}\n\nid: 1-29\nevent: delta\n'
+    'data: {"text":"air scatters blue."}\n\nid: 1-30\nevent: done\ndata: {"id":"…","status":"completed", …}\n\n',
+}
 _TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -67,7 +114,7 @@ def openapi_document(
     endpoints = list(endpoints)
     paths: dict[str, dict[str, Any]] = {**(others or {})}
     for endpoint in endpoints:
-        path = endpoint.path.replace("<", "{").replace(">", "}")
+        path = re.sub(r"<(\w+)>", lambda name: f"{{{to_camel(name[1])}}}", endpoint.path)
         paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
@@ -75,16 +122,28 @@ def openapi_document(
             "title": "Gemini backend",
             "version": version,
             "summary": "Talk with Google's Gemini in authenticated chatrooms.",
-            "description": "Paths answer with and without a trailing slash. Every error is a problem (RFC 9457)"
-            " with a stable `code`. Every reply carries `X-Request-ID`.",
+            "description": _prose(_DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "tags": [
+            {"name": tag, "description": _TAGS[tag]} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)
+        ],
         "paths": paths,
         "components": {
             "schemas": _schemas(endpoints),
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "headers": {
+                name: {"description": description, "schema": {"type": "string", "examples": [example]}}
+                for name, (description, example) in _HEADERS.items()
+            },
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "The `token` of verify-otp, login or refresh.",
+                }
+            },
         },
     }
 
@@ -96,13 +155,19 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "tags": [endpoint.tag],
         "summary": summary,
         "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+            {
+                "name": to_camel(name),
+                "in": "path",
+                "required": True,
+                "description": _PATH_IDS[name],
+                "schema": {"type": "string", "format": "uuid"},
+            }
             for name in endpoint.path_ids
         ],
         "responses": _responses(endpoint),
     }
     if description:
-        operation["description"] = " ".join(description.split())
+        operation["description"] = _prose(description)
     if endpoint.creates:
         operation["parameters"].append(_IDEMPOTENCY_KEY)
     if endpoint.follows:
@@ -124,11 +189,18 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     return operation
 
 
+def _prose(text: str) -> str:
+    """Its paragraphs, without the line breaks that are the source's."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+
+
 def _query_parameters(query: type[Schema]) -> list[dict[str, Any]]:
     parameters = []
     for name, schema in query.model_json_schema(mode="validation")["properties"].items():
         description = schema.pop("description", None)
         schema.pop("title", None)
+        if alternatives := schema.pop("anyOf", None):  # the other one is null, which a URL cannot say
+            schema = alternatives[0]
         parameter = {"name": name, "in": "query", "required": False, "schema": schema}
         parameters.append({**parameter, "description": description} if description else parameter)
     return parameters
@@ -143,6 +215,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         raised += (IdempotencyKeyReused, IdempotencyKeyInUse)
     if endpoint.may_stream:
         raised += (TooManyStreams, StreamsExhausted)
+    if endpoint.all_limits:
+        raised.append(RateLimited)
     if endpoint.tag != "Operations":
         raised.append(DatabaseUnavailable)
     for error in raised:
@@ -152,17 +226,28 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         problems.setdefault(413, []).append("`body_too_large`: The body is larger than this service accepts.")
     if endpoint.body or endpoint.query or endpoint.reply is None:
         problems.setdefault(422, []).append("`validation_failed`: A value is missing or does not fit.")
-    return {
-        **_replies(endpoint),
-        **{str(status): _problem(texts) for status, texts in sorted(problems.items())},
+    replies = _replies(endpoint)
+    carried = {
+        "Idempotency-Replayed": endpoint.creates,
+        "Preference-Applied": endpoint.follows,
+        "RateLimit": endpoint.all_limits,
+        "RateLimit-Policy": endpoint.all_limits,
     }
+    if headers := _headers(*(name for name, is_carried in carried.items() if is_carried)):
+        for reply in replies.values():
+            reply["headers"] = headers
+    return {**replies, **{str(status): _problem(status, texts) for status, texts in sorted(problems.items())}}
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _replies(endpoint: Endpoint) -> dict[str, Any]:
     events = {sse.MEDIA_TYPE: _EVENTS}
     if endpoint.reply is None:
         return {
-            "200": {"description": "The events that follow.", "content": events},
+            "200": {"description": "The events, as they happen.", "content": events},
             "204": {"description": "The client has them all: it need not come again."},
         }
     whole = {"application/json": _ref(endpoint.reply)}
@@ -175,18 +260,31 @@ def _replies(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def problem_response(*errors: type[DomainError]) -> dict[str, Any]:
-    return _problem(f"`{error.code}`: {error.detail}" for error in errors)
+    return _problem(status_of(errors[0]), (f"`{error.code}`: {error.detail}" for error in errors))
 
 
-def _problem(texts: Iterable[str]) -> dict[str, Any]:
+def _problem(status: int, texts: Iterable[str]) -> dict[str, Any]:
     return {
         "description": "\n".join(f"- {text}" for text in dict.fromkeys(texts)),
+        **({"headers": _headers("Retry-After")} if status in (429, 503) else {}),
         "content": {MEDIA_TYPE: _ref(Problem)},
     }
 
 
 def _ref(schema: type[Schema]) -> dict[str, Any]:
-    return {"schema": {"$ref": _TEMPLATE.format(model=schema.__name__)}}
+    return {"schema": {"$ref": _TEMPLATE.format(model=_name(schema.__name__))}}
+
+
+def _name(schema: str) -> str:
+    """What clients call it: "Out" only keeps our classes apart from the entities that they show."""
+    return schema.removesuffix("Out")
+
+
+class _Untitled(GenerateJsonSchema):
+    """Titles would say no more than the names beside them, and generators name types by them."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
 
 
 def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
@@ -194,5 +292,26 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
     models |= {(endpoint.reply, "serialization") for endpoint in endpoints if endpoint.reply}
     models.add((Problem, "serialization"))
     ordered = sorted(models, key=lambda model: model[0].__name__)
-    _, definitions = models_json_schema(ordered, by_alias=True, ref_template=_TEMPLATE)  # type: ignore[arg-type]  # a set loses the literals
-    return dict(definitions["$defs"])
+    _, definitions = models_json_schema(
+        ordered,  # type: ignore[arg-type]  # a set loses the literals
+        by_alias=True,
+        ref_template=_TEMPLATE,
+        schema_generator=_Untitled,
+    )
+    return {_name(name): _renamed(schema) for name, schema in definitions["$defs"].items()}
+
+
+def _renamed(part: Any) -> Any:
+    """With the references in it and the docstrings' line breaks as clients are shown them."""
+    if isinstance(part, list):
+        return [_renamed(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    found = {name: _renamed(one) for name, one in part.items()}
+    if isinstance(found.get("$ref"), str):
+        found["$ref"] = _name(found["$ref"])
+    if isinstance(found.get("description"), str):
+        found["description"] = _prose(found["description"])
+    if isinstance(found.get("title"), str):
+        del found["title"]
+    return found

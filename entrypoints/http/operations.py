@@ -12,7 +12,7 @@ from application.ports.runtime import Dependency
 from domain.errors import DatabaseUnavailable, DomainError
 from entrypoints import metrics
 from entrypoints.container import Container
-from entrypoints.http.docs_page import docs_page
+from entrypoints.http.docs_page import STYLE_HASH, docs_page
 from entrypoints.http.endpoints import Endpoints
 from entrypoints.http.errors import NO_STORE, request_id
 from entrypoints.http.schemas import HealthReply, ReadyReply
@@ -27,9 +27,9 @@ METRICS = "/metrics"
 METRICS_OPERATION: dict[str, Any] = {
     "operationId": "metrics",
     "tags": ["Operations"],
-    "summary": "What Prometheus scrapes.",
-    "description": "Counts of calls and of warnings, for all processes behind this port; nothing of any user. Whether"
-    " the outside may see it is the proxy's to say.",
+    "summary": "Get the metrics, in Prometheus' text format.",
+    "description": "Counts and durations of calls, and counts of warnings, for all processes behind this port; nothing"
+    " of any user. Whether the outside may see it is the proxy's to say.",
     "parameters": [],
     "responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 }
@@ -37,16 +37,16 @@ METRICS_OPERATION: dict[str, Any] = {
 
 @endpoints.add("GET", "/health", reply=HealthReply)
 async def health() -> HealthReply:
-    """Whether the process is alive. Looks at nothing else."""
+    """Tell whether the process is alive. Looks at nothing else."""
     return HealthReply(status="ok")
 
 
 @endpoints.add("GET", "/ready", reply=ReadyReply, errors=(DatabaseUnavailable,))
 async def ready(container: Container) -> ReadyReply:
-    """Whether requests can be served, with the state of each dependency.
+    """Tell whether requests can be served, with the state of each dependency.
 
-    Without Postgres nothing can, and this is a 503. Without Redis everything is still served, replies
-    only start some seconds later: the service is `degraded`, and stays in rotation.
+    Without Postgres nothing can, and this is a 503. Without Redis everything still is, only slower: the service
+    is `degraded` and stays in rotation.
     """
     dependencies: list[Dependency] = container.watched()
     found = dict(zip((d.name for d in dependencies), await asyncio.gather(*map(_state, dependencies)), strict=True))
@@ -96,5 +96,5 @@ def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:
 
     @app.route("/docs", methods=_READ, name="docs")
     async def docs(request: Request) -> HTTPResponse:
-        policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+        policy = f"default-src 'none'; style-src '{STYLE_HASH}'; img-src data:; base-uri 'none'; frame-ancestors 'none'"
         return html(page, headers={"x-request-id": request_id(request), "content-security-policy": policy})

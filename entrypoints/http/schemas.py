@@ -39,20 +39,46 @@ def _some_text(text: str) -> str:
     return _text(text)
 
 
+Id = Annotated[UUID, Field(description="Its id.", examples=["01890a5d-ac96-774b-bcce-b302099a8057"])]
 Timestamp = Annotated[
-    datetime, PlainSerializer(_iso, return_type=str, when_used="json"), Field(examples=["2026-01-31T09:30:00.000Z"])
+    datetime,
+    PlainSerializer(_iso, return_type=str, when_used="json"),
+    Field(
+        description="UTC, with milliseconds.",
+        examples=["2026-01-31T09:30:00.000Z"],
+        json_schema_extra={"format": "date-time"},
+    ),
 ]
 SomeText = Annotated[str, AfterValidator(_some_text)]
 Mobile = Annotated[
     SomeText,
     Field(
-        max_length=32, description="A mobile number, international or of the default region.", examples=["9876543210"]
+        max_length=32,
+        description="A mobile number: international with `+`, or as it is dialled in the service's own country.",
+        examples=["+919876543210"],
     ),
 ]
-Name = Annotated[SomeText, Field(max_length=MAX_NAME_CHARACTERS, examples=["Asha"])]
+Name = Annotated[SomeText, Field(max_length=MAX_NAME_CHARACTERS)]
+PersonName = Annotated[Name, Field(description="What to call the person.", examples=["Asha"])]
+ChatroomName = Annotated[Name, Field(description="What the chatroom is called.", examples=["Physics"])]
 Code = Annotated[SomeText, Field(max_length=16, description="The one-time code: six digits.", examples=["042137"])]
-Password = Annotated[str, Field(max_length=MAX_PASSWORD_CHARACTERS)]
-NewPassword = Annotated[SomeText, Field(min_length=MIN_PASSWORD_CHARACTERS, max_length=MAX_PASSWORD_CHARACTERS)]
+Password = Annotated[
+    str,
+    Field(
+        max_length=MAX_PASSWORD_CHARACTERS,
+        description="The password of the account.",
+        examples=["seven blue herons"],
+    ),
+]
+NewPassword = Annotated[
+    SomeText,
+    Field(
+        min_length=MIN_PASSWORD_CHARACTERS,
+        max_length=MAX_PASSWORD_CHARACTERS,
+        description="The password to have from now on. The most common ones are refused.",
+        examples=["seven blue herons"],
+    ),
+]
 Instructions = Annotated[
     str,
     Field(
@@ -62,7 +88,8 @@ Instructions = Annotated[
     ),
     AfterValidator(lambda text: _text(text) if text.strip() else ""),
 ]
-Count = int | Literal["unlimited"]
+Count = Annotated[int | Literal["unlimited"], Field(examples=[5])]
+NextCursor = Annotated[UUID | None, Field(description="Where the next page begins; null on the last.", examples=[None])]
 
 
 def _count(number: int | None) -> Any:
@@ -79,7 +106,7 @@ def _without_default(schema: dict[str, Any]) -> None:
 
 class SignUpBody(Schema):
     mobile: Mobile
-    name: Name
+    name: PersonName
 
 
 class MobileBody(Schema):
@@ -97,11 +124,18 @@ class LogInBody(Schema):
 
 
 class RefreshBody(Schema):
-    refresh_token: Annotated[SomeText, Field(max_length=128)]
+    refresh_token: Annotated[
+        SomeText,
+        Field(
+            max_length=128,
+            description="The one of the latest log-in or refresh.",
+            examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
+        ),
+    ]
 
 
 class RenameBody(Schema):
-    name: Name
+    name: PersonName
 
 
 class ResetPasswordBody(Schema):
@@ -111,10 +145,12 @@ class ResetPasswordBody(Schema):
 
 
 class ChangePasswordBody(Schema):
-    """Proof is the code, or else the current password."""
+    """Prove who you are by `otp`, a code from forgot-password, or by `currentPassword`: one of them is required."""
 
-    otp: Code | None = None
-    current_password: Password | None = None
+    otp: Annotated[Code | None, Field(description="A code from forgot-password.", examples=["042137"])] = None
+    current_password: Annotated[
+        Password | None, Field(description="The password until now.", examples=["six blue herons"])
+    ] = None
     new_password: NewPassword
 
     @model_validator(mode="after")
@@ -125,16 +161,26 @@ class ChangePasswordBody(Schema):
 
 
 class CreateChatroomBody(Schema):
-    name: Name
-    instructions: Instructions | None = None
-    auto_title: Annotated[StrictBool, Field(description="Have the model rename it after the first exchange.")] = False
+    name: ChatroomName
+    instructions: Annotated[
+        Instructions | None, Field(description="What the model is told before every conversation of the chatroom.")
+    ] = None
+    auto_title: Annotated[
+        StrictBool, Field(description="Have the model rename it after the first exchange.", examples=[False])
+    ] = False
 
 
 class ChangeChatroomBody(Schema):
-    """What is not named stays; instructions that are null or empty are taken away."""
+    """What is left out stays as it is; at least one of them is required."""
 
-    name: Annotated[Name, Field(json_schema_extra=_without_default)] = ""
-    instructions: Annotated[Instructions | None, Field(json_schema_extra=_without_default)] = None
+    name: Annotated[ChatroomName, Field(json_schema_extra=_without_default)] = ""
+    instructions: Annotated[
+        Instructions | None,
+        Field(
+            description="What the model is told from the next message on; null or empty takes it away.",
+            json_schema_extra=_without_default,
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _changes_something(self) -> ChangeChatroomBody:
@@ -152,32 +198,37 @@ class ChangeChatroomBody(Schema):
 
 
 class SendMessageBody(Schema):
-    input: Annotated[SomeText, Field(max_length=MAX_INPUT_CHARACTERS, examples=["Why is the sky blue?"])]
+    input: Annotated[
+        SomeText,
+        Field(max_length=MAX_INPUT_CHARACTERS, description="What to ask the model.", examples=["Why is the sky blue?"]),
+    ]
 
 
 class PageQuery(Schema):
-    limit: Annotated[int, Field(ge=1, le=100, description="Items a page.")] = 50
+    limit: Annotated[int, Field(ge=1, le=100, description="How many at most.")] = 50
 
 
 class ChatroomsQuery(PageQuery):
-    cursor: Annotated[ChatroomId | None, Field(description="The nextCursor of the page before.")] = None
+    cursor: Annotated[ChatroomId | None, Field(description="`nextCursor` of the page before.")] = None
 
 
 class MessagesQuery(PageQuery):
-    before: Annotated[MessageId | None, Field(description="The nextCursor of a page: the messages before it.")] = None
+    before: Annotated[MessageId | None, Field(description="`nextCursor` of the page before: older messages.")] = None
 
 
 # --- replies ---
 
 
 class Reply(Schema):
-    message: Annotated[str, Field(description="What happened, for people.")]
+    message: Annotated[str, Field(description="What happened, for people.", examples=["Done."])]
 
 
 class UserOut(Schema):
-    id: UUID
-    mobile: Annotated[str, Field(description="In E.164 form.", examples=["+919876543210"])]
-    name: str
+    """Who has an account."""
+
+    id: Id
+    mobile: Annotated[str, Field(description="The mobile number in E.164 form.", examples=["+919876543210"])]
+    name: PersonName
 
     @classmethod
     def of(cls, user: User) -> UserOut:
@@ -189,19 +240,26 @@ class SignUpReply(Reply):
 
 
 class OtpReply(Reply):
-    """`otp` is there only while codes are delivered in the reply, which is for development."""
+    """`otp` is there only while codes are handed out in the reply, which is for development."""
 
-    otp: Annotated[str | None, Field(examples=["042137"])] = None
+    otp: Annotated[
+        str | None,
+        Field(description="The one-time code: six digits.", examples=["042137"], json_schema_extra=_without_default),
+    ] = None
 
 
 class SignedInReply(Reply):
-    token: Annotated[str, Field(description="Send it as 'Authorization: Bearer <token>'.")]
-    expires_in: Annotated[int, Field(description="Seconds.")]
+    token: Annotated[
+        str,
+        Field(description="The access token: send it as `Authorization: Bearer <token>`.", examples=["eyJhbGciOi…"]),
+    ]
+    expires_in: Annotated[int, Field(description="Seconds until the access token expires.", examples=[3600])]
     refresh_token: Annotated[
         str,
         Field(
-            description="Good for one refresh, within seven days. Keep it as safe as a password."
-            " Not here if it was asked for as a cookie.",
+            description="Good for one refresh within seven days. Keep it as safe as a password."
+            " Left out when it was asked for as a cookie.",
+            examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
             json_schema_extra=_without_default,
         ),
     ] = ""
@@ -219,12 +277,14 @@ class SignedInReply(Reply):
 
 
 class SessionOut(Schema):
-    id: UUID
-    device: Annotated[str, Field(description="The user agent it signed in with.")]
-    network: Annotated[str, Field(description="Where it signed in from, roughly.", examples=["203.0.113.0/24"])]
+    """A device that is logged in."""
+
+    id: Id
+    device: Annotated[str, Field(description="The user agent it logged in with.", examples=["Mozilla/5.0 …"])]
+    network: Annotated[str, Field(description="The network it logged in from.", examples=["203.0.113.0/24"])]
     created_at: Timestamp
-    last_seen_at: Annotated[Timestamp, Field(description="When it signed in or was refreshed last.")]
-    current: Annotated[bool, Field(description="The one that asks.")]
+    last_seen_at: Annotated[Timestamp, Field(description="When it logged in or was refreshed last.")]
+    current: Annotated[bool, Field(description="Whether it is the one that asks.", examples=[True])]
 
     @classmethod
     def of(cls, session: Session, *, current: bool) -> SessionOut:
@@ -242,16 +302,18 @@ class SessionsReply(Reply):
     data: list[SessionOut]
 
 
-class UsageOut(Schema):
-    used: int
-    total: Count
-    remaining: Count
-    resets_at: Timestamp
-    input_tokens: Annotated[int, Field(description="Of today's replies, as the model counts them.")]
-    output_tokens: int
+class DailyUsageOut(Schema):
+    """What is used of today's allowance. The day is that of UTC."""
+
+    used: Annotated[int, Field(description="Messages sent today.", examples=[2])]
+    total: Annotated[Count, Field(description="Messages a day; unlimited on Pro.")]
+    remaining: Annotated[Count, Field(description="Messages left today.", examples=[3])]
+    resets_at: Annotated[Timestamp, Field(description="When the allowance returns.")]
+    input_tokens: Annotated[int, Field(description="Tokens the model has read for it today.", examples=[210])]
+    output_tokens: Annotated[int, Field(description="Tokens the model has written.", examples=[840])]
 
     @classmethod
-    def of(cls, allowance: Allowance) -> UsageOut:
+    def of(cls, allowance: Allowance) -> DailyUsageOut:
         return cls(
             used=allowance.used,
             total=_count(allowance.total),
@@ -263,8 +325,10 @@ class UsageOut(Schema):
 
 
 class ProfileOut(UserOut):
+    """Who is logged in."""
+
     subscription_tier: Tier
-    usage: UsageOut
+    usage: DailyUsageOut
 
 
 class ProfileReply(Reply):
@@ -272,12 +336,16 @@ class ProfileReply(Reply):
 
 
 class ChatroomOut(Schema):
-    id: UUID
-    name: str
-    user_id: UUID
+    """A conversation with the model, and its owner's alone."""
+
+    id: Id
+    name: ChatroomName
+    user_id: Annotated[Id, Field(description="Its owner.")]
     created_at: Timestamp
-    instructions: str | None
-    auto_title: Annotated[bool, Field(description="It waits for a name of the model's making.")]
+    instructions: Annotated[
+        str | None, Field(description="What the model is told before every conversation.", examples=[None])
+    ]
+    auto_title: Annotated[bool, Field(description="The model will give it a name after the first exchange.")]
 
     @classmethod
     def of(cls, room: Chatroom, **more: Any) -> Self:
@@ -298,31 +366,54 @@ class ChatroomReply(Reply):
 
 class ChatroomsReply(Reply):
     data: list[ChatroomOut]
-    next_cursor: UUID | None
+    next_cursor: NextCursor
 
 
-class Usage(Schema):
-    input_tokens: int | None
-    output_tokens: int | None
+class MessageUsage(Schema):
+    """What a reply took, as the model counts it; null if it did not say."""
+
+    input_tokens: Annotated[int | None, Field(description="Of the conversation it was given.", examples=[42])]
+    output_tokens: Annotated[int | None, Field(description="Of the response.", examples=[120])]
 
 
 class MessageError(Schema):
-    code: str
-    detail: str
+    """Why there is no reply."""
+
+    code: Annotated[str, Field(description="A stable word to program against.", examples=["model_unavailable"])]
+    detail: Annotated[str, Field(description="For people.", examples=["The model could not be reached."])]
 
 
 class MessageOut(Schema):
-    id: UUID
-    input: str
-    response: Annotated[str | None, Field(description="null until the model has answered.")]
-    chatroom_id: UUID
+    """A question (`input`) and its reply (`response`).
+
+    `queued` and `generating` are on the way; `completed`, `failed`, `cancelled` and `blocked` (by the model's
+    safety filter) are ends.
+    """
+
+    id: Id
+    input: Annotated[str, Field(description="What the user asked.", examples=["Why is the sky blue?"])]
+    response: Annotated[
+        str | None,
+        Field(
+            description="What the model replied; null until then. A cancelled message has what was written so far.",
+            examples=["Because air scatters blue light the most."],
+        ),
+    ]
+    chatroom_id: Annotated[Id, Field(description="The chatroom it is in.")]
     created_at: Timestamp
-    status: MessageStatus
-    finish_reason: str | None
-    usage: Usage
-    attempts: int
-    completed_at: Timestamp | None
-    error: Annotated[MessageError | None, Field(description="Why a failed or blocked message has no reply.")]
+    status: Annotated[MessageStatus, Field(examples=["completed"])]
+    finish_reason: Annotated[
+        str | None,
+        Field(description="The model's own word for why it stopped: STOP, MAX_TOKENS, SAFETY …", examples=["STOP"]),
+    ]
+    usage: MessageUsage
+    attempts: Annotated[int, Field(description="How often the model was asked.", examples=[1])]
+    completed_at: Annotated[
+        Timestamp | None, Field(description="When it ended, however it did.", examples=["2026-01-31T09:30:02.000Z"])
+    ]
+    error: Annotated[
+        MessageError | None, Field(description="Why a failed or blocked message has no reply.", examples=[None])
+    ]
 
     @classmethod
     def of(cls, message: Message) -> MessageOut:
@@ -334,7 +425,7 @@ class MessageOut(Schema):
             created_at=message.created_at,
             status=message.status,
             finish_reason=message.finish_reason,
-            usage=Usage(input_tokens=message.input_tokens, output_tokens=message.output_tokens),
+            usage=MessageUsage(input_tokens=message.input_tokens, output_tokens=message.output_tokens),
             attempts=message.attempt,
             completed_at=message.completed_at,
             error=MessageError(code=message.error_code, detail=message.error_detail or "")
@@ -349,27 +440,29 @@ class MessageReply(Reply):
 
 class MessagesReply(Reply):
     data: list[MessageOut]
-    next_cursor: UUID | None
+    next_cursor: NextCursor
 
 
 class OpenChatroomOut(ChatroomOut):
-    messages: Annotated[list[MessageOut], Field(description="Oldest first.")]
+    messages: Annotated[list[MessageOut], Field(description="A page of its messages, oldest first.")]
 
 
 class OpenChatroomReply(Reply):
     data: OpenChatroomOut
-    next_cursor: UUID | None
+    next_cursor: NextCursor
 
 
 class DailyLimitOut(Schema):
-    used: int
-    total: Count
-    resets_at: Timestamp
+    """The day's allowance after this message."""
+
+    used: Annotated[int, Field(description="Messages sent today.", examples=[3])]
+    total: Annotated[Count, Field(description="Messages a day; unlimited on Pro.")]
+    resets_at: Annotated[Timestamp, Field(description="When the allowance returns.")]
 
 
 class AcceptedReply(Reply):
     data: MessageOut
-    remaining_messages: Count
+    remaining_messages: Annotated[Count, Field(description="Messages left today.", examples=[2])]
     daily_limit_info: DailyLimitOut
 
     @classmethod
@@ -385,14 +478,27 @@ class AcceptedReply(Reply):
 
 
 class UrlReply(Schema):
-    url: Annotated[str, Field(description="A page of Stripe's, for the user's browser.")]
+    url: Annotated[
+        str,
+        Field(
+            description="A page of Stripe's: open it in the user's browser.",
+            examples=["https://checkout.stripe.com/c/pay/cs_test_a1B2"],
+        ),
+    ]
 
 
 class SubscriptionOut(Schema):
+    """The tier, and the subscription behind it."""
+
     tier: Tier
-    status: Annotated[SubscriptionStatus | None, Field(description="null if there never was a subscription.")]
-    current_period_end: Timestamp | None
-    cancel_at_period_end: Annotated[bool, Field(description="Pro ends by itself, then or earlier.")]
+    status: Annotated[
+        SubscriptionStatus | None,
+        Field(description="Stripe's word; null if there never was a subscription.", examples=["active"]),
+    ]
+    current_period_end: Annotated[Timestamp | None, Field(description="Up to when it is paid for.")]
+    cancel_at_period_end: Annotated[
+        bool, Field(description="Pro ends by itself, at that time or earlier.", examples=[False])
+    ]
 
     @classmethod
     def of(cls, tier: Tier, subscription: Subscription | None) -> SubscriptionOut:
@@ -409,30 +515,61 @@ class SubscriptionReply(Reply):
 
 
 class HealthReply(Schema):
-    status: Literal["ok"] = "ok"
+    status: Annotated[Literal["ok"], Field(description="The process answers.")] = "ok"
 
 
 class ReadyReply(Schema):
     """`degraded`: everything is served, but something is slower or later than usual."""
 
-    status: Literal["ready", "degraded"]
-    dependencies: dict[str, Literal["ok", "away"]]
-    warnings: list[str]
+    status: Annotated[Literal["ready", "degraded"], Field(examples=["ready"])]
+    dependencies: Annotated[
+        dict[str, Literal["ok", "away"]],
+        Field(description="Postgres and Redis.", examples=[{"postgres": "ok", "redis": "ok"}]),
+    ]
+    warnings: Annotated[list[str], Field(description="What production was told to do and should not.", examples=[[]])]
 
 
 class FieldError(Schema):
-    pointer: Annotated[str, Field(description="JSON pointer into the body, or ?name for a query parameter.")]
-    detail: str
+    """A value that was not accepted."""
+
+    pointer: Annotated[
+        str,
+        Field(
+            description="Where: a JSON pointer into the body, `?name` in the query, or the name of a header.",
+            examples=["/mobile"],
+        ),
+    ]
+    detail: Annotated[str, Field(description="What is wrong with it, for people.", examples=["is required"])]
 
 
 class Problem(Schema):
-    """RFC 9457. Program against `code`; `title` and `detail` are for people."""
+    """Every error, by RFC 9457. Program against `code`; `title` and `detail` are for people."""
 
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str
-    errors: list[FieldError] | None = None
+    type: Annotated[str, Field(description="Always `about:blank`: `code` tells more.")] = "about:blank"
+    title: Annotated[str, Field(description="The status in words.", examples=["Forbidden"])]
+    status: Annotated[int, Field(description="The status of the answer.", examples=[403])]
+    detail: Annotated[str, Field(description="What happened.", examples=["The day's messages are used up."])]
+    instance: Annotated[str, Field(description="The path that was called.", examples=["/chatroom"])]
+    code: Annotated[str, Field(description="A stable word for what happened.", examples=["quota_exceeded"])]
+    request_id: Annotated[
+        str,
+        Field(
+            description="The same as in `X-Request-ID` and in the service's log: name it to its operator.",
+            examples=["9f1c2a7be04d4a1c8f3e5b6d7a8c9e0f"],
+        ),
+    ]
+    errors: Annotated[
+        list[FieldError] | None,
+        Field(
+            description="With `validation_failed` and its like: each value that was not accepted.",
+            json_schema_extra=_without_default,
+        ),
+    ] = None
+    resets_at: Annotated[
+        Timestamp | None,
+        Field(
+            description="With `quota_exceeded`: when the allowance returns.",
+            examples=["2026-02-01T00:00:00.000Z"],
+            json_schema_extra=_without_default,
+        ),
+    ] = None

@@ -37,13 +37,6 @@ _POLICY = "; ".join(
         "trusted-types dompurify",
     ]
 )
-_PAGE_HEADERS = {
-    "content-security-policy": _POLICY,
-    "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
 _A_YEAR = "public, max-age=31536000, immutable"  # a file's name is its content's
 _ENCODINGS = {"br": ".br", "gzip": ".gz"}  # the smaller one first
 
@@ -61,7 +54,6 @@ class File:
             self.bodies[coding],
             headers={
                 "x-request-id": request_id(request),
-                "x-content-type-options": "nosniff",
                 **({"content-encoding": coding} if coding else {}),
                 **headers,
             },
@@ -104,7 +96,12 @@ def route_page(app: Sanic[Any, Any], settings: Settings) -> None:
 def _page(request: Request) -> HTTPResponse:
     page = files()["index.html"]
     tag = f'W/"{hashlib.sha256(page.bodies[""]).hexdigest()[:20]}"'
-    headers = {"cache-control": "no-cache", "etag": tag, "vary": "Accept, Accept-Encoding", **_PAGE_HEADERS}
+    headers = {
+        "cache-control": "no-cache",
+        "content-security-policy": _POLICY,
+        "etag": tag,
+        "vary": "Accept, Accept-Encoding",
+    }
     if tag in request.headers.get("if-none-match", ""):
         return HTTPResponse(status=304, headers={"x-request-id": request_id(request), **headers})
     return page.answer(request, headers)

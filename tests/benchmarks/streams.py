@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import structlog
 import uvloop
 from redis.asyncio import Redis
 
@@ -169,6 +170,7 @@ def _rss_megabytes() -> float:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     match sys.argv[1:]:
         case ["read", url, namespace, messages, readers]:
             uvloop.run(read(url, namespace, int(messages), int(readers)))

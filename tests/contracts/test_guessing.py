@@ -277,7 +277,7 @@ class TestSending:
     async def test_three_in_ten_minutes_five_an_hour_ten_a_day(self, adapters: Adapters) -> None:
         begun = adapters.clock.now()
         expected = [0, 60, 120, 600, 660, 3_600, 3_660, 3_720, 4_200, 4_260, 86_400, 86_460]
-        now, sent = begun, []
+        now, sent = begun, list[float]()
         while len(sent) < len(expected):
             wait = await send(adapters, now)
             if wait is None:

@@ -292,16 +292,17 @@ class TestRotating:
 class TestListing:
     async def test_those_alive_the_one_seen_last_first(self, adapters: Adapters) -> None:
         ann, bob = await adapters.user(), await adapters.user()
-        now = adapters.clock.now()
-        ages = [timedelta(hours=2), timedelta(hours=1), SESSION_IDLE - MOMENT, SESSION_IDLE]
-        old, new, idle, over = [await adapters.session(ann, age=age) for age in ages]
+        minute = timedelta(minutes=1)
+        ages = [timedelta(hours=2), timedelta(hours=1), SESSION_IDLE - minute, SESSION_IDLE + minute, SESSION_LIFETIME]
+        old, new, idle, *_ = [await adapters.session(ann, age=age) for age in ages]
         ended, bobs = await adapters.session(ann), await adapters.session(bob)
+        now = adapters.clock.now()
         await adapters.sessions.end(ended.id, ann.id, now=now)
-        now = max(now, over.created_at + SESSION_IDLE)
-        assert await adapters.sessions.alive(ann.id, now=idle.created_at + SESSION_IDLE - MOMENT) == [new, old, idle]
+        assert await adapters.sessions.alive(ann.id, now=now) == [new, old, idle]
         seen = await Family(adapters, old).rotate(old.id.bytes, now)
-        assert (await adapters.sessions.alive(ann.id, now=now))[0] == seen
-        assert over not in await adapters.sessions.alive(ann.id, now=now)
+        assert await adapters.sessions.alive(ann.id, now=now) == [seen, new, idle]
+        assert await adapters.sessions.alive(ann.id, now=idle.created_at + SESSION_IDLE - MOMENT) == [seen, new, idle]
+        assert await adapters.sessions.alive(ann.id, now=idle.created_at + SESSION_IDLE) == [seen, new]
         assert await adapters.sessions.alive(bob.id, now=now) == [bobs]
         assert await adapters.sessions.alive(UserId(adapters.ids.new()), now=now) == []
 

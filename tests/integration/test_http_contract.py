@@ -478,7 +478,7 @@ async def test_the_operators_calls(http: httpx.AsyncClient) -> None:
     assert ready.json() == {"status": "ready", "dependencies": {"postgres": "ok", "redis": "ok"}, "warnings": []}
     page = await http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
-    assert "/chatroom/{chatroom_id}/message" in page.text
+    assert "/chatroom/{chatroomId}/message" in page.text
     assert not re.search(r"""(src|href)=["']?https?:""", page.text), "nothing is fetched from anywhere"
     assert (await http.get("/")).status_code == 200
 

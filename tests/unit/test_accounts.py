@@ -9,8 +9,7 @@ from uuid import uuid4
 import pytest
 
 from adapters.memory.accounts import PlainHasher
-from application.accounts.sessions import Caller, SignedIn
-from domain.accounts import OTP_GUESSES, Device, OtpChallenge, OtpPurpose, Session, User
+from domain.accounts import OTP_GUESSES, OtpChallenge, OtpPurpose, Session, User
 from domain.billing import Tier
 from domain.errors import (
     CredentialsInvalid,
@@ -18,48 +17,22 @@ from domain.errors import (
     MobileTaken,
     OtpInvalid,
     PasswordWrong,
-    TokenExpired,
-    TokenInvalid,
     UserNotFound,
 )
 from domain.ids import SessionId, UserId
 from tests.unit.conftest import ANN, World
-
-LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
-UNKNOWN = "+919876543211"
-PHONE = Device("A phone", "203.0.113.0/24")
-
-
-async def code_for(world: World, purpose: OtpPurpose = LOGIN, mobile: str = ANN) -> str:
-    code = await world.container.send_otp()(mobile=mobile, purpose=purpose)
-    assert code is not None
-    return code
-
-
-def wrong(code: str) -> str:
-    return f"{(int(code) + 1) % 1_000_000:06d}"
-
-
-async def log_in_by_code(world: World) -> SignedIn:
-    return await world.container.verify_otp()(mobile=ANN, code=await code_for(world), device=PHONE)
-
-
-async def caller_of(world: World, signed_in: SignedIn) -> Caller:
-    return await world.container.authenticate()(token=signed_in.access.token)
-
-
-async def is_alive(world: World, signed_in: SignedIn) -> bool:
-    try:
-        await caller_of(world, signed_in)
-    except TokenInvalid:
-        return False
-    return True
+from tests.unit.signing_in import LOGIN, PHONE, RESET, UNKNOWN, caller_of, code_for, is_alive, log_in_by_code, wrong
 
 
 class TestSignUp:
     async def test_stores_a_basic_user_under_one_spelling(self, world: World) -> None:
         user = await world.container.sign_up()(mobile="098765 43210", name="Ann")
-        assert (user.mobile, user.name, user.tier(user.created_at), user.password_hash) == (ANN, "Ann", Tier.BASIC, None)
+        assert (user.mobile, user.name, user.tier(user.created_at), user.password_hash) == (
+            ANN,
+            "Ann",
+            Tier.BASIC,
+            None,
+        )
         assert user.created_at == world.clock.now()
         assert await world.now(user) == user
 
@@ -309,34 +282,6 @@ class TestResetPassword:
         for mobile, guess in [(UNKNOWN, code), (ANN, wrong(code))]:
             with pytest.raises(OtpInvalid):
                 await world.container.reset_password()(mobile=mobile, code=guess, new_password="new horse")
-
-
-class TestAuthenticate:
-    async def test_sees_the_user_as_stored_now(self, world: World) -> None:
-        user = await world.user()
-        signed_in = await log_in_by_code(world)
-        await world.room(user)
-        assert (await caller_of(world, signed_in)).user == replace(user, chatrooms_version=1)
-
-    async def test_an_expired_token(self, world: World) -> None:
-        await world.user()
-        signed_in = await log_in_by_code(world)
-        world.clock.move(timedelta(seconds=3605))
-        await caller_of(world, signed_in)
-        world.clock.move(timedelta(seconds=1))
-        with pytest.raises(TokenExpired):
-            await caller_of(world, signed_in)
-
-    async def test_a_session_that_is_not_there_or_somebody_elses(self, world: World) -> None:
-        await world.user()
-        caller = await caller_of(world, await log_in_by_code(world))
-        tokens, now = world.container.access_tokens(), world.clock.now()
-        for session in (
-            Session.begin(SessionId(uuid4()), caller.user.id, PHONE, now),
-            Session.begin(caller.session_id, UserId(uuid4()), PHONE, now),
-        ):
-            with pytest.raises(TokenInvalid):
-                await world.container.authenticate()(token=tokens.issue(session).token)
 
 
 class TestPurgeExpired:

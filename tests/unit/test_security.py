@@ -1,157 +1,236 @@
-"""Access tokens that have been tampered with, and the product's own parameters for hashes."""
+"""Tokens that have been tampered with, keys that change, and the product's own parameters for hashes."""
 
 from __future__ import annotations
 
-import base64
-import hmac
-import json
+import asyncio
+import threading
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-import jwt
 import pytest
 
 from adapters.memory.runtime import MemoryClock
-from adapters.security import ALGORITHM, ISSUER, JwtAccessTokens
-from domain.accounts import Session
+from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords, key_id
+from domain.accounts import MIN_PASSWORD_CHARACTERS, Device, Session
 from domain.errors import TokenExpired, TokenInvalid
 from domain.ids import SessionId, UserId
+from entrypoints.settings import Settings
+from tests.tampering import parts, signed, tampered
 from tests.unit.conftest import World
 
-SECRET = "0123456789abcdef0123456789abcdef"
+SECRET, OLD, OLDER = (
+    "0123456789abcdef0123456789abcdef",
+    "abcdefghijklmnopqrstuvwxyz012345",
+    "zyxwvutsrqponmlkjihgfedcba543210",
+)
 USER, SESSION = UserId(UUID(int=1)), SessionId(UUID(int=2))
 CLOCK = MemoryClock()
-NOW = int(CLOCK.now().timestamp())
-CLAIMS: dict[str, Any] = {
-    "iss": ISSUER, "aud": ISSUER, "sub": str(USER), "sid": str(SESSION), "jti": "x", "iat": NOW, "exp": NOW + 3600,
-}  # fmt: skip
 
 
-def tokens(clock: MemoryClock = CLOCK) -> JwtAccessTokens:
-    return JwtAccessTokens(secrets=[SECRET], lifetime_seconds=3600, clock=clock)
+def tokens(*secrets: str, clock: MemoryClock = CLOCK) -> JwtAccessTokens:
+    return JwtAccessTokens(secrets=secrets or [SECRET], lifetime_seconds=3600, clock=clock)
 
 
-def issued(clock: MemoryClock = CLOCK) -> str:
-    return tokens(clock).issue(Session(id=SESSION, user_id=USER, created_at=clock.now())).token
+def issued(*secrets: str, clock: MemoryClock = CLOCK) -> str:
+    return tokens(*secrets, clock=clock).issue(Session.begin(SESSION, USER, Device(), clock.now())).token
 
 
-def encoded(part: object) -> str:
-    text = part if isinstance(part, str) else json.dumps(part)
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+GOOD = issued()
+TAMPERED = dict(tampered(GOOD, SECRET))
+#: Whether there is such a user and such a session is not written in a token.
+ASKS_THE_STORE = {"a session that is none", "a user that is none", "user and session exchanged"}
 
 
-def signed(header: object, claims: object = CLAIMS, *, digest: str = "sha256", secret: str = SECRET) -> str:
-    """Signed by hand: what no library would sign."""
-    content = f"{encoded(header)}.{encoded(claims)}"
-    signature = hmac.digest(secret.encode(), content.encode(), digest)
-    return f"{content}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+class TestAccessTokens:
+    def test_speak_for_their_session(self) -> None:
+        assert tokens().read(GOOD) == (USER, SESSION)
+        assert tokens().read(signed(*parts(GOOD), SECRET)) == (USER, SESSION)
+
+    def test_say_who_made_them_for_whom_and_how(self) -> None:
+        header, claims = parts(GOOD)
+        assert header == {"alg": "HS256", "typ": "at+jwt", "kid": key_id(SECRET)}
+        assert claims.keys() == {"iss", "aud", "sub", "sid", "jti", "iat", "exp"}
+        assert claims["exp"] - claims["iat"] == 3600
+        assert len(GOOD) < 600
+
+    def test_there_are_many_ways_to_tamper(self) -> None:
+        names = [name for name, _ in tampered(GOOD, SECRET)]
+        assert len(names) == len(set(names)) > 150
+        assert GOOD not in TAMPERED.values()
+
+    @pytest.mark.parametrize("name", [name for name in TAMPERED if name not in ASKS_THE_STORE])
+    def test_tampered_with_speak_for_nobody(self, name: str) -> None:
+        reader = tokens(SECRET, OLD)
+        for _ in range(2):
+            with pytest.raises((TokenInvalid, TokenExpired)):
+                reader.read(TAMPERED[name])
+
+    @pytest.mark.parametrize("name", sorted(ASKS_THE_STORE))
+    def test_of_others_speak_for_others(self, name: str) -> None:
+        assert tokens().read(TAMPERED[name]) != (USER, SESSION)
+
+    def test_every_changed_character_counts(self) -> None:
+        reader = tokens()
+        alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+        for position, character in enumerate(GOOD):
+            other = alphabet[(alphabet.find(character) + 1) % len(alphabet)]
+            with pytest.raises(TokenInvalid):
+                reader.read(GOOD[:position] + other + GOOD[position + 1 :])
+        for last in alphabet.replace(GOOD[-1], ""):
+            with pytest.raises(TokenInvalid):
+                reader.read(GOOD[:-1] + last)
+
+    def test_every_missing_end_counts(self) -> None:
+        reader = tokens()
+        for length in range(len(GOOD)):
+            with pytest.raises(TokenInvalid):
+                reader.read(GOOD[:length])
+
+    def test_expired_are_told_apart_also_when_they_were_seen_before(self) -> None:
+        clock = MemoryClock()
+        token, reader = issued(clock=clock), tokens(clock=clock)
+        reader.read(token)
+        clock.move(timedelta(seconds=3605))
+        assert reader.read(token) == (USER, SESSION), "five seconds of leeway"
+        clock.move(timedelta(seconds=1))
+        for anybody in (reader, tokens(clock=clock)):
+            with pytest.raises(TokenExpired):
+                anybody.read(token)
+
+    def test_of_one_session_differ(self) -> None:
+        assert issued() != issued()
 
 
-def but(**claims: object) -> str:
-    """Rightly signed, with other claims; None leaves one out."""
-    changed = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
-    return signed({"alg": ALGORITHM, "typ": "JWT"}, changed)
+class TestKeyRing:
+    def test_the_first_key_signs(self) -> None:
+        assert parts(issued(SECRET, OLD))[0]["kid"] == parts(issued(SECRET))[0]["kid"] == key_id(SECRET)
 
+    def test_the_others_hold_until_they_are_taken_out(self) -> None:
+        before = issued(OLD)
+        for ring in ([OLD], [SECRET, OLD], [SECRET, OLDER, OLD]):
+            assert tokens(*ring).read(before) == (USER, SESSION)
+        for ring in ([SECRET], [SECRET, OLDER]):
+            with pytest.raises(TokenInvalid):
+                tokens(*ring).read(before)
 
-HEADER, BODY, SIGNATURE = issued().split(".")
-JWK = {"kty": "oct", "k": encoded("an attacker's own key, long enough for HS256")}
+    def test_a_process_with_the_new_key_and_one_with_the_old_understand_each_other(self) -> None:
+        # First every process learns the new key, then it signs.
+        learned, signs = tokens(OLD, SECRET), tokens(SECRET, OLD)
+        for token in (issued(OLD, SECRET), issued(SECRET, OLD)):
+            assert learned.read(token) == signs.read(token) == (USER, SESSION)
 
-TAMPERED = {
-    "empty": "",
-    "garbage": "garbage",
-    "dots": "..",
-    "many dots": "." * 1000,
-    "not ascii": "ünï.cödé.🌻",
-    "half a surrogate pair": "\ud83d.\ud83d.\ud83d",
-    "nul": f"{HEADER}.{BODY}\0.{SIGNATURE}",
-    "huge": "a" * 100_000,
-    "no signature": f"{HEADER}.{BODY}.",
-    "two parts": f"{HEADER}.{BODY}",
-    "four parts": f"{HEADER}.{BODY}.{SIGNATURE}.{SIGNATURE}",
-    "truncated": issued()[:-5],
-    "other signature": f"{HEADER}.{BODY}.{SIGNATURE[::-1]}",
-    "other body": f"{HEADER}.{encoded({**CLAIMS, 'sub': str(UUID(int=9))})}.{SIGNATURE}",
-    "with the scheme": f"Bearer {issued()}",
-    "wrong key": jwt.encode(CLAIMS, SECRET[::-1], algorithm=ALGORITHM),
-    "alg none": f"{encoded({'alg': 'none', 'typ': 'JWT'})}.{encoded(CLAIMS)}.",
-    "alg None, signed": signed({"alg": "None", "typ": "JWT"}),
-    "alg missing": signed({"typ": "JWT"}),
-    "alg null": signed({"alg": None}),
-    "alg lower case": signed({"alg": "hs256"}),
-    "HS384": signed({"alg": "HS384"}, digest="sha384"),
-    "HS512": signed({"alg": "HS512"}, digest="sha512"),
-    "RS256 signed with the secret": signed({"alg": "RS256"}),
-    "embedded jwk": signed({"alg": ALGORITHM, "jwk": JWK}, secret="an attacker's own key, long enough for HS256"),
-    "kid of a file": signed({"alg": ALGORITHM, "kid": "../../dev/null"}, secret=""),
-    "crit": signed({"alg": ALGORITHM, "crit": ["b64"], "b64": False}),
-    "header is a list": signed(["HS256"]),
-    "header is no JSON": signed("{"),
-    "claims are a list": signed({"alg": ALGORITHM}, [CLAIMS]),
-    "claims are no JSON": signed({"alg": ALGORITHM}, "{"),
-    "other issuer": but(iss="somebody"),
-    "other audience": but(aud="somebody"),
-    "no issuer": but(iss=None),
-    "no audience": but(aud=None),
-    "no subject": but(sub=None),
-    "no session": but(sid=None),
-    "no expiry": but(exp=None),
-    "no issue time": but(iat=None),
-    "no id": but(jti=None),
-    "subject is no id": but(sub="ann"),
-    "subject is a number": but(sub=1),
-    "session is no id": but(sid="mine"),
-    "session is a list": but(sid=[str(SESSION)]),
-    "expiry is a word": but(exp="never"),
-    "expiry is endless": signed({"alg": ALGORITHM}, json.dumps(CLAIMS).replace(str(NOW + 3600), "1e999")),
-    "issued in the future": but(iat=NOW + 10**9),
-    "not valid yet": but(nbf=NOW + 10**9),
-}
-
-
-def test_a_token_speaks_for_its_session() -> None:
-    assert tokens().read(issued()) == (USER, SESSION)
-    assert tokens().read(but()) == (USER, SESSION)
-
-
-@pytest.mark.parametrize("token", TAMPERED.values(), ids=TAMPERED.keys())
-def test_a_tampered_token_speaks_for_nobody(token: str) -> None:
-    reader = tokens()
-    for _ in range(2):
+    def test_a_key_answers_to_its_own_name_alone(self) -> None:
+        header, claims = parts(GOOD)
         with pytest.raises(TokenInvalid):
-            reader.read(token)
+            tokens(SECRET, OLD).read(signed({**header, "kid": key_id(OLD)}, claims, SECRET))
+        assert tokens(SECRET, OLD).read(signed({**header, "kid": key_id(OLD)}, claims, OLD)) == (USER, SESSION)
 
+    def test_a_key_named_twice_is_one(self) -> None:
+        assert tokens(SECRET, SECRET).read(GOOD) == (USER, SESSION)
 
-def test_every_changed_character_of_the_signature_counts() -> None:
-    token, reader = issued(), tokens()
-    start = token.rindex(".") + 1
-    for position in range(start, len(token) - 1):  # the last one carries two bits that mean nothing
-        other = "A" if token[position] != "A" else "B"
+    def test_its_name_says_nothing_of_it(self) -> None:
+        assert key_id(SECRET) != key_id(OLD)
+        assert len(key_id(SECRET)) == 12
+
+    def test_comes_from_the_settings(self) -> None:
+        settings = Settings.from_environment(
+            {"ACCESS_TOKEN_SECRET": SECRET, "ACCESS_TOKEN_OLD_SECRETS": f"{OLD}, {OLDER},"}
+        )
+        assert settings.access_token_secrets == [SECRET, OLD, OLDER]
+        world = World(ACCESS_TOKEN_SECRET=SECRET, ACCESS_TOKEN_OLD_SECRETS=OLD)
+        assert world.container.access_tokens().read(issued(OLD)) == (USER, SESSION)
         with pytest.raises(TokenInvalid):
-            reader.read(token[:position] + other + token[position + 1 :])
+            world.container.access_tokens().read(issued(OLDER))
 
 
-def test_an_expired_token_is_told_apart_also_when_it_was_seen_before() -> None:
-    clock = MemoryClock()
-    token, reader = issued(clock), tokens(clock)
-    reader.read(token)
-    clock.move(timedelta(seconds=3605))
-    assert reader.read(token) == (USER, SESSION), "five seconds of leeway"
-    clock.move(timedelta(seconds=1))
-    for anybody in (reader, tokens(clock)):
-        with pytest.raises(TokenExpired):
-            anybody.read(token)
+class TestRefreshTokens:
+    def test_are_256_bits_of_chance(self) -> None:
+        found = {HmacRefreshTokens(key=b"key").first() for _ in range(1_000)}
+        assert len(found) == 1_000
+        assert {len(token) for token in found} == {43}
+
+    def test_the_next_is_always_the_same_and_as_long(self) -> None:
+        token = HmacRefreshTokens(key=b"key").first()
+        following = {HmacRefreshTokens(key=b"key").next(token) for _ in range(10)}
+        assert len(following) == 1
+        assert {len(one) for one in following} == {43}
+        assert token not in following
+
+    def test_the_next_is_found_by_nobody_without_the_key(self) -> None:
+        token = HmacRefreshTokens(key=b"key").first()
+        following = [HmacRefreshTokens(key=key).next(token) for key in (b"key", b"other key", b"")]
+        assert len(set(following)) == 3
+
+    def test_a_line_of_them_never_comes_back(self) -> None:
+        tokens = HmacRefreshTokens(key=b"key")
+        line = [tokens.first()]
+        for _ in range(1_000):
+            line.append(tokens.next(line[-1]))
+        assert len(set(line)) == len({tokens.hash(token) for token in line}) == 1_001
+
+    def test_of_what_is_stored_none_can_be_made(self) -> None:
+        tokens = HmacRefreshTokens(key=b"key")
+        token = tokens.first()
+        assert token.encode() not in tokens.hash(token)
+        assert len(tokens.hash(token)) == 32
+
+    async def test_their_key_follows_from_the_secret_and_is_not_it(self) -> None:
+        worlds = [World(ACCESS_TOKEN_SECRET=secret) for secret in (SECRET, SECRET, OLD)]
+        following = [world.container.refresh_tokens().next("token") for world in worlds]
+        assert following[0] == following[1] != following[2]
+        assert HmacRefreshTokens(key=SECRET.encode()).next("token") not in following
 
 
-def test_two_tokens_of_a_session_differ() -> None:
-    assert issued() != issued()
+class TestHashers:
+    async def test_passwords_are_hashed_as_asvs_asks(self) -> None:
+        world = World()
+        world.container.password_hasher.reset_override()
+        hasher = world.container.password_hasher()
+        hashed = await hasher.hash("correct horse")
+        assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=1$")
+        assert await hasher.matches("correct horse", hashed)
+        assert not await hasher.matches("wrong horse", hashed)
+
+    async def test_at_most_four_work_at_once_whoever_asks_and_the_loop_goes_on(self) -> None:
+        at_work: list[int] = []
+        working, lock = 0, threading.Lock()
+
+        class Watched(Argon2Hasher):
+            def _keyed(self, secret: str) -> bytes:
+                return super()._keyed(secret)
+
+            async def _run(self, function, *arguments):  # type: ignore[no-untyped-def]
+                def watched(*given):  # type: ignore[no-untyped-def]
+                    nonlocal working
+                    with lock:
+                        working += 1
+                        at_work.append(working)
+                    try:
+                        return function(*given)
+                    finally:
+                        with lock:
+                            working -= 1
+
+                return await super()._run(watched, *arguments)
+
+        codes, passwords = (Watched(memory_mib=8, iterations=2, key=key) for key in (b"key", b""))
+        calls = asyncio.gather(*(hasher.hash("correct horse") for hasher in (codes, passwords) for _ in range(20)))
+        turns = 0
+        while not calls.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert len(await calls) == len(at_work) == 40
+        assert max(at_work) <= 4
+        assert turns > 40
 
 
-async def test_passwords_are_hashed_as_asvs_asks() -> None:
-    world = World()
-    world.container.password_hasher.reset_override()
-    hasher = world.container.password_hasher()
-    hashed = await hasher.hash("correct horse")
-    assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=1$")
-    assert await hasher.matches("correct horse", hashed)
-    assert not await hasher.matches("wrong horse", hashed)
+class TestCommonPasswords:
+    def test_are_those_three_thousand_that_are_long_enough(self) -> None:
+        common = ZxcvbnCommonPasswords()
+        for password in ("password", "PassWord", "12345678", "sunshine", "trustno1"):
+            assert common.contain(password)
+        for password in ("", "correct horse battery staple", "xkzwqvyj", "123456"):
+            assert not common.contain(password)
+        found = common._common  # noqa: SLF001 - its size is the promise
+        assert len(found) == 3_000
+        assert min(map(len, found)) == MIN_PASSWORD_CHARACTERS

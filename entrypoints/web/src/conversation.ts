@@ -335,7 +335,7 @@ async function insistently<T>(entry: Entry, ask: () => Promise<T>): Promise<T> {
 
 /** The room of a new chat is made with its first message, and named after it by the model. */
 async function madeFor(entry: Entry): Promise<string> {
-  const line = entry.input.trim().split("\n")[0] ?? "";
+  const line = plain(entry.input.trim().split("\n")[0] ?? "") || "New chat";
   const name = line.length > 48 ? `${line.slice(0, 48).trimEnd()}…` : line;
   const key = newKey();
   const room = await insistently(entry, () => createRoom({ name, autoTitle: true }, key));

@@ -38,6 +38,7 @@ async function run(path: string, follower: Follower, leaving: AbortSignal): Prom
     addEventListener("offline", hangUp);
     let silence = setTimeout(hangUp, SILENCE_MS);
     let wait: number | null = null;
+    let isEnded = false;
     try {
       const headers = { Accept: "text/event-stream", ...(position ? { "Last-Event-ID": position } : {}) };
       const response = await send("GET", path, {}, { headers, signal: attempt.signal });
@@ -52,8 +53,9 @@ async function run(path: string, follower: Follower, leaving: AbortSignal): Prom
         if (event.retry !== null) pause = event.retry;
         if (event.id) position = event.id;
         if (event.name !== "") failures = 0;
-        if (handle(event, follower)) return;
+        isEnded ||= handle(event, follower);
       }
+      if (isEnded) return;
     } catch (error) {
       if (error instanceof Refused) {
         if (error.problem.status < 500 && error.problem.status !== 429) {
@@ -66,9 +68,9 @@ async function run(path: string, follower: Follower, leaving: AbortSignal): Prom
       clearTimeout(silence);
       leaving.removeEventListener("abort", hangUp);
       removeEventListener("offline", hangUp);
-      attempt.abort();
+      if (!isEnded) attempt.abort();
     }
-    if (leaving.aborted) return;
+    if (isEnded || leaving.aborted) return;
     if (failures > 0 || !navigator.onLine) follower.connected(false);
     // Half of it by chance, so that a crowd does not return as a crowd.
     const backOff = Math.min(pause * 2 ** Math.min(failures, 6), LONGEST_MS) * (0.5 + Math.random() / 2);

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { show } from "./markdown";
+import { show } from "../markdown";
 
 /** The DOM below is markdown.ts's, not Preact's. */
 export function Markdown({ text, whole }: { text: string; whole: boolean }): JSX.Element {

@@ -1,12 +1,12 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { current, discard, isFinal, regenerate, sendAgain, type Entry } from "./conversation";
-import { copy } from "./markdown";
+import { current, discard, isFinal, regenerate, sendAgain, type Entry } from "../conversation";
+import { copy } from "../markdown";
 import { Markdown } from "./Markdown";
-import { isUsedUp, online } from "./store";
-import type { Message } from "./types";
+import { isUsedUp, online } from "../store";
+import type { Message } from "../types";
 import { Icon } from "./ui";
-import { momentOf, timeOf, whyUnanswered } from "./words";
+import { momentOf, timeOf, whyUnanswered } from "../words";
 
 export function EntryView({ entry, isLast }: { entry: Entry; isLast: boolean }): JSX.Element {
   const message = entry.message.value;

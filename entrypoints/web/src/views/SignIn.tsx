@@ -1,8 +1,8 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { call, newKey } from "./api";
-import { notice, problemOf, signIn } from "./store";
-import type { SignedIn } from "./types";
+import { call, newKey } from "../api";
+import { notice, problemOf, signIn } from "../store";
+import type { SignedIn } from "../types";
 import { Field, Form, Icon, Submit, useTask } from "./ui";
 
 type Step = "mobile" | "new" | "code" | "password";

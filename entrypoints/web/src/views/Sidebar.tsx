@@ -12,7 +12,7 @@ import {
   rooms,
   sidebarOpen,
   usage,
-} from "./store";
+} from "../store";
 import { Icon, IconButton } from "./ui";
 
 export function Sidebar(): JSX.Element {
@@ -107,13 +107,16 @@ function Plan(): JSX.Element | null {
         <span class="detail">{isPro ? "Unlimited messages" : `${found.used} of ${total} messages today`}</span>
       </p>
       {!isPro && (
-        <meter
-          class={isUsedUp.value ? "full" : ""}
-          min={0}
-          max={Math.max(total, 1)}
-          value={found.used}
+        <div
+          class={`meter ${isUsedUp.value ? "full" : ""}`}
+          role="meter"
           aria-label="Messages used today"
-        />
+          aria-valuemin={0}
+          aria-valuemax={total}
+          aria-valuenow={found.used}
+        >
+          <div style={{ width: `${(100 * found.used) / Math.max(total, 1)}%` }} />
+        </div>
       )}
       <button type="button" class={isPro ? "quiet" : "secondary"} onClick={() => (dialog.value = { name: "plan" })}>
         {isPro ? "Manage plan" : "Upgrade to Pro"}

@@ -1,10 +1,10 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "./conversation";
+import { entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "../conversation";
 import { Composer } from "./Composer";
-import { copy } from "./markdown";
+import { copy } from "../markdown";
 import { EntryView } from "./Entry";
-import { announcements, dialog, notice, online, profile, room, roomId, sidebarOpen } from "./store";
+import { announcements, dialog, notice, online, profile, room, roomId, sidebarOpen } from "../store";
 import { Icon, IconButton } from "./ui";
 
 const NEAR = 90; // pixels from the end within which the view follows what is written
@@ -29,13 +29,13 @@ export function Conversation(): JSX.Element {
         <h1>{title}</h1>
         {room.value ? (
           <IconButton
-            icon="tune"
+            icon="edit"
             label="Name, instructions, delete"
             onClick={() => room.value && (dialog.value = { name: "room", room: room.value })}
           />
         ) : (
           <IconButton
-            icon="tune"
+            icon="edit"
             label="New chat with a name and instructions"
             onClick={() => (dialog.value = { name: "new-chat" })}
           />

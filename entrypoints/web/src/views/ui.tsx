@@ -2,7 +2,7 @@
 
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
-import { problemOf, problemText } from "./store";
+import { problemOf, problemText } from "../store";
 
 const PATHS = {
   plus: "M12 5v14M5 12h14",
@@ -16,7 +16,7 @@ const PATHS = {
   down: "M12 5v14M6 13l6 6 6-6",
   user: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM4.5 20a7.5 7.5 0 0 1 15 0",
   spark: "M12 3l2.2 6.8L21 12l-6.8 2.2L12 21l-2.2-6.8L3 12l6.8-2.2z",
-  tune: "M4 8h10M18 8h2M4 16h2M10 16h10M14 5.5v5M8 13.5v5",
+  edit: "M4 20l1-4.5L16 4.5l3.5 3.5L8.5 19zM13.5 7l3.5 3.5",
 } as const;
 
 export type IconName = keyof typeof PATHS | "stop" | "chat";
@@ -36,11 +36,11 @@ export function Icon({ name }: { name: IconName }): JSX.Element {
 }
 
 export function IconButton(
-  props: { icon: IconName; label: string } & JSX.IntrinsicElements["button"],
+  props: { icon: IconName; label: string; class?: string; onClick: () => void; "aria-expanded"?: boolean; "aria-controls"?: string },
 ): JSX.Element {
   const { icon, label, class: more, ...rest } = props;
   return (
-    <button type="button" class={`icon-button ${(more as string | undefined) ?? ""}`} aria-label={label} title={label} {...rest}>
+    <button type="button" class={`icon-button ${more ?? ""}`} aria-label={label} title={label} {...rest}>
       <Icon name={icon} />
     </button>
   );
@@ -83,32 +83,48 @@ export function Dialog(props: { title: string; onClose: () => void; children: Co
   );
 }
 
-type FieldProps = {
+interface FieldProps {
   label: string;
   hint?: string | undefined;
   error?: string | undefined;
-} & Omit<JSX.IntrinsicElements["input"], "label">;
+  value: string;
+  onInput: (event: { currentTarget: HTMLInputElement }) => void;
+  type?: "text" | "tel" | "password";
+  inputMode?: "text" | "tel" | "numeric";
+  autocomplete?: string;
+  maxLength?: number;
+  minLength?: number;
+  required?: boolean;
+  class?: string;
+  "data-first"?: boolean;
+}
 
-export function Field({ label, hint, error, ...input }: FieldProps): JSX.Element {
+export function Field({ label, hint, error, type = "text", ...input }: FieldProps): JSX.Element {
   const id = useId();
   return (
     <div class="field">
       <label for={id}>{label}</label>
-      <input id={id} aria-invalid={error ? true : undefined} aria-describedby={`${id}-note`} {...input} />
+      <input id={id} aria-invalid={error ? true : undefined} aria-describedby={`${id}-note`} {...input} type={type as "text"} />
       <Note id={`${id}-note`} hint={hint} error={error} />
     </div>
   );
 }
 
-export function TextArea(
-  { label, hint, error, ...input }: { label: string; hint?: string; error?: string } & Omit<JSX.IntrinsicElements["textarea"], "label">,
-): JSX.Element {
+export function TextArea(props: {
+  label: string;
+  hint: string;
+  rows: number;
+  maxLength: number;
+  value: string;
+  onInput: (event: { currentTarget: HTMLTextAreaElement }) => void;
+}): JSX.Element {
+  const { label, hint, ...area } = props;
   const id = useId();
   return (
     <div class="field">
       <label for={id}>{label}</label>
-      <textarea id={id} aria-invalid={error ? true : undefined} aria-describedby={`${id}-note`} {...input} />
-      <Note id={`${id}-note`} hint={hint} error={error} />
+      <textarea id={id} aria-describedby={`${id}-note`} {...area} />
+      <Note id={`${id}-note`} hint={hint} />
     </div>
   );
 }

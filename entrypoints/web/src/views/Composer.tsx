@@ -1,9 +1,9 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { current, sendMessage, state, stop } from "./conversation";
-import { dialog, isUsedUp, now, profile, roomId, sidebarOpen, usage } from "./store";
+import { current, sendMessage, state, stop } from "../conversation";
+import { dialog, isUsedUp, now, profile, roomId, sidebarOpen, usage } from "../store";
 import { Icon } from "./ui";
-import { duration, timeOf } from "./words";
+import { duration, timeOf } from "../words";
 
 const MOST = 8000; // characters
 

@@ -1,0 +1,507 @@
+import type { JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { call, newKey } from "../api";
+import {
+  changeRoom,
+  createRoom,
+  deleteAccount,
+  deleteRoom,
+  dialog,
+  goTo,
+  loadDevices,
+  loadSubscription,
+  navigate,
+  notice,
+  profile,
+  renameUser,
+  rooms,
+  signOut,
+  subscription,
+  usage,
+} from "../store";
+import type { Device, Room, Subscription } from "../types";
+import { Dialog, Field, Form, Submit, TextArea, useTask } from "./ui";
+import { dateOf, deviceName, momentOf } from "../words";
+
+export function Dialogs(): JSX.Element | null {
+  const open = dialog.value;
+  if (open === null) return null;
+  switch (open.name) {
+    case "new-chat":
+      return <NewChat />;
+    case "room":
+      return open.room ? <RoomSettings key={open.room.id} room={open.room} /> : null;
+    case "account":
+      return <Account />;
+    case "plan":
+      return <Plan />;
+  }
+}
+
+function close(): void {
+  dialog.value = null;
+}
+
+// --- rooms
+
+function NewChat(): JSX.Element {
+  const [name, setName] = useState("");
+  const [instructions, setInstructions] = useState("");
+  const [autoTitle, setAutoTitle] = useState(true);
+  const [key] = useState(newKey);
+  const task = useTask();
+
+  async function create(): Promise<void> {
+    const wanted = { name: name.trim() || "New chat", autoTitle, ...(instructions.trim() ? { instructions } : {}) };
+    let made: Room | null = null;
+    if (await task.run(async () => (made = await createRoom(wanted, key)))) {
+      close();
+      if (made) navigate((made as Room).id);
+    }
+  }
+
+  return (
+    <Dialog title="New chat" onClose={close}>
+      <Form onSubmit={() => void create()}>
+        <Field
+          label="Name"
+          maxLength={100}
+          value={name}
+          onInput={(event) => setName(event.currentTarget.value)}
+          hint="May stay empty."
+          error={task.error || undefined}
+        />
+        <label class="check">
+          <input type="checkbox" checked={autoTitle} onChange={(event) => setAutoTitle(event.currentTarget.checked)} />
+          <span>Let the model name it after the first reply</span>
+        </label>
+        <Instructions value={instructions} onInput={setInstructions} />
+        <div class="buttons">
+          <button type="button" class="secondary" onClick={close}>
+            Cancel
+          </button>
+          <Submit busy={task.isBusy}>Create</Submit>
+        </div>
+      </Form>
+    </Dialog>
+  );
+}
+
+function Instructions({ value, onInput }: { value: string; onInput: (text: string) => void }): JSX.Element {
+  return (
+    <TextArea
+      label="Instructions"
+      rows={4}
+      maxLength={4000}
+      value={value}
+      onInput={(event) => onInput(event.currentTarget.value)}
+      hint="What the model is told before every message of this chat, such as “Answer briefly, in Hindi”."
+    />
+  );
+}
+
+function RoomSettings({ room }: { room: Room }): JSX.Element {
+  const now = rooms.value?.find((one) => one.id === room.id) ?? room;
+  const [name, setName] = useState(now.name);
+  const [instructions, setInstructions] = useState(now.instructions ?? "");
+  const [isDeleting, setDeleting] = useState(false);
+  const save = useTask();
+  const remove = useTask();
+
+  async function change(): Promise<void> {
+    const changes = {
+      ...(name.trim() !== now.name ? { name: name.trim() } : {}),
+      ...(instructions !== (now.instructions ?? "") ? { instructions } : {}),
+    };
+    if (Object.keys(changes).length === 0 || (await save.run(() => changeRoom(room.id, changes)))) close();
+  }
+
+  return (
+    <Dialog title="This chat" onClose={close}>
+      <Form onSubmit={() => void change()}>
+        <Field
+          label="Name"
+          required
+          maxLength={100}
+          value={name}
+          onInput={(event) => setName(event.currentTarget.value)}
+          error={save.error || undefined}
+        />
+        <Instructions value={instructions} onInput={setInstructions} />
+        <div class="buttons">
+          <button type="button" class="secondary" onClick={close}>
+            Cancel
+          </button>
+          <Submit busy={save.isBusy}>Save</Submit>
+        </div>
+      </Form>
+      <section class="danger">
+        <Confirm
+          ask="Delete chat"
+          question="Delete this chat with all its messages? This cannot be undone."
+          isAsked={isDeleting}
+          setAsked={setDeleting}
+          isBusy={remove.isBusy}
+          error={remove.error}
+          onConfirm={() => void remove.run(() => deleteRoom(room.id)).then((done) => done && close())}
+        />
+      </section>
+    </Dialog>
+  );
+}
+
+/** A button that asks once more before it does what cannot be undone. */
+function Confirm(props: {
+  ask: string;
+  question: string;
+  isAsked: boolean;
+  setAsked: (is: boolean) => void;
+  isBusy: boolean;
+  error: string;
+  onConfirm: () => void;
+}): JSX.Element {
+  if (!props.isAsked) {
+    return (
+      <button type="button" class="dangerous" onClick={() => props.setAsked(true)}>
+        {props.ask} …
+      </button>
+    );
+  }
+  return (
+    <div class="confirm" role="group" aria-label={props.ask}>
+      <p role="alert">{props.error || props.question}</p>
+      <div class="buttons">
+        <button
+          type="button"
+          class="secondary"
+          ref={(button) => {
+            if (button && !button.dataset["met"]) {
+              button.dataset["met"] = "yes";
+              button.focus();
+            }
+          }}
+          onClick={() => props.setAsked(false)}
+        >
+          Keep
+        </button>
+        <button type="button" class="dangerous solid" aria-busy={props.isBusy} onClick={props.onConfirm}>
+          {props.ask}
+        </button>
+      </div>
+    </div>
+  );
+}
+
+// --- the account
+
+function Account(): JSX.Element {
+  const leaving = useTask();
+  return (
+    <Dialog title="Your account" onClose={close} wide>
+      <Name />
+      <Password />
+      <Devices />
+      <section>
+        <h3>Sign out</h3>
+        {leaving.error && (
+          <p class="error" role="alert">
+            {leaving.error}
+          </p>
+        )}
+        <button type="button" class="secondary" aria-busy={leaving.isBusy} onClick={() => void leaving.run(signOut)}>
+          Sign out
+        </button>
+      </section>
+      <DeleteAccount />
+    </Dialog>
+  );
+}
+
+function Name(): JSX.Element {
+  const [name, setName] = useState(profile.value?.name ?? "");
+  const [isSaved, setSaved] = useState(false);
+  const task = useTask();
+  return (
+    <section>
+      <Form class="inline" label="Your name" onSubmit={() => void task.run(() => renameUser(name.trim())).then(setSaved)}>
+        <Field
+          label="Name"
+          required
+          maxLength={100}
+          autocomplete="name"
+          value={name}
+          onInput={(event) => {
+            setName(event.currentTarget.value);
+            setSaved(false);
+          }}
+          hint={isSaved ? "Saved." : `Mobile number ${profile.value?.mobile ?? ""}`}
+          error={task.error || undefined}
+        />
+        <Submit busy={task.isBusy} kind="secondary">
+          Save name
+        </Submit>
+      </Form>
+    </section>
+  );
+}
+
+function Password(): JSX.Element {
+  const [isOpen, setOpen] = useState(false);
+  const [by, setBy] = useState<"code" | "password">("code");
+  const [proof, setProof] = useState("");
+  const [password, setPassword] = useState("");
+  const [shown, setShown] = useState<string | null>(null);
+  const [isSent, setSent] = useState(false);
+  const [isDone, setDone] = useState(false);
+  const task = useTask();
+  const sending = useTask();
+  const isProofWrong = ["otp_invalid", "password_wrong", "codes_off", "too_many_guesses"].includes(task.code);
+
+  const send = (): Promise<unknown> =>
+    sending.run(async () => {
+      const body = { mobile: profile.value?.mobile };
+      const { otp } = await call<{ otp?: string }>("POST", "/auth/forgot-password", { body, anonymous: true });
+      setShown(otp ?? null);
+      setSent(true);
+    });
+
+  async function change(): Promise<void> {
+    const body = { newPassword: password, ...(by === "code" ? { otp: proof.replace(/\D/g, "") || "0" } : { currentPassword: proof }) };
+    if (!(await task.run(() => call("POST", "/auth/change-password", { body })))) return;
+    setProof("");
+    setPassword("");
+    setSent(false);
+    setDone(true);
+    setOpen(false);
+  }
+
+  if (!isOpen) {
+    return (
+      <section>
+        <h3>Password</h3>
+        <p class="hint" role="status">
+          {isDone ? "Your password is set. All other devices were signed out." : "Sign in without a code. You need none."}
+        </p>
+        <button type="button" class="secondary" onClick={() => setOpen(true)}>
+          Set or change the password
+        </button>
+      </section>
+    );
+  }
+  return (
+    <section>
+      <h3>Password</h3>
+      <Form label="Password" onSubmit={() => void change()}>
+        <fieldset>
+          <legend>Prove that it is you, by</legend>
+          <label class="check">
+            <input type="radio" name="by" checked={by === "code"} onChange={() => setBy("code")} />
+            <span>a code to {profile.value?.mobile}</span>
+          </label>
+          <label class="check">
+            <input type="radio" name="by" checked={by === "password"} onChange={() => setBy("password")} />
+            <span>the password you have</span>
+          </label>
+        </fieldset>
+        {by === "code" && (
+          <div class="send-code">
+            <button type="button" class="secondary" aria-busy={sending.isBusy} onClick={() => void send()}>
+              {isSent ? "Send a new code" : "Send me a code"}
+            </button>
+            <p class={sending.error ? "error" : "hint"} role="status">
+              {sending.error ||
+                (!isSent ? "" : shown === null ? "It is on its way." : `This server sends no messages; your code is ${shown}.`)}
+            </p>
+          </div>
+        )}
+        <Field
+          key={by}
+          label={by === "code" ? "Six-digit code" : "Current password"}
+          {...(by === "code"
+            ? { inputMode: "numeric" as const, autocomplete: "one-time-code" }
+            : { type: "password" as const, autocomplete: "current-password" })}
+          required
+          maxLength={128}
+          value={proof}
+          onInput={(event) => setProof(event.currentTarget.value)}
+          error={isProofWrong ? task.error : undefined}
+        />
+        <Field
+          label="New password"
+          type="password"
+          autocomplete="new-password"
+          required
+          minLength={8}
+          maxLength={128}
+          value={password}
+          onInput={(event) => setPassword(event.currentTarget.value)}
+          hint="At least 8 characters. All other devices are signed out."
+          error={isProofWrong ? undefined : task.error || undefined}
+        />
+        <div class="buttons">
+          <button type="button" class="secondary" onClick={() => setOpen(false)}>
+            Cancel
+          </button>
+          <Submit busy={task.isBusy}>Set password</Submit>
+        </div>
+      </Form>
+    </section>
+  );
+}
+
+function Devices(): JSX.Element {
+  const [devices, setDevices] = useState<Device[] | null>(null);
+  const [said, setSaid] = useState("");
+  const task = useTask();
+  const load = (): Promise<unknown> => task.run(async () => setDevices(await loadDevices()));
+  useEffect(() => void load(), []);
+
+  const end = (path: string, words: string): Promise<unknown> =>
+    task
+      .run(async () => {
+        await call("DELETE", path);
+        setDevices(await loadDevices());
+      })
+      .then((done) => setSaid(done ? words : ""));
+  const others = devices?.filter((device) => !device.current) ?? [];
+
+  return (
+    <section>
+      <h3>Devices</h3>
+      {task.error && (
+        <p class="error" role="alert">
+          {task.error}
+        </p>
+      )}
+      {devices === null && !task.error && <div class="bone" />}
+      <ul class="devices">
+        {devices?.map((device) => (
+          <li key={device.id}>
+            <div>
+              <p>
+                <strong>{deviceName(device.device)}</strong>
+                {device.current && <span class="tier">This device</span>}
+              </p>
+              <p class="hint">
+                {[device.network, `signed in ${momentOf(device.createdAt)}`].filter(Boolean).join(", ")}
+              </p>
+            </div>
+            {!device.current && (
+              <button
+                type="button"
+                class="quiet"
+                aria-label={`Sign out ${deviceName(device.device)}, signed in ${momentOf(device.createdAt)}`}
+                onClick={() => void end(`/auth/sessions/${device.id}`, "The device is signed out.")}
+              >
+                Sign out
+              </button>
+            )}
+          </li>
+        ))}
+      </ul>
+      <p class="hint" role="status">
+        {said}
+      </p>
+      {others.length > 0 && (
+        <button type="button" class="secondary" onClick={() => void end("/auth/sessions", "All other devices are signed out.")}>
+          Sign out all other devices
+        </button>
+      )}
+    </section>
+  );
+}
+
+function DeleteAccount(): JSX.Element {
+  const [isAsked, setAsked] = useState(false);
+  const task = useTask();
+  return (
+    <section class="danger">
+      <h3>Delete account</h3>
+      <Confirm
+        ask="Delete account"
+        question="Delete your account, all chats and your subscription, at once and for good?"
+        isAsked={isAsked}
+        setAsked={setAsked}
+        isBusy={task.isBusy}
+        error={task.error}
+        onConfirm={() => void task.run(deleteAccount)}
+      />
+    </section>
+  );
+}
+
+// --- the plan
+
+function Plan(): JSX.Element {
+  const task = useTask();
+  const loading = useTask();
+  useEffect(() => void loading.run(loadSubscription), []);
+  const found = subscription.value;
+  const isPro = profile.value?.subscriptionTier === "Pro";
+  const isManaged = found?.status !== null && found?.status !== undefined;
+  const total = usage.value?.total;
+
+  const go = (which: "checkout" | "portal"): void =>
+    void task.run(() => goTo(which)).then((done) => {
+      if (done) notice.value = { text: "Taking you to the payment page …", kind: "busy" };
+    });
+
+  return (
+    <Dialog title="Your plan" onClose={close} wide>
+      {loading.error && <p class="error">{loading.error}</p>}
+      <p class="lead" role="status">
+        {found ? standing(found) : "Looking it up …"}
+      </p>
+      <div class="plans">
+        <section class={isPro ? "" : "chosen"}>
+          <h3>Basic</h3>
+          <p class="price">Free</p>
+          <ul>
+            <li>{typeof total === "number" ? `${total} messages a day` : "Some messages a day"}</li>
+            <li>Your chats, kept</li>
+          </ul>
+        </section>
+        <section class={isPro ? "chosen" : ""}>
+          <h3>Pro</h3>
+          <p class="price">Monthly, cancel any time</p>
+          <ul>
+            <li>Unlimited messages</li>
+            <li>Longer replies</li>
+          </ul>
+        </section>
+      </div>
+      {task.error && (
+        <p class="error" role="alert">
+          {task.error}
+        </p>
+      )}
+      <div class="buttons">
+        {isManaged && (
+          <button type="button" class={isPro ? "primary" : "secondary"} aria-busy={task.isBusy} onClick={() => go("portal")}>
+            Manage in the portal
+          </button>
+        )}
+        {!isPro && (
+          <button type="button" class="primary" aria-busy={task.isBusy} onClick={() => go("checkout")}>
+            Upgrade to Pro
+          </button>
+        )}
+      </div>
+      <p class="hint">Payment, invoices and cancelling are on Stripe's pages.</p>
+    </Dialog>
+  );
+}
+
+function standing(found: Subscription): string {
+  const end = found.currentPeriodEnd ? dateOf(found.currentPeriodEnd) : "";
+  if (found.status === "past_due") {
+    return found.tier === "Pro"
+      ? "Your last payment did not go through. Change your card in the portal to keep Pro."
+      : "Your last payment did not go through, so you are on Basic. Change your card in the portal.";
+  }
+  if (found.tier === "Pro") {
+    if (found.cancelAtPeriodEnd) return end ? `You are on Pro until ${end}; then you are on Basic.` : "You are on Pro; it ends soon.";
+    return end ? `You are on Pro. It renews on ${end}.` : "You are on Pro.";
+  }
+  return "You are on Basic.";
+}

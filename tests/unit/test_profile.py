@@ -1,0 +1,82 @@
+"""One's own account: its name, and its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from domain.accounts import User
+from domain.errors import PaymentsRefused, PaymentsUnavailable
+from tests.unit.conftest import ANN, World
+from tests.unit.signing_in import UNKNOWN, is_alive, log_in_by_code
+
+
+class TestRenameUser:
+    async def test_gives_another_name(self, world: World) -> None:
+        user, other = await world.user(), await world.user(UNKNOWN)
+        renamed = await world.container.rename_user()(user=user, name="Zoë 🌻")
+        assert renamed == await world.now(user) == replace(user, name="Zoë 🌻")
+        assert await world.now(other) == other
+
+
+class TestDeleteUser:
+    async def customer(self, world: World) -> User:
+        """Somebody with a checkout at Stripe that is open, and one that is not."""
+        user = await world.user()
+        first = await world.container.upgrade_tier()(user=user)
+        world.clock.move(timedelta(days=2))
+        second = await world.container.upgrade_tier()(user=user)
+        assert first.id != second.id
+        world.gateway.calls.clear()
+        return user
+
+    async def is_there(self, world: World, user: User) -> bool:
+        return await world.users.find_by_mobile(user.mobile) is not None
+
+    async def test_of_who_never_paid_asks_nobody(self, world: World) -> None:
+        user, other = await world.user(), await world.user(UNKNOWN)
+        signed_in = await log_in_by_code(world)
+        await world.container.delete_user()(user=user)
+        assert not await self.is_there(world, user)
+        assert await self.is_there(world, other)
+        assert not await is_alive(world, signed_in)
+        assert world.gateway.calls == []
+
+    async def test_closes_the_checkouts_then_deletes_the_customer(self, world: World) -> None:
+        user = await self.customer(world)
+        await world.container.delete_user()(user=user)
+        assert world.gateway.calls == ["close_checkout", "close_checkout", "delete_customer"]
+        assert world.gateway.customers == {}
+        assert all(state.checkout.url is None for state in world.gateway.states.values())
+        assert not await self.is_there(world, user)
+
+    @pytest.mark.parametrize("error", [PaymentsUnavailable(), PaymentsRefused()], ids=["away", "refused"])
+    async def test_deletes_nothing_if_stripe_does_not(
+        self, world: World, error: PaymentsUnavailable | PaymentsRefused
+    ) -> None:
+        user = await self.customer(world)
+        signed_in = await log_in_by_code(world)
+        world.gateway.error = error
+        with pytest.raises(type(error)):
+            await world.container.delete_user()(user=user)
+        assert await self.is_there(world, user)
+        assert await is_alive(world, signed_in)
+        world.gateway.error = None
+        await world.container.delete_user()(user=user)
+        assert not await self.is_there(world, user)
+
+    async def test_goes_on_where_it_stopped(self, world: World) -> None:
+        user = await self.customer(world)
+        world.gateway.customers.clear()  # deleted, and then the process died
+        await world.container.delete_user()(user=user)
+        assert not await self.is_there(world, user)
+        await world.container.delete_user()(user=user)
+
+    async def test_the_number_signs_up_again_as_somebody_new(self, world: World) -> None:
+        user = await self.customer(world)
+        await world.container.delete_user()(user=user)
+        again = await world.user()
+        assert again.mobile == user.mobile == ANN
+        assert again.id != user.id
