@@ -132,11 +132,16 @@ class HmacRefreshTokens(RefreshTokens):
         return secrets.token_urlsafe(32)
 
     def next(self, token: str) -> str:
-        return urlsafe_b64encode(hmac.digest(self._key, token.encode(), "sha256")).rstrip(b"=").decode()
+        return urlsafe_b64encode(hmac.digest(self._key, _bytes(token), "sha256")).rstrip(b"=").decode()
 
     def hash(self, token: str) -> bytes:
         # No slow hash: of 256 random bits there is nothing to guess.
-        return hashlib.sha256(token.encode()).digest()
+        return hashlib.sha256(_bytes(token)).digest()
+
+
+def _bytes(token: str) -> bytes:
+    """A cookie may hold any bytes; those that are no UTF-8 come as lone surrogates."""
+    return token.encode(errors="surrogatepass")
 
 
 class ZxcvbnCommonPasswords(CommonPasswords):

@@ -1,4 +1,4 @@
-"""The one command: gemini-backend up | serve | worker | migrate | check | messages | billing."""
+"""The one command: gemini-backend up | serve | worker | migrate | check | messages | accounts | billing."""
 
 from __future__ import annotations
 
@@ -106,6 +106,25 @@ def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
     return 0
 
 
+def accounts(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """let a number be logged in with again after too many wrong codes or passwords"""
+    settings = Settings.from_environment(environment, needs=SERVERS)
+    from entrypoints.container import Container, running
+    from entrypoints.telemetry import configure_logs
+
+    configure_logs(settings)
+
+    async def run() -> None:
+        container = Container(settings=settings)
+        number = container.mobile_numbers().parse(arguments.number)
+        async with running(container.resources()):
+            counted = await container.budgets().reset(number)
+        print("All wrong guesses are forgotten." if counted else "No wrong guesses are counted for this number.")
+
+    asyncio.run(run())
+    return 0
+
+
 def billing(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """read subscriptions from Stripe, now and here"""
     settings = Settings.from_environment(environment, needs=(*SERVERS, "STRIPE_SECRET_KEY"))
@@ -162,6 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--status", type=MessageStatus, choices=list(MessageStatus), default=MessageStatus.FAILED)
     listing.add_argument("--limit", type=_count, default=50, help="at most so many (50)")
     actions.add_parser("requeue", help="queue a failed message again").add_argument("id", type=UUID)
+    actions = add(accounts).add_subparsers(dest="action", required=True, metavar="ACTION")
+    unlocking = actions.add_parser("unlock", help="forget all wrong guesses made for a number")
+    unlocking.add_argument("number", metavar="NUMBER", help="international, or of DEFAULT_REGION")
     actions = add(billing).add_subparsers(dest="action", required=True, metavar="ACTION")
     reconciling = actions.add_parser("reconcile", help="everybody's, or one user's")
     reconciling.add_argument("--user", type=UUID, metavar="ID", help="only this user's")

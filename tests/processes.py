@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,6 +72,38 @@ def worker_process(environment: Mapping[str, str], *, log: Path | None = None) -
         yield process
     finally:
         process.kill()
+
+
+@contextmanager
+def whole_product(**environment: str) -> Iterator[str]:
+    """What `make run` starts, on a free port and with new data: its URL. Limits are off unless they are asked for."""
+    with tempfile.TemporaryDirectory(prefix="gemini-test-") as folder:
+        port, log = free_port(), Path(folder, "output")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "entrypoints.cli", "up"],
+                cwd=ROOT,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "DATA_DIR": f"{folder}/data",
+                    "PORT": str(port),
+                    "RATE_LIMITS": "off",
+                    **environment,
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            deadline = time.monotonic() + 60
+            while "Ctrl-C stops everything" not in log.read_text():
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(30)
 
 
 def wait_for_api(url: str, process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:

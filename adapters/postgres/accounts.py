@@ -105,13 +105,9 @@ class PostgresUsers(Users):
             await rows("DELETE FROM users WHERE id = $1", user_id)
             # Kept replies are scoped by who asked; who signed up was nobody yet. These operators, unlike LIKE, always
             # use the index.
-            await rows(
-                "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2"
-                " OR scope ~>=~ 'anybody ' AND scope ~<~ 'anybody!' AND resource_id = $3",
-                f"{user_id} ",
-                f"{user_id}!",
-                user_id,
-            )
+            by_scope = "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2"
+            await rows(by_scope, f"{user_id} ", f"{user_id}!")
+            await rows(f"{by_scope} AND resource_id = $3", "anybody ", "anybody!", user_id)
 
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
         await UserRow.filter(id=user_id).update(password_hash=password_hash)

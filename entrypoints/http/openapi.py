@@ -298,20 +298,22 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
         ref_template=_TEMPLATE,
         schema_generator=_Untitled,
     )
-    return {_name(name): _renamed(schema) for name, schema in definitions["$defs"].items()}
+    return {_name(name): _shown(schema) for name, schema in definitions["$defs"].items()}
 
 
-def _renamed(part: Any) -> Any:
-    """With the references in it and the docstrings' line breaks as clients are shown them."""
+def _shown(part: Any) -> Any:
+    """With its references, and in the form that clients and generators take best."""
     if isinstance(part, list):
-        return [_renamed(one) for one in part]
+        return [_shown(one) for one in part]
     if not isinstance(part, dict):
         return part
-    found = {name: _renamed(one) for name, one in part.items()}
+    found = {name: _shown(one) for name, one in part.items()}
     if isinstance(found.get("$ref"), str):
         found["$ref"] = _name(found["$ref"])
     if isinstance(found.get("description"), str):
         found["description"] = _prose(found["description"])
+    if isinstance(found.get("const"), str):  # a client that openapi-python-client makes refuses "const or a number"
+        found["enum"] = [found.pop("const")]
     if isinstance(found.get("title"), str):
         del found["title"]
     return found

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sanic import Request
-from sanic.exceptions import BadRequest, RequestTimeout, ServiceUnavailable
+from sanic.exceptions import BadRequest, BadURL, RequestTimeout, ServiceUnavailable
 from sanic.http import Http, Stage
 from sanic.server import HttpProtocol
 
@@ -21,15 +21,21 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n" + _TOKEN + rb":[^\r\n\0]*)*")
 _DECIMAL, _HEXADECIMAL = re.compile(r"[0-9]{1,20}"), re.compile(r"[0-9A-Fa-f]{1,16}")
 _SHORTEST_PAUSE = 0.01
-#: For the answer that it took too long, and no longer.
-_LAST_WORDS_SECONDS = 0.5
+#: Of the time for a request, what remains to answer that it took too long.
+_LAST_WORDS = 0.05
 
 
 class StrictRequest(Request):
     def __init__(self, **given: Any) -> None:
         if not _HEAD.fullmatch(given.get("head", b"")):
             raise BadRequest("Bad Request")
-        super().__init__(**given)
+        try:
+            super().__init__(**given)
+        except BadURL:
+            if "head" in given:
+                raise
+            # The stand-in that Sanic makes of a request that it could not read, to answer it, has the same address.
+            super().__init__(**{**given, "url_bytes": b"*"})
 
 
 class StrictHttp(Http):
@@ -62,7 +68,8 @@ class StrictProtocol(HttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         http = self.http
-        if http is not None and http.stage is Stage.IDLE and not self.recv_buffer:
+        # Idle it also is while it throws away the rest of a refused request.
+        if http is not None and http.stage is Stage.IDLE and not self.recv_buffer and not http.request_body:
             http.began = time.monotonic()
         super().data_received(data)
 
@@ -74,7 +81,8 @@ class StrictProtocol(HttpProtocol):
         now = time.monotonic()
         error: Exception | None = None
         if http.request_body and http.stage is not Stage.REQUEST:  # also of a refused one, which is thrown away
-            end, error = http.began + self.response_timeout, ServiceUnavailable("Request Timeout")
+            end = http.began + self.response_timeout * (1 - _LAST_WORDS)
+            error = ServiceUnavailable("Request Timeout")
         elif http.stage is Stage.IDLE:
             end = self._time + (self.keep_alive_timeout if http.served else self.response_timeout)
         elif http.stage is Stage.REQUEST:
@@ -88,7 +96,8 @@ class StrictProtocol(HttpProtocol):
         http.exception = error
         self._task.cancel("It took too long.")
         # Sanic would go on to wait for the rest of a body.
-        self._callback_check_timeouts = self.loop.call_later(_LAST_WORDS_SECONDS, self._end)
+        last_words = self.app.config.RESPONSE_TIMEOUT * _LAST_WORDS
+        self._callback_check_timeouts = self.loop.call_later(last_words, self._end)
 
     def _end(self) -> None:
         if self._task is not None:

@@ -7,6 +7,7 @@ use that cookie: SameSite=Strict keeps it at home, and none but our own origin m
 
 from __future__ import annotations
 
+from pydantic import ValidationError
 from sanic import HTTPResponse, Request
 
 from domain.accounts import SESSION_IDLE
@@ -27,10 +28,10 @@ def body(request: Request) -> RefreshBody | None:
     """What stands in for a body that is not there. Raises RefreshTokenInvalid if there is no cookie either."""
     if request.body.strip() not in (b"", b"{}") or not is_wished(request):
         return None
-    token = request.cookies.get(COOKIE)
-    if not token or len(token) > 128:
-        raise RefreshTokenInvalid
-    return RefreshBody(refresh_token=token)
+    try:
+        return RefreshBody(refresh_token=request.cookies.get(COOKIE, ""))
+    except ValidationError:
+        raise RefreshTokenInvalid from None
 
 
 def put(response: HTTPResponse, token: str, settings: Settings) -> None:

@@ -521,7 +521,7 @@ class HealthReply(Schema):
 class ReadyReply(Schema):
     """`degraded`: everything is served, but something is slower or later than usual."""
 
-    status: Annotated[Literal["ready", "degraded"], Field(examples=["ready"])]
+    status: Annotated[Literal["ready", "degraded"], Field(description="Whether anything is away.", examples=["ready"])]
     dependencies: Annotated[
         dict[str, Literal["ok", "away"]],
         Field(description="Postgres and Redis.", examples=[{"postgres": "ok", "redis": "ok"}]),

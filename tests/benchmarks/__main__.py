@@ -119,7 +119,7 @@ async def _furnish(url: str, database_url: str) -> tuple[str, str]:
         for number in range(50):
             room = await post("/chatroom", {"name": f"Room {number}"}, Authorization=f"Bearer {token}")
     connection = await asyncpg.connect(database_url)
-    await connection.execute("UPDATE users SET tier = 'Pro' WHERE id = $1", user["id"])
+    await connection.execute("UPDATE users SET pro_until = '9999-12-31' WHERE id = $1", user["id"])
     await connection.execute(
         "INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, response, finish_reason,"
         " input_tokens, output_tokens, attempt, failures, deaths, allowance_day, charged, queued_at,"

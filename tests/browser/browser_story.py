@@ -122,7 +122,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await until_basic(asha)
 
     # Devices.
-    phone = await another_device(site, asha)
+    phone = await asha.token()
     await asha.open_account()
     await asha.sees("This device")
     await asha.accessible()
@@ -163,11 +163,3 @@ async def until_basic(visitor: Visitor) -> None:
             return
         assert time.monotonic() < give_up, "still Pro"
         await visitor.page.reload()
-
-
-async def another_device(site: Site, visitor: Visitor) -> str:
-    """Its access token."""
-    async with httpx.AsyncClient(base_url=site.url) as client:
-        code = (await client.post("/auth/send-otp", json={"mobile": visitor.mobile})).json()["otp"]
-        reply = await client.post("/auth/verify-otp", json={"mobile": visitor.mobile, "otp": code})
-        return str(reply.json()["token"])

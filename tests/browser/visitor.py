@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
 
 from tests.gemini_standin import GeminiStandIn
@@ -97,8 +100,8 @@ class Visitor:
             self._note(f"console: {message.text} at {message.location['url']}")
 
     def _on_failure(self, request: Request) -> None:
-        # Chromium says so of each event stream that a page reads to its end by a reader, and of one that it leaves.
-        if request.url.endswith("/stream") and request.failure == "net::ERR_ABORTED":
+        # The browser's own doing: on a reload, and (it is Chromium) of each stream that is read to its end.
+        if request.failure == "net::ERR_ABORTED":
             return
         self._note(f"failed: {request.method} {request.url} {request.failure}")
 
@@ -185,6 +188,37 @@ class Visitor:
         await expect(entry).to_have_attribute("data-status", re.compile("completed|failed|cancelled|blocked"))
         markdown = entry.locator(".markdown")
         return await markdown.inner_text() if await markdown.count() else ""
+
+    async def token(self) -> str:
+        """An access token of another session of theirs."""
+        code = (await self.api("POST", "/auth/send-otp", body={"mobile": self.mobile}))["otp"]
+        signed_in = await self.api("POST", "/auth/verify-otp", body={"mobile": self.mobile, "otp": code})
+        return str(signed_in["token"])
+
+    async def api(
+        self, method: str, path: str, token: str = "", body: Any = None, headers: dict[str, str] | None = None
+    ) -> dict[str, Any]:
+        """What a device of theirs does that is not this browser."""
+        headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+        async with httpx.AsyncClient(base_url=self.site.url, timeout=30, trust_env=False) as client:
+            response = await client.request(method, path, json=body, headers=headers)
+        assert response.status_code < 400, response.text
+        reply: dict[str, Any] = response.json()
+        return reply
+
+    async def subscribe(self) -> str:
+        """The id of the checkout that has made them Pro; the page knows."""
+        token = await self.token()
+        url = (await self.api("POST", "/subscribe/pro", token, {}))["url"]
+        session = url.rpartition("/")[2]
+        self.site.stripe.pay(session)
+        give_up = time.monotonic() + 20
+        while (await self.api("GET", "/subscription/status", token))["data"]["tier"] != "Pro":
+            assert time.monotonic() < give_up, "still Basic"
+            await asyncio.sleep(0.05)
+        await self.page.reload()
+        await expect(self.page.get_by_label("Your message")).to_be_visible()
+        return str(session)
 
     async def open_chats(self) -> None:
         """On a phone the list of chats is behind a button."""

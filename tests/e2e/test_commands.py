@@ -113,10 +113,11 @@ def test_a_value_that_cannot_work(name: str, value: str) -> None:
 
 
 def test_codes_in_replies_are_refused_in_production() -> None:
-    assert_refused(run("serve", APP_ENV="production", **GOOD), "OTP_IN_RESPONSE")
+    assert_refused(run("serve", APP_ENV="production", **GOOD), "OTP_SENDER")
+    assert_refused(run("serve", APP_ENV="production", OTP_SENDER="console", **GOOD), "OTP_SENDER")
 
 
-@pytest.mark.parametrize("command", [[], ["up"], ["serve"], ["worker"], ["migrate"], ["check"]])
+@pytest.mark.parametrize("command", [[], ["up"], ["serve"], ["worker"], ["migrate"], ["check"], ["accounts", "unlock"]])
 def test_help(command: list[str]) -> None:
     ran = run(*command, "--help")
     assert ran.returncode == 0
@@ -278,3 +279,28 @@ async def test_children_do_not_outlive_a_killed_parent(product: dict[str, str]) 
         api.process.kill()
         api.process.wait()
         assert_nobody_is_left(api.process.pid)
+
+
+async def test_an_operator_unlocks_a_number(http: httpx.AsyncClient, product: dict[str, str]) -> None:
+    asha = await sign_up(http)
+
+    async def guess(*, right: bool) -> httpx.Response:
+        code = (await http.post("/auth/send-otp", json={"mobile": asha.mobile})).json()["otp"]
+        return await http.post("/auth/verify-otp", json={"mobile": asha.mobile, "otp": code if right else "not it"})
+
+    async def unlock(number: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(run, "accounts", "unlock", number, **product)
+
+    statuses = [(await guess(right=False)).status_code for _ in range(7)]
+    assert statuses[:5] == [400] * 5
+    assert statuses[-1] == 429
+    assert (await guess(right=True)).json()["code"] == "too_many_guesses"
+
+    ran = await unlock(asha.mobile)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "All wrong guesses are forgotten.\n", "")
+    assert (await guess(right=True)).status_code == 200
+    assert (await unlock(f"+91{asha.mobile}")).stdout.startswith(("All wrong", "No wrong"))
+
+    refused = await unlock("12")
+    assert refused.returncode == 2
+    assert refused.stderr == "gemini-backend: This is not a valid mobile number.\n"

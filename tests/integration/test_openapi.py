@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+from pydantic.alias_generators import to_camel
 
 from entrypoints.http.app import create_app
 from entrypoints.settings import Settings
@@ -59,15 +60,15 @@ async def test_it_is_openapi_3_1(http: httpx.AsyncClient) -> None:
 async def test_every_reference_leads_somewhere_and_nothing_is_left_over(http: httpx.AsyncClient) -> None:
     found = await document(http)
     references = {part["$ref"] for part in parts(found) if "$ref" in part}
-    schemas = {f"#/components/schemas/{name}" for name in found["components"]["schemas"]}
-    assert references == schemas
+    there = {f"#/components/{kind}/{name}" for kind in ("schemas", "headers") for name in found["components"][kind]}
+    assert references == there
 
 
 async def test_it_lists_exactly_the_routes(http: httpx.AsyncClient, api_environment: dict[str, str]) -> None:
     listed = {(method, path) for method, path, _, _ in Document(await document(http)).operations}
     app = create_app(Settings.from_environment(api_environment), name="routes")
     routed = {
-        (method, "/" + re.sub(r"<(\w+)(:\w+)?>", r"{\1}", route.path))
+        (method, "/" + re.sub(r"<(\w+)(:\w+)?>", lambda name: f"{{{to_camel(name[1])}}}", route.path))
         for route in app.router.routes
         for method in route.methods
         if method != "HEAD"
@@ -78,6 +79,35 @@ async def test_it_lists_exactly_the_routes(http: httpx.AsyncClient, api_environm
 async def test_examples_fit_their_schemas(http: httpx.AsyncClient) -> None:
     found = await document(http)
     checker = Document(found)
-    for part in parts(found["components"]["schemas"]):
+    for part in parts([found["components"], found["paths"]]):
         for example in part.get("examples", ()) if isinstance(part.get("examples"), list) else ():
             checker.fits(example, part, str(example))
+
+
+async def test_everything_that_a_client_sends_or_gets_is_described(http: httpx.AsyncClient) -> None:
+    found = await document(http)
+    for tag in found["tags"]:
+        assert tag["description"]
+    for _, path, _, operation in Document(found).operations:
+        for parameter in operation["parameters"]:
+            assert parameter["description"].endswith("."), (path, parameter["name"])
+    for name, schema in found["components"]["schemas"].items():
+        for field, part in schema.get("properties", {}).items():
+            # What has a type of its own is described there.
+            described = part.get("description") or list(parts(part))[1:] or "$ref" in part
+            assert described, f"{name}.{field}"
+            assert part.get("description", ".").endswith((".", "…")), f"{name}.{field}"
+
+
+async def test_the_page_for_people_tells_of_every_call_and_code(http: httpx.AsyncClient) -> None:
+    found, page = await document(http), await http.get("/docs")
+    assert "<script" not in page.text
+    assert "style-src 'sha256-" in page.headers["content-security-policy"]
+    for _, _, _, operation in Document(found).operations:
+        assert f'<article id="{operation["operationId"]}">' in page.text
+        for reply in operation["responses"].values():
+            for code in re.findall(r"(?m)^- `(\w+)`", reply["description"]):
+                assert f"<td><code>{code}</code></td>" in page.text
+    links = set(re.findall(r'href="#(\w+)"', page.text))
+    assert links <= set(re.findall(r'id="(\w+)"', page.text))
+    assert "{" not in re.sub(r"(?s)<style>.*?</style>|<pre.*?</pre>|<code>.*?</code>", "", page.text)

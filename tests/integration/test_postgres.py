@@ -24,10 +24,10 @@ from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import migrate
 from adapters.system import TimeOrderedIds
 from application.ports.runtime import StoredReply
-from domain.accounts import MobileNumber, User
+from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
-from domain.errors import DatabaseUnavailable
+from domain.errors import DatabaseUnavailable, RefreshTokenInvalid
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.local.postgres import EmbeddedPostgres
 from entrypoints.local.processes import free_port
@@ -503,6 +503,29 @@ class TestPlans:
             await keys.purge()
 
         assert await self.rows_read(history, repeat) < 50
+
+    async def test_a_session_is_kept_alive_by_keys(self, history: str) -> None:
+        sessions, now = PostgresSessions(), datetime.now(UTC)
+
+        async def keep(room: Chatroom) -> None:
+            session = Session.begin(SessionId(IDS.new()), room.user_id, Device(), now)
+            token = session.id.bytes
+            await sessions.add(session, token)
+            for _ in range(3):
+                await sessions.rotate(token, token + b"+", now=now)
+                token += b"+"
+            with pytest.raises(RefreshTokenInvalid):
+                await sessions.rotate(session.id.bytes, session.id.bytes + b"+", now=now)
+            await sessions.alive(room.user_id, now=now)
+
+        assert await self.rows_read(history, keep) < 70
+
+    async def test_an_account_is_deleted_by_keys(self, history: str) -> None:
+        async def delete(room: Chatroom) -> None:
+            await USERS.delete(room.user_id)
+
+        # It has 40 messages in four rooms, and each is read more than once.
+        assert await self.rows_read(history, delete) < 500
 
     async def test_a_caller_is_known_by_keys(self, history: str) -> None:
         async def authenticate(room: Chatroom) -> None:

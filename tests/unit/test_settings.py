@@ -12,6 +12,9 @@ from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Setti
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
+TWILIO = {"TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "hunter2", "TWILIO_FROM": "+15005550006"}
+
+
 def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment(environment, needs=needs)
@@ -54,7 +57,13 @@ def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
         ("APP_ENV", "hunter2", "must be 'development' or 'production'"),
         ("LOG_LEVEL", "hunter2", "must be 'debug'"),
         ("GEMINI_SDK", "hunter2", "must be 'google-genai' or 'google-generativeai'"),
+        ("ACCESS_TOKEN_OLD_SECRETS", "hunter2", "too weak"),
+        ("ACCESS_TOKEN_OLD_SECRETS", f"{SECRET},hunter2", "too weak"),
         ("OTP_IN_RESPONSE", "hunter2", "must be"),
+        ("OTP_SENDER", "hunter2", "must be 'reply', 'console' or 'twilio'"),
+        ("OTP_COUNTRIES", "hunter2", "must be two-letter regions"),
+        ("OTP_COUNTRIES", "IN,in", "must be two-letter regions"),
+        ("TWILIO_API_BASE", "hunter2", "must be a URL"),
         ("REDIS_NAMESPACE", "hunter2:hunter2", "is not valid"),
         ("FREE_DAILY_MESSAGES", "-1", "must be at least 0"),
         ("RATE_LIMITS", "hunter2", "must be 'on' or 'off'"),
@@ -97,6 +106,38 @@ def test_production_hands_no_codes_out_without_consent() -> None:
     assert line.startswith("OTP_SENDER")
     consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
     assert consented.is_production
+    assert Settings.from_environment({"APP_ENV": "production", "OTP_SENDER": "twilio", **TWILIO}).is_production
+
+
+@pytest.mark.parametrize("consent", ["", "yes-this-is-a-demo"])
+def test_production_writes_no_codes_to_the_terminal(consent: str) -> None:
+    [line] = lines(APP_ENV="production", OTP_SENDER="console", OTP_IN_RESPONSE=consent)
+    assert line.startswith("OTP_SENDER must not be console")
+    assert Settings.from_environment({"OTP_SENDER": "console"}).otp_sender == "console"
+
+
+@pytest.mark.parametrize("missing", [names for count in (1, 2, 3) for names in combinations(TWILIO, count)])
+@pytest.mark.parametrize("app_env", ["development", "production"])
+def test_twilios_variables_only_work_together(missing: tuple[str, ...], app_env: str) -> None:
+    given = {name: value for name, value in TWILIO.items() if name not in missing}
+    [line] = lines(APP_ENV=app_env, OTP_SENDER="twilio", **given)
+    assert line.startswith(", ".join(missing) + " must be set with OTP_SENDER=twilio")
+    assert "hunter2" not in line
+
+
+def test_secrets_countries_and_networks_are_separated_by_commas() -> None:
+    old = [SECRET[::-1], SECRET.upper()]
+    settings = Settings.from_environment(
+        {
+            "ACCESS_TOKEN_SECRET": SECRET,
+            "ACCESS_TOKEN_OLD_SECRETS": f" {old[0]} ,,{old[1]},",
+            "OTP_COUNTRIES": "IN, DE,",
+            **TWILIO,
+        }
+    )
+    assert settings.access_token_secrets == [SECRET, *old]
+    assert list(settings.allowed_countries) == ["IN", "DE"]
+    assert settings.otp_sender == "reply", "Twilio's variables alone change nothing"
 
 
 def test_production_is_never_without_limits() -> None:
@@ -165,7 +206,8 @@ def test_good_ones_are_taken_and_others_ignored() -> None:
 def test_secrets_do_not_show() -> None:
     settings = Settings.from_environment({
         "DATABASE_URL": "postgres://user:hunter2@db/name", "REDIS_URL": "redis://:hunter2@cache",
-        "ACCESS_TOKEN_SECRET": SECRET, "GEMINI_API_KEY": "hunter2", **STRIPE,
+        "ACCESS_TOKEN_SECRET": SECRET, "ACCESS_TOKEN_OLD_SECRETS": f"{SECRET},{SECRET}hunter2",
+        "GEMINI_API_KEY": "hunter2", **STRIPE, **TWILIO,
     })  # fmt: skip
     for shown in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
         assert "hunter2" not in shown

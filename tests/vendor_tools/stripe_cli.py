@@ -6,7 +6,6 @@ It is installed from npm, so this is no part of the default run; its name keeps 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,21 +13,14 @@ from pathlib import Path
 import pytest
 
 from tests.stripe_standin import Receiver, StripeStandIn, receiving
+from tests.vendor_tools.conftest import Installed
 
 VERSION = "1.52.0"
 
 
 @pytest.fixture(scope="session")
-def stripe_cli(request: pytest.FixtureRequest) -> Path:
-    npm = shutil.which("npm")
-    assert npm, "npm is needed to install Stripe's command line"
-    assert request.config.cache
-    folder = request.config.cache.mkdir(f"stripe-cli-{VERSION}")
-    binary = folder / "node_modules" / ".bin" / "stripe"
-    if not binary.exists():
-        options = ["--no-audit", "--no-fund", "--ignore-scripts", "--no-save"]
-        subprocess.run([npm, "install", *options, "--prefix", folder, f"@stripe/cli@{VERSION}"], check=True)
-    return binary
+def stripe_cli(installed: Installed) -> Path:
+    return installed(f"@stripe/cli@{VERSION}") / "stripe"
 
 
 @pytest.fixture

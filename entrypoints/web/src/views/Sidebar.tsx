@@ -19,7 +19,16 @@ export function Sidebar(): JSX.Element {
   const element = useRef<HTMLElement>(null);
   const isOpen = sidebarOpen.value;
   useEffect(() => {
-    if (isOpen) element.current?.querySelector<HTMLElement>("button, a")?.focus();
+    if (!isOpen) return undefined;
+    element.current?.querySelector<HTMLElement>("button, a")?.focus();
+    const close = (event: KeyboardEvent): void => {
+      if (event.key === "Escape" && dialog.value === null) sidebarOpen.value = false;
+    };
+    addEventListener("keydown", close);
+    return () => {
+      removeEventListener("keydown", close);
+      if (dialog.value === null) document.querySelector<HTMLElement>("[aria-controls=chats]")?.focus();
+    };
   }, [isOpen]);
 
   return (
@@ -28,9 +37,6 @@ export function Sidebar(): JSX.Element {
       id="chats"
       class={`sidebar ${isOpen ? "open" : ""}`}
       aria-label="Chats"
-      onKeyDown={(event) => {
-        if (event.key === "Escape") sidebarOpen.value = false;
-      }}
     >
       <div class="sidebar-head">
         <span class="brand">

@@ -1,0 +1,131 @@
+"""Who is calling, and who is known here: neither can be made up, and the other cannot be found out."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import httpx
+from redis.asyncio import Redis
+
+from adapters.security import Argon2Hasher
+from tests.chaos.scale import Row, Scale
+from tests.security.stage import Stage
+
+LOGIN = "/auth/login"
+#: All of them have been trusted by somebody.
+FORGEABLE = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP")
+
+
+def some_address(rng: random.Random) -> str:
+    if rng.random() < 0.3:
+        return ":".join(f"{rng.randrange(65536):x}" for _ in range(8))
+    return ".".join(str(rng.randrange(1, 255)) for _ in range(4))
+
+
+async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
+    """1,000 calls, each from an address of its own, or so it says."""
+    rng = random.Random(seed)
+    wrong = []
+    let_through: Counter[str] = Counter()
+
+    async def knock(http: httpx.AsyncClient, case: str, headers: dict[str, str]) -> None:
+        mobile = f"+91981{rng.randrange(10_000_000):07d}"  # a new one each time: this is not about guesses
+        response = await http.post(LOGIN, json={"mobile": mobile, "password": "none"}, headers=headers)
+        if response.status_code != 429:
+            let_through[case] += 1
+
+    def forged() -> dict[str, str]:
+        return {name: f"for={some_address(rng)}" if name == "Forwarded" else some_address(rng) for name in FORGEABLE}
+
+    namespace = f"forged-{seed}"
+    async with stage.api({"RATE_LIMITS": "on", "REDIS_NAMESPACE": namespace}) as http:
+        for _ in range(1_000):
+            await knock(http, "no proxy is trusted", forged())
+        async with Redis.from_url(stage.world.valkey.url) as redis:
+            buckets = len(await redis.keys(f"{namespace}:rate:*"))
+    trusting = {"RATE_LIMITS": "on", "REDIS_NAMESPACE": f"{namespace}-proxy", "TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8"}
+    async with stage.api(trusting) as http:
+        for _ in range(100):
+            chain = f"{some_address(rng)}, {some_address(rng)}, 203.0.113.7, 10.1.2.3"
+            await knock(http, "behind a trusted proxy, the same client", {"X-Forwarded-For": chain})
+            chain = f"{some_address(rng)}, rubbish"
+            await knock(http, "behind a trusted proxy, rubbish", {"X-Forwarded-For": chain})
+            network = "2001:db8:1:2"
+            one = f"{network}:{rng.randrange(65536):x}:{rng.randrange(65536):x}::1"
+            await knock(http, "one IPv6 site", {"X-Forwarded-For": one})
+        for number in range(20):
+            await knock(http, "20 clients behind it", {"X-Forwarded-For": f"{some_address(rng)}, 198.51.100.{number}"})
+    for case, most in {"20 clients behind it": 20}.items():
+        if let_through.pop(case) != most:
+            wrong.append(case)
+    wrong += [f"{case}: {count}" for case, count in let_through.items() if count != 7]
+    measured = f"buckets: {buckets}, calls let through: {dict(let_through)}, wrong: {wrong or 'none'}"
+    return Row("1,000 forged addresses", "one bucket", measured, buckets == 1 and not wrong)
+
+
+@dataclass
+class _Looks:
+    """What was seen of one call's answers, for numbers that are known and that are not."""
+
+    shapes: dict[bool, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    seconds: dict[bool, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def t(self) -> float:
+        """Welch's, of the times."""
+        known, unknown = self.seconds[True], self.seconds[False]
+        spread = statistics.variance(known) / len(known) + statistics.variance(unknown) / len(unknown)
+        return abs(statistics.fmean(known) - statistics.fmean(unknown)) / math.sqrt(spread)
+
+
+async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
+    """Whether a number has an account shows in no answer: not in what it says, not in how long it takes."""
+    rng = random.Random(seed)
+    count = scale.of(12, 2_000)
+    calls: dict[str, dict[str, str]] = {
+        "/auth/send-otp": {},
+        "/auth/forgot-password": {},
+        "/auth/verify-otp": {"otp": "000000"},
+        "/auth/reset-password": {"otp": "000000", "newPassword": "staple staple staple"},
+        LOGIN: {"password": "not the password"},
+    }
+    people = await stage.world.people(count)
+    password_hash = await Argon2Hasher(memory_mib=64, iterations=3).hash("staple staple staple")
+    await stage.world.execute(f"UPDATE users SET password_hash = '{password_hash}'")  # noqa: S608 - argon2's alphabet
+    rows = await stage.world.fetch("SELECT mobile FROM users WHERE id = ANY($1::uuid[])", [p.id for p in people])
+    known = [row["mobile"] for row in rows]
+    unknown = [f"+9199{number:08d}" for number in rng.sample(range(10**8), count)]
+    looks: dict[str, _Looks] = defaultdict(_Looks)
+    async with stage.api({"OTP_SENDER": "console", "LOG_LEVEL": "info"}, quiet=True) as http:
+        for mobile in unknown[:5]:  # warm
+            await http.post("/auth/send-otp", json={"mobile": mobile})
+        await stage.world.execute("DELETE FROM otp_challenges")
+        for path, body in calls.items():
+            numbers = [(mobile, True) for mobile in known] + [(mobile, False) for mobile in unknown]
+            rng.shuffle(numbers)
+            for mobile, is_known in numbers:
+                began = time.perf_counter()
+                response = await http.post(path, json={"mobile": mobile, **body})
+                looks[path].seconds[is_known].append(time.perf_counter() - began)
+                looks[path].shapes[is_known][_shape(response)] += 1
+    wrong = [path for path, look in looks.items() if set(look.shapes[True]) != set(look.shapes[False])]
+    worst = max(look.t for look in looks.values())
+    figures = ", ".join(
+        f"{path.removeprefix('/auth/')} {next(iter(look.shapes[True]))[:3]} |t| {look.t:.2f}"
+        for path, look in looks.items()
+    )
+    measured = f"{count} each: {figures}; different: {wrong or 'none'}"
+    held = not wrong and (worst < 4.5 or not scale.long)  # so few say little of times
+    return Row("known against unknown numbers", "same status, headers, body shape; Welch's |t| < 4.5", measured, held)
+
+
+def _shape(response: httpx.Response) -> str:
+    """Status, headers and body, but for what differs from one answer to the next anyway."""
+    told = response.headers["x-request-id"]
+    headers = sorted(f"{name}: {value}" for name, value in response.headers.items() if name != "x-request-id")
+    return f"{response.status_code} {headers} {response.text.replace(told, '')}"
