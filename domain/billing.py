@@ -70,8 +70,11 @@ class SubscriptionStatus(StrEnum):
 
     @property
     def has_ended(self) -> bool:
-        """Nothing can be charged by it any more, so another may be begun beside it."""
-        return self in (self.INCOMPLETE, self.INCOMPLETE_EXPIRED, self.CANCELED)
+        """Nothing can be charged by it any more, so another may be begun beside it.
+
+        An incomplete one may be: a bank takes days for a first payment that is under way.
+        """
+        return self in (self.INCOMPLETE_EXPIRED, self.CANCELED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

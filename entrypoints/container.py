@@ -159,6 +159,7 @@ class Container(containers.DeclarativeContainer):
 
     settings = providers.Dependency(instance_of=Settings)
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.checkout_reconcile_minutes)
+    _patience = providers.Callable(lambda seconds: seconds * 0.8, settings.provided.request_seconds)
 
     clock = providers.Singleton(SystemClock)
     ids = providers.Singleton(TimeOrderedIds)
@@ -243,7 +244,9 @@ class Container(containers.DeclarativeContainer):
     end_session = providers.Singleton(EndSession, sessions=sessions, clock=clock)
     end_other_sessions = providers.Singleton(EndOtherSessions, sessions=sessions, clock=clock)
     rename_user = providers.Singleton(RenameUser, users=users)
-    delete_user = providers.Singleton(DeleteUser, users=users, accounts=billing_accounts, gateway=payment_gateway)
+    delete_user = providers.Singleton(
+        DeleteUser, users=users, accounts=billing_accounts, gateway=payment_gateway, patience=_patience
+    )
     authenticate = providers.Singleton(Authenticate, sessions=sessions, access_tokens=access_tokens)
     log_in = providers.Singleton(
         LogIn,
@@ -342,7 +345,7 @@ class Container(containers.DeclarativeContainer):
         gateway=payment_gateway,
         clock=clock,
         look_after=_checkouts_after,
-        patience=providers.Callable(lambda seconds: seconds * 0.8, settings.provided.request_seconds),
+        patience=_patience,
     )
     open_portal = providers.Singleton(OpenPortal, accounts=billing_accounts, gateway=payment_gateway)
     get_subscription = providers.Singleton(

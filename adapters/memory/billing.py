@@ -57,13 +57,16 @@ class MemoryBillingAccounts(BillingAccounts):
         mine = [one for one in self.checkouts.all() if one.user_id == user_id and one.url]
         if still_open := [one for one in mine if one.expires_at > open_until]:
             return max(still_open, key=lambda one: one.expires_at)
+        return self._kept(user_id).account if await self.hold_checkouts(user_id, busy_for=busy_for) else None
+
+    async def hold_checkouts(self, user_id: UserId, *, busy_for: timedelta) -> bool:
         if self._users.table.get(user_id) is None:
             raise UserNotFound
         kept = self._kept(user_id)
         if kept.checkout_busy_until > self._clock.now():
-            return None
+            return False
         self.table.put(user_id, replace(kept, checkout_busy_until=self._clock.now() + busy_for))
-        return kept.account
+        return True
 
     async def add_customer(self, user_id: UserId, customer_id: str) -> bool:
         if any(one.account.customer_id == customer_id and one.account.user_id != user_id for one in self.table.all()):

@@ -89,21 +89,27 @@ class PostgresBillingAccounts(BillingAccounts):
                 return to_entity(Checkout, found[0])
             if taken:
                 return taken
-            try:
-                claimed = await rows(
-                    "INSERT INTO billing_accounts AS account"
-                    " (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)"
-                    " VALUES ($1, 0, 0, 0, 0, 0, now() + $2) ON CONFLICT (user_id) DO UPDATE SET"
-                    " checkout_busy_until = excluded.checkout_busy_until"
-                    " WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now() RETURNING *",
-                    user_id,
-                    busy_for,
-                )
-            except asyncpg.ForeignKeyViolationError:
-                raise UserNotFound from None
-            if not claimed:
+            taken = await self._hold(user_id, busy_for)
+            if taken is None:
                 return None
-            taken = to_entity(BillingAccount, claimed[0])
+
+    async def hold_checkouts(self, user_id: UserId, *, busy_for: timedelta) -> bool:
+        return await self._hold(user_id, busy_for) is not None
+
+    async def _hold(self, user_id: UserId, busy_for: timedelta) -> BillingAccount | None:
+        try:
+            held = await rows(
+                "INSERT INTO billing_accounts AS account"
+                " (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)"
+                " VALUES ($1, 0, 0, 0, 0, 0, now() + $2) ON CONFLICT (user_id) DO UPDATE SET"
+                " checkout_busy_until = excluded.checkout_busy_until"
+                " WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now() RETURNING *",
+                user_id,
+                busy_for,
+            )
+        except asyncpg.ForeignKeyViolationError:
+            raise UserNotFound from None
+        return to_entity(BillingAccount, held[0]) if held else None
 
     async def add_customer(self, user_id: UserId, customer_id: str) -> bool:
         try:

@@ -101,7 +101,8 @@ class ChangePassword:
         await self.budgets.forgive(user.mobile, GuessKind.PASSWORD)
 
     async def _prove_by_code(self, user: User, code: str) -> tuple[OtpPurpose, str]:
-        for purpose in OtpPurpose:
+        # First what forgot-password sends: a look at the other code, if there is one, spends a guess of the number's.
+        for purpose in (OtpPurpose.RESET, OtpPurpose.LOGIN):
             try:
                 return purpose, await self.check_otp(mobile=user.mobile, code=code, purpose=purpose)
             except OtpInvalid:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from application.billing.subscriptions import BUSY_FOR, LOOK_AGAIN
 from application.ports.accounts import Users
 from application.ports.billing import BillingAccounts, CustomerGone, PaymentGateway
 from domain.accounts import User
+from domain.errors import PaymentsUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +30,32 @@ class DeleteUser:
 
     First at Stripe, so that nobody pays for an account that is gone: its checkouts are closed and the
     customer is deleted, which cancels the subscriptions. If Stripe is away nothing is deleted, and
-    trying again goes on where this stopped.
+    trying again goes on where this stopped. No checkout is opened meanwhile, of which nobody would know.
     """
 
     users: Users
     accounts: BillingAccounts
     gateway: PaymentGateway
+    patience: float
 
     async def __call__(self, *, user: User) -> None:
+        try:
+            async with asyncio.timeout(self.patience):
+                while not await self.accounts.hold_checkouts(user.id, busy_for=BUSY_FOR):
+                    await asyncio.sleep(LOOK_AGAIN)
+        except TimeoutError:
+            raise PaymentsUnavailable from None
+        try:
+            await self._end_at_stripe(user)
+            await self.users.delete(user.id)
+        except BaseException:
+            await self.accounts.abandon_checkout(user.id)
+            raise
+
+    async def _end_at_stripe(self, user: User) -> None:
         for checkout in await self.accounts.open_checkouts(user.id):
             await self.gateway.close_checkout(checkout.id)
         customer_id = await self.accounts.customer(user.id)
         if customer_id is not None:
             with suppress(CustomerGone):
                 await self.gateway.delete_customer(customer_id)
-        await self.users.delete(user.id)

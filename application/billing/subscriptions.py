@@ -14,7 +14,7 @@ from domain.errors import AlreadySubscribed, NotSubscribed, PaymentsUnavailable
 
 BUSY_FOR = timedelta(seconds=30)  # longer than any request lives that opens a checkout
 STILL_OPEN = timedelta(minutes=5)  # what a checkout must have left for somebody who goes there now
-_LOOK_AGAIN = 0.05
+LOOK_AGAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class UpgradeTier:
                         return begun
                     if begun is not None:
                         return await self._open(user, begun)
-                    await asyncio.sleep(_LOOK_AGAIN)
+                    await asyncio.sleep(LOOK_AGAIN)
         except (TimeoutError, CustomerGone):  # a customer that is deleted as soon as it is made: asked again, it works
             raise PaymentsUnavailable from None
 

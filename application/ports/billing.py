@@ -109,6 +109,13 @@ class BillingAccounts(Protocol):
         """
 
     @abstractmethod
+    async def hold_checkouts(self, user_id: UserId, *, busy_for: timedelta) -> bool:
+        """Have nobody begin one until `abandon_checkout`, or for `busy_for`. False while another caller has it.
+
+        Raises UserNotFound if the user was deleted meanwhile.
+        """
+
+    @abstractmethod
     async def add_customer(self, user_id: UserId, customer_id: str) -> bool:
         """Keep the customer, which counts as one more.
 

@@ -244,6 +244,7 @@ def _query(schema: type[Schema], request: Request) -> Schema:
     if not request.query_string:
         return schema()
     try:
-        return schema.model_validate({name: values[-1] for name, values in request.get_args().items()})
+        arguments = request.get_args(keep_blank_values=True)
+        return schema.model_validate({name: values[-1] for name, values in arguments.items()})
     except ValidationError as error:
         raise InvalidRequest.of(error, prefix="?") from None

@@ -23,7 +23,7 @@ from entrypoints.http.schemas import FieldError, Problem
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
-_DISCARDED_BYTES = 4_194_304
+DISCARDED_BYTES = 134_217_728
 NO_STORE = {"cache-control": "no-store"}
 
 STATUS: dict[type[errors.DomainError], int] = {
@@ -91,6 +91,10 @@ class ProblemHandler(ErrorHandler):
     """Whatever is raised, on whatever path, leaves as problem+json in our words."""
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        if request.stream is not None and request.stream.request_body:
+            # Closing on a client that still sends resets the connection, and the problem is lost on its way. So the
+            # rest of its body is read and thrown away, for as long as a request may take.
+            request.stream.request_max_size = DISCARDED_BYTES
         match exception:
             case InvalidRequest():
                 return problem(
@@ -115,8 +119,6 @@ class ProblemHandler(ErrorHandler):
                 return problem(request, 404, "route_not_found", "There is nothing at this path.")
             case SanicException() if exception.status_code in _SANIC_CODES:
                 status = _true_status(request, exception.status_code)
-                if status == 413:
-                    _let_the_client_finish(request)
                 code, detail = _SANIC_CODES[status]
                 return problem(request, status, code, detail, headers={"retry-after": "2"} if status == 503 else {})
             case SanicException() if exception.status_code < 500:
@@ -133,15 +135,6 @@ def _true_status(request: Request, status: int) -> int:
     if status == 503 and request.stream is not None and request.stream.request_body:  # it waits for more of the body
         return 408
     return status
-
-
-def _let_the_client_finish(request: Request) -> None:
-    """Closing on a client that still sends resets the connection, and the problem is lost on its way.
-
-    Sanic discards what is left of a body before it closes, up to this limit, which is the connection's last.
-    """
-    if request.stream is not None:
-        request.stream.request_max_size = request.stream.protocol.request_max_size = _DISCARDED_BYTES
 
 
 def _allowed(request: Request) -> str:

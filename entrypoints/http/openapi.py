@@ -97,10 +97,11 @@ _REFRESH_COOKIE = {
     "description": "For pages in a browser, which should not hold a refresh token. `cookie`: it is kept in an HttpOnly"
     " cookie of this site instead of the body; refresh, asked without a body, takes it from there, and logging out"
     " removes it.",
-    "schema": {"type": "string", "enum": [refresh_cookie.WISH]},
+    "schema": {"type": "string", "examples": [refresh_cookie.WISH]},  # any other value is none
 }
 _EVENTS = {
-    "schema": {"type": "string", "description": "Server-Sent Events, as `stream_message` describes them."},
+    # Of no type: to some tools the schema is the body's, to others each event's.
+    "schema": {"description": "Server-Sent Events, as `stream_message` describes them."},
     "example": 'id: 1-8\nevent: delta\ndata: {"text":"Because "}\n\nid: 1-29\nevent: delta\n'
     'data: {"text":"air scatters blue."}\n\nid: 1-30\nevent: done\ndata: {"id":"…","status":"completed", …}\n\n',
 }
@@ -115,7 +116,9 @@ def openapi_document(
     paths: dict[str, dict[str, Any]] = {**(others or {})}
     for endpoint in endpoints:
         path = re.sub(r"<(\w+)>", lambda name: f"{{{to_camel(name[1])}}}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+        operation = paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint)
+        if links := _links(endpoint, endpoints):
+            operation["responses"][str(endpoint.status)]["links"] = links
     return {
         "openapi": "3.1.0",
         "info": {
@@ -187,6 +190,22 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.authenticated:
         operation["security"] = [{"token": []}]
     return operation
+
+
+def _links(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """What may be called next with the id of that which was created."""
+    if endpoint.creates is None:
+        return {}
+    known = {name: f"$request.path.{to_camel(name)}" for name in endpoint.path_ids}
+    known[endpoint.creates] = "$response.body#/data/id"
+    return {
+        later.name: {
+            "operationId": later.name,
+            "parameters": {to_camel(name): known[name] for name in later.path_ids},
+        }
+        for later in endpoints
+        if endpoint.creates in later.path_ids and known.keys() >= set(later.path_ids)
+    }
 
 
 def _prose(text: str) -> str:

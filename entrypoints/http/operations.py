@@ -61,7 +61,7 @@ async def ready(container: Container) -> ReadyReply:
 
 def warnings(settings: Settings) -> list[str]:
     """What production was explicitly allowed to do and should not."""
-    if settings.is_production and settings.otp_in_response:
+    if settings.is_production and settings.otp_sender == "reply":
         return ["One-time codes are handed out in replies: anybody can log in as anybody."]
     return []
 

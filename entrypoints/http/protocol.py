@@ -15,14 +15,16 @@ from sanic.exceptions import BadRequest, BadURL, RequestTimeout, ServiceUnavaila
 from sanic.http import Http, Stage
 from sanic.server import HttpProtocol
 
+from entrypoints.http.errors import DISCARDED_BYTES
+
 # RFC 9112: what a proxy before us may read in another way is refused, rather than read in ours. Names are tokens with
 # the colon next to them, no line is folded, and CR, LF and NUL are in no value.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n" + _TOKEN + rb":[^\r\n\0]*)*")
 _DECIMAL, _HEXADECIMAL = re.compile(r"[0-9]{1,20}"), re.compile(r"[0-9A-Fa-f]{1,16}")
 _SHORTEST_PAUSE = 0.01
-#: Of the time for a request, what remains to answer that it took too long.
-_LAST_WORDS = 0.05
+#: Of the time for a request: when it is answered that it takes too long, and how long that may take.
+_UNTIL_ANSWER, _FOR_ANSWER = 0.94, 0.04
 
 
 class StrictRequest(Request):
@@ -50,6 +52,7 @@ class StrictHttp(Http):
 
     def init_for_request(self) -> None:
         super().init_for_request()  # type: ignore[no-untyped-call]
+        self.request_max_size = self.protocol.app.config.REQUEST_MAX_SIZE
         self.began = time.monotonic()
         self.served += 1
 
@@ -66,6 +69,11 @@ class StrictProtocol(HttpProtocol):
 
     HTTP_CLASS = StrictHttp
 
+    def _setup(self) -> None:
+        super()._setup()  # type: ignore[no-untyped-call]
+        # To Sanic this is the most that it throws away of a body that nobody wants; what is taken is up to the request.
+        self.request_max_size = DISCARDED_BYTES
+
     def data_received(self, data: bytes) -> None:
         http = self.http
         # Idle it also is while it throws away the rest of a refused request.
@@ -81,10 +89,10 @@ class StrictProtocol(HttpProtocol):
         now = time.monotonic()
         error: Exception | None = None
         if http.request_body and http.stage is not Stage.REQUEST:  # also of a refused one, which is thrown away
-            end = http.began + self.response_timeout * (1 - _LAST_WORDS)
+            end = http.began + self.response_timeout * _UNTIL_ANSWER
             error = ServiceUnavailable("Request Timeout")
         elif http.stage is Stage.IDLE:
-            end = self._time + (self.keep_alive_timeout if http.served else self.response_timeout)
+            end = self._time + (self.keep_alive_timeout if http.served else self.response_timeout * _UNTIL_ANSWER)
         elif http.stage is Stage.REQUEST:
             end, error = http.began + self.request_timeout, RequestTimeout("Request Timeout")
         else:
@@ -96,7 +104,7 @@ class StrictProtocol(HttpProtocol):
         http.exception = error
         self._task.cancel("It took too long.")
         # Sanic would go on to wait for the rest of a body.
-        last_words = self.app.config.RESPONSE_TIMEOUT * _LAST_WORDS
+        last_words = self.app.config.RESPONSE_TIMEOUT * _FOR_ANSWER
         self._callback_check_timeouts = self.loop.call_later(last_words, self._end)
 
     def _end(self) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from functools import lru_cache
 from typing import Any
 
 from sanic import HTTPResponse, Request
@@ -44,6 +45,10 @@ def last_event_id(request: Request) -> StreamPosition:
     if (position := StreamPosition.parse(text)) is None:
         raise InvalidRequest([FieldError(pointer=name, detail="must be the id of an event, such as 1-7")])
     return position
+
+
+class _Stuck(Exception):
+    """The client takes nothing any more."""
 
 
 class Streams:
@@ -112,7 +117,7 @@ class Streams:
                 with no_deadline(request):
                     try:
                         await self._pass_on(request, response, following)
-                    except TimeoutError:  # it takes nothing any more
+                    except _Stuck:
                         _hang_up(request)
                         return None
             await response.eof()  # type: ignore[no-untyped-call]
@@ -122,27 +127,38 @@ class Streams:
         now = asyncio.get_running_loop().time
         end = now() + self._seconds
         await self._write(response, _RETRY + _PADDED_COMMENT)
+        sent = now()
         while not following.has_ended:
-            events: Sequence[ReplyEvent] = ()
+            waits = b""
             try:
-                async with self.patience(min(self._ping_seconds, end - now())):
-                    events = await following.read()
+                # One timer for many events: it costs as much as sending one.
+                async with self.patience(min(sent + self._ping_seconds, end) - now()):
+                    while not (following.has_ended or waits):
+                        data = b"".join([_frame(request, event) for event in await following.read()])
+                        if _all_is_taken(request):
+                            await response.send(data)  # at once, so that no end of patience loses it
+                        else:
+                            waits = data
+                        sent = now()
             except TimeoutError:
                 if self._stopping or now() >= end:
                     await self._write(response, _RETRY)
                     stream: Any = request.stream
                     stream.keep_alive = not self._stopping
                     return
-            await self._write(response, b"".join(_frame(request, event) for event in events) or _PADDED_COMMENT)
+                if now() >= sent + self._ping_seconds:
+                    waits = _PADDED_COMMENT
+            if waits:
+                await self._write(response, waits)
+                sent = now()
 
     async def _write(self, response: HTTPResponse, data: bytes) -> None:
         """Waits for a client that is slow, so that what it has not read yet is not kept here."""
-        async with asyncio.timeout(_WRITE_SECONDS) as waiting:
-            self._waiting.add(waiting)
-            try:
+        try:
+            async with self.patience(_WRITE_SECONDS):
                 await response.send(data)
-            finally:
-                self._waiting.discard(waiting)
+        except TimeoutError:
+            raise _Stuck from None
 
 
 @contextmanager
@@ -167,7 +183,7 @@ def message_json(message: Message) -> str:
 def _frame(request: Request, event: ReplyEvent) -> bytes:
     match event:
         case Delta(position, text):
-            return _event("delta", _json({"text": text}), position)
+            return _delta(position.attempt, position.characters, text)
         case Reset(position):
             return _event("reset", _json({"attempt": position.attempt}), position)
         case Ended(position, message) if message.status is MessageStatus.FAILED:
@@ -181,13 +197,25 @@ def _frame(request: Request, event: ReplyEvent) -> bytes:
             return _event("error", _json(problem_body(request, status_of(MessageNotFound), code, detail)))
 
 
+@lru_cache(maxsize=256)
+def _delta(attempt: int, characters: int, text: str) -> bytes:
+    """Kept for a moment: many may follow one reply, and they come for each piece together."""
+    return _event("delta", _json({"text": text}), StreamPosition(attempt, characters))
+
+
 def _event(name: str, data: str, position: StreamPosition | None = None) -> bytes:
     identifier = f"id: {position}\n" if position else ""
     return f"{identifier}event: {name}\ndata: {data}\n\n".encode()
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+#: What json.dumps would make anew for each.
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _all_is_taken(request: Request) -> bool:
+    """Nothing that was sent before waits here, so sending does not wait either."""
+    transport: Any = request.transport
+    return not transport.is_closing() and not transport.get_write_buffer_size()
 
 
 def _hang_up(request: Request) -> None:

@@ -15,7 +15,7 @@ async def test_rooms_are_made_named_and_deleted(site: Site, visit: Visit) -> Non
     asha = await visit(PHONE)
     await asha.sign_up()
     page = asha.page
-    await asha.button("New chat with a name and instructions").click()
+    await asha.button("New chatroom with a name and instructions").click()
     await page.get_by_label("Name", exact=True).fill("Verses")
     await page.get_by_role("textbox", name="Instructions").fill("Answer in verse.")
     await page.get_by_label("Let the model name it").uncheck()
@@ -33,13 +33,13 @@ async def test_rooms_are_made_named_and_deleted(site: Site, visit: Visit) -> Non
     await asha.button("Save").click()
     await expect(page.get_by_role("link", name="Poems")).to_be_visible()
     await asha.button("Change or delete “Poems”").click()
-    await asha.button("Delete chat").click()
-    await asha.sees("Delete this chat with all its messages?")
+    await asha.button("Delete chatroom").click()
+    await asha.sees("Delete this chatroom with all its messages?")
     await expect(asha.button("Keep")).to_be_focused()
     await asha.accessible()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete chat").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete chatroom").click()
     await expect(page.get_by_role("link", name="Poems")).to_have_count(0)
-    await expect(page.get_by_role("heading", name="New chat")).to_be_visible()
+    await expect(page.get_by_role("heading", name="New chatroom")).to_be_visible()
 
 
 async def test_older_messages_come_by_scrolling_up(site: Site, visit: Visit) -> None:
@@ -52,7 +52,7 @@ async def test_older_messages_come_by_scrolling_up(site: Site, visit: Visit) -> 
     for number in range(75):
         path = f"/chatroom/{room}/message"
         await asha.api("POST", path, token, {"input": f"Message {number}."}, {"Prefer": "wait=20"})
-    await asha.page.goto(f"{site.url}/#/chat/{room}")
+    await asha.page.goto(f"{site.url}/#/chatroom/{room}")
     await asha.page.reload()
     await expect(asha.page.locator(".entry")).to_have_count(30)
     await expect(asha.page.get_by_text("Message 74.", exact=True)).to_be_in_viewport()
@@ -133,7 +133,9 @@ async def test_all_of_it_by_the_keyboard(visit: Visit) -> None:
         await press("Shift+Tab")
         names.append(await page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.textContent"))
         assert len(names) < 30, names
-    assert {"Messages", "New chat", "Upgrade to Pro", "Name, instructions, delete"} <= {name.strip() for name in names}
+    assert {"Messages", "New chatroom", "Upgrade to Pro", "Name, instructions, delete"} <= {
+        name.strip() for name in names
+    }
     await press("Enter")
     await expect(page.get_by_label("Your message")).to_be_focused()
 
@@ -164,16 +166,31 @@ async def test_a_screen_reader_hears_of_it_by_and_by(site: Site, visit: Visit) -
     assert "One sentence." in said[-1]
 
 
+async def test_copying(site: Site, visit: Visit) -> None:
+    asha = await visit()
+    await asha.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await asha.sign_up()
+    reply = "Some *code*:\n\n```python\nprint(1)\n\nprint(2)\n```"
+    site.gemini.reply(reply, match="Code", chunks=3)
+    await asha.ask("Code")
+    await asha.button("Copy python code").click()
+    await expect(asha.page.locator(".copy-code")).to_have_text("Copied")
+    assert await asha.page.evaluate("navigator.clipboard.readText()") == "print(1)\n\nprint(2)\n"
+    await asha.button("Copy", exact=True).last.click()
+    await expect(asha.page.locator(".actions")).to_contain_text("Copied")
+    assert await asha.page.evaluate("navigator.clipboard.readText()") == reply
+
+
 async def test_a_phones_list_of_chats(visit: Visit) -> None:
     asha = await visit(PHONE)
     await asha.sign_up()
-    chats = asha.page.get_by_role("navigation", name="Chats")
+    chats = asha.page.get_by_role("navigation", name="Chatrooms")
     await expect(chats).to_be_hidden()
     await asha.open_chats()
     await expect(chats).to_be_visible()
     await asha.accessible()
     await asha.page.keyboard.press("Escape")
     await expect(chats).to_be_hidden()
-    await expect(asha.button("Show the list of chats")).to_be_focused()
+    await expect(asha.button("Show the list of chatrooms")).to_be_focused()
     width = await asha.page.evaluate("document.documentElement.scrollWidth")
     assert width <= asha.screen.width

@@ -51,7 +51,10 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await asha.sees("Hello, Asha")
     await asha.accessible()
 
-    # A reply, and a reload in the middle of it.
+    # A reply, and a reload in the middle of it, which brings chatrooms from another device along.
+    token = await asha.token()
+    for name in ("Letter to the landlord", "Prime numbers in Python", "A weekend in Jaipur"):
+        await asha.api("POST", "/chatroom/", token, {"name": name})
     gemini.reply(ANSWER, match=SKY, chunks=60, first_chunk_seconds=0.2, chunk_seconds=0.08)
     await asha.write(SKY)
     await asha.sees("Light meets molecules")
@@ -68,6 +71,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     assert sum(call["lastUserText"] == SKY for call in gemini.calls()) == 1, "the model was asked once"
     await expect(page.get_by_role("heading", name="The colour of the sky")).to_be_visible()
     await expect(asha.entry(SKY).locator(".markdown table td").first).to_have_text("Blue")
+    await expect(asha.entry(SKY).locator(".markdown td", has_text="450 nm")).to_have_css("text-align", "right")
     await asha.accessible()
     await photograph(asha)
 
@@ -101,14 +105,14 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await page.wait_for_url(f"{stripe.url}/**")
     await page.get_by_role("button", name="Subscribe").click()
     await asha.sees("Welcome to Pro.")
-    assert page.url.startswith(f"{site.url}/#/chat/"), "back where it was"
+    assert page.url.startswith(f"{site.url}/#/chatroom/"), "back where it was"
     await asha.ask("The sixth")
     await asha.open_chats()
     await asha.sees("Unlimited messages")
     await asha.accessible()
 
     # And back.
-    await asha.button("Manage plan").click()
+    await asha.button("Manage subscription").click()
     await asha.sees("You are on Pro. It renews on")
     await asha.accessible()
     await asha.button("Manage in the portal").click()
@@ -116,18 +120,26 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await page.get_by_role("button", name="Cancel at the end of the period").click()
     await page.get_by_role("link", name="Go back").click()
     await asha.open_chats()
-    await asha.button("Manage plan").click()
+    await asha.button("Manage subscription").click()
     await asha.sees("You are on Pro until")
     stripe.forward(months=1, hours=2)
     await until_basic(asha)
 
     # Devices.
-    phone = await asha.token()
+    others = page.get_by_role("dialog").get_by_role("button", name="Sign out Python")
     await asha.open_account()
     await asha.sees("This device")
     await asha.accessible()
-    await page.get_by_role("button", name="Sign out Python").click()
+    await others.click()
     await asha.sees("The device is signed out.")
+    await expect(others).to_have_count(0)
+    await asha.close_dialog()
+    phone, _ = await asha.token(), await asha.token()
+    await asha.open_account()
+    await expect(others).to_have_count(2)
+    await asha.button("Sign out all other devices").click()
+    await asha.sees("All other devices are signed out.")
+    await expect(others).to_have_count(0)
     async with httpx.AsyncClient(base_url=site.url, headers={"Authorization": f"Bearer {phone}"}) as client:
         assert (await client.get("/user/me")).status_code == 401
 
@@ -157,8 +169,8 @@ async def until_basic(visitor: Visitor) -> None:
     await visitor.page.reload()
     while True:
         await visitor.open_chats()
-        await expect(visitor.page.locator(".plan")).to_be_visible()
-        if await visitor.page.locator(".plan").get_by_text("Basic").is_visible():
+        await expect(visitor.page.locator(".standing")).to_be_visible()
+        if await visitor.page.locator(".standing").get_by_text("Basic").is_visible():
             await visitor.close_chats()
             return
         assert time.monotonic() < give_up, "still Pro"

@@ -145,6 +145,29 @@ async def test_a_stream_that_is_cut_goes_on(site: Site, visit: Visit) -> None:
     assert seen[:3] == ["", "1-5", "1-5"]
 
 
+async def test_a_reply_that_begins_anew(site: Site, visit: Visit) -> None:
+    asha = await visit()
+    await asha.sign_up()
+    site.gemini.fault("cut", match="Twice", after=3)
+    site.gemini.reply(LONG, match="Twice", chunks=10, chunk_seconds=0.05)
+    await asha.write("Twice")
+    await asha.sees("Hello! I am the local")
+    assert await asha.reply_to("Twice") == LONG, "and nothing of the first attempt"
+
+
+async def test_the_server_is_killed_in_mid_reply(site: Site, visit: Visit) -> None:
+    asha = await visit()
+    await asha.sign_up()
+    site.gemini.reply(LONG, match="At length", chunks=60, chunk_seconds=0.1)
+    await asha.write("At length")
+    await asha.sees("word10 ")
+    async with asha.allowing("ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE"):
+        site.kill_api()  # it is started again a second later
+        assert await asha.reply_to("At length") == LONG
+    assert sum(call["lastUserText"] == "At length" for call in site.gemini.calls()) == 1
+    assert "stand-in" in await asha.ask("Still there?")
+
+
 async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> None:
     asha = await visit()
     async with asha.allowing("404", "409", "400"):
@@ -204,8 +227,8 @@ async def test_a_room_that_is_deleted_elsewhere(visit: Visit) -> None:
     await asha.api("DELETE", f"/chatroom/{room}", await asha.token())
     async with asha.allowing("404"):
         await asha.page.reload()
-        await asha.sees("This chat does not exist any more.")
-    await asha.sees("Your chats appear here.")
+        await asha.sees("This chatroom does not exist any more.")
+    await asha.sees("Your chatrooms appear here.")
 
 
 async def test_a_session_that_is_ended_elsewhere(visit: Visit) -> None:

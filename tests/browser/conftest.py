@@ -53,7 +53,12 @@ def site() -> Iterator[Site]:
                 assert time.monotonic() < deadline, said
                 time.sleep(0.05)
             gemini, stripe = re.findall(r"a stand-in at (?:http://)?(127\.0\.0\.1:\d+);", said)
-            yield Site(environment["PUBLIC_URL"], GeminiStandIn(f"http://{gemini}"), StripeStandIn(f"http://{stripe}"))
+            yield Site(
+                environment["PUBLIC_URL"],
+                GeminiStandIn(f"http://{gemini}"),
+                StripeStandIn(f"http://{stripe}"),
+                Path(environment["DATA_DIR"]),
+            )
         finally:
             process.terminate()
             process.wait(30)

@@ -228,6 +228,19 @@ class TestCheckouts:
             with pytest.raises(AlreadySubscribed):
                 await billing.begin(account.user_id)
 
+    async def test_none_while_they_are_held(self, billing: Billing) -> None:
+        user_id = await billing.account()
+        held = await asyncio.gather(*(billing.port.hold_checkouts(user_id, busy_for=BUSY) for _ in range(20)))
+        assert held.count(True) == 1
+        assert await billing.begin(user_id) is None
+        await billing.port.abandon_checkout(user_id)
+        assert isinstance(await billing.begin(user_id), BillingAccount)
+        assert not await billing.port.hold_checkouts(user_id, busy_for=BUSY)
+
+    async def test_held_for_nobody(self, billing: Billing) -> None:
+        with pytest.raises(UserNotFound):
+            await billing.port.hold_checkouts(UserId(uuid4()), busy_for=BUSY)
+
     async def test_beside_one_whose_end_has_come_though_nobody_told(self, billing: Billing) -> None:
         account, now = await billing.claimed(), billing.adapters.clock.now()
         await billing.finish(account, subscription(account.user_id, cancel_at=now + HOUR), due_in=NOW)

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable
 from tests.chaos.scale import Row, Scale
 from tests.security import scenarios_access as access
 from tests.security import scenarios_addresses as addresses
+from tests.security import scenarios_contract as contract
 from tests.security import scenarios_hostile as hostile
+from tests.security import scenarios_secrets as secrets
 from tests.security.stage import Stage
 
 SCENARIOS: dict[str, Callable[[Stage, Scale, int], Awaitable[Row]]] = {
@@ -20,5 +22,8 @@ SCENARIOS: dict[str, Callable[[Stage, Scale, int], Awaitable[Row]]] = {
         addresses.known_numbers,
         hostile.bytes_that_mean_harm,
         hostile.slow_clients,
+        contract.schemathesis,
+        secrets.bad_settings,
+        secrets.canaries,
     )
 }

@@ -192,7 +192,7 @@ async def slow_clients(stage: Stage, scale: Scale, seed: int) -> Row:
         f"{connections} connections of {len(kinds)} kinds, the last one cut after {max(ends):.1f} s, answers"
         f" {dict(answers)}; {others}; memory {grown:+.0f} MiB"
     )
-    held = max(ends) <= limit + scale.of(5, 0.25) and not others.failed and grown <= 64
+    held = max(ends) <= limit + scale.of(5, 0.05) and not others.failed and grown <= 64
     return Row("slow heads and bodies", "cut in ≤ 10 s, others go on, memory +64 MiB at most", measured, held)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from adapters.memory.billing import MemoryPaymentGateway
 from domain.accounts import User
-from domain.errors import PaymentsRefused, PaymentsUnavailable
+from domain.billing import BillingAccount, Checkout
+from domain.errors import PaymentsRefused, PaymentsUnavailable, UserNotFound
 from tests.unit.conftest import ANN, World
 from tests.unit.signing_in import UNKNOWN, is_alive, log_in_by_code
 
@@ -67,12 +70,62 @@ class TestDeleteUser:
         await world.container.delete_user()(user=user)
         assert not await self.is_there(world, user)
 
+    async def test_a_checkout_that_is_being_opened_is_waited_for_and_closed(self, world: World) -> None:
+        user = await world.user()
+        opening, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(MemoryPaymentGateway):
+            async def open_checkout(self, account: BillingAccount, customer_id: str) -> Checkout:
+                opening.set()
+                await go_on.wait()
+                return await super().open_checkout(account, customer_id)
+
+        gateway = Slow(world.clock)
+        world.replace(payment_gateway=gateway)
+        upgrading = asyncio.create_task(world.container.upgrade_tier()(user=user))
+        await opening.wait()
+        deleting = asyncio.create_task(world.container.delete_user()(user=user))
+        await asyncio.sleep(0.01)
+        assert not deleting.done()
+        go_on.set()
+        checkout = await upgrading
+        await deleting
+        assert gateway.states[checkout.id].checkout.url is None
+        assert gateway.customers == {}
+        assert not await self.is_there(world, user)
+
+    async def test_none_is_opened_meanwhile(self, world: World) -> None:
+        user = await self.customer(world)
+        deleted, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(MemoryPaymentGateway):
+            async def delete_customer(self, customer_id: str) -> None:
+                deleted.set()
+                await go_on.wait()
+
+        gateway = Slow(world.clock)
+        world.clock.move(timedelta(days=2))
+        world.replace(payment_gateway=gateway)
+        world.container.delete_user.reset()
+        world.container.upgrade_tier.reset()
+        deleting = asyncio.create_task(world.container.delete_user()(user=user))
+        await deleted.wait()
+        upgrading = asyncio.create_task(world.container.upgrade_tier()(user=user))
+        await asyncio.sleep(0.01)
+        assert not upgrading.done()
+        go_on.set()
+        await deleting
+        with pytest.raises(UserNotFound):
+            await upgrading
+        assert gateway.states == {}
+
     async def test_goes_on_where_it_stopped(self, world: World) -> None:
         user = await self.customer(world)
         world.gateway.customers.clear()  # deleted, and then the process died
         await world.container.delete_user()(user=user)
         assert not await self.is_there(world, user)
-        await world.container.delete_user()(user=user)
+        with pytest.raises(UserNotFound):
+            await world.container.delete_user()(user=user)
 
     async def test_the_number_signs_up_again_as_somebody_new(self, world: World) -> None:
         user = await self.customer(world)

@@ -99,7 +99,7 @@ export async function refresh(id = opened): Promise<void> {
     if (id !== opened) return;
     if (error instanceof Refused && error.problem.status === 404) {
       forgetRoom(id);
-      notice.value = { text: "This chat does not exist any more.", kind: "bad" };
+      notice.value = { text: "This chatroom does not exist any more.", kind: "bad" };
     } else if (state.peek() !== "ready") {
       trouble.value = problemText(error);
       state.value = "failed";
@@ -333,9 +333,9 @@ async function insistently<T>(entry: Entry, ask: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The room of a new chat is made with its first message, and named after it by the model. */
+/** The room of a new chatroom is made with its first message, and named after it by the model. */
 async function madeFor(entry: Entry): Promise<string> {
-  const line = plain(entry.input.trim().split("\n")[0] ?? "") || "New chat";
+  const line = plain(entry.input.trim().split("\n")[0] ?? "") || "New chatroom";
   const name = line.length > 48 ? `${line.slice(0, 48).trimEnd()}…` : line;
   const key = newKey();
   const room = await insistently(entry, () => createRoom({ name, autoTitle: true }, key));

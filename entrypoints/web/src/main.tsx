@@ -67,6 +67,7 @@ addEventListener("online", () => {
 });
 addEventListener("offline", () => (online.value = false));
 addEventListener("hashchange", readAddress);
+matchMedia("(min-width: 761px)").addEventListener("change", () => (sidebarOpen.value = false));
 addEventListener("popstate", readAddress);
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload(); // back from Stripe's pages by the browser's own button

@@ -3,7 +3,7 @@
 // Raw HTML in it is shown as text. What is left goes through DOMPurify, and images become links: one that a reply
 // names would tell its server that somebody reads it, and what its address says.
 
-import DOMPurify from "dompurify";
+import DOMPurify, { type Config } from "dompurify";
 import { Marked, type Token, type Tokens } from "marked";
 
 const escape = (text: string): string =>
@@ -22,17 +22,18 @@ const marked = new Marked({
   },
 });
 
-const ALLOWED = {
+const ALLOWED: Config & { RETURN_DOM_FRAGMENT: true } = {
   ALLOWED_TAGS: [
     "a", "blockquote", "br", "code", "del", "em", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong",
     "table", "tbody", "td", "th", "thead", "tr", "ul",
   ],
   ALLOWED_ATTR: ["align", "class", "href", "start", "title"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
+  ADD_URI_SAFE_ATTR: ["align", "start"], // or else they, too, would have to look like an address
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
-} as const;
+};
 
 DOMPurify.addHook("afterSanitizeAttributes", (element) => {
   if (element.tagName === "A") {
@@ -59,11 +60,7 @@ export function show(container: HTMLElement, text: string, whole: boolean): void
 }
 
 function fragment(token: Token): DocumentFragment {
-  const clean = DOMPurify.sanitize(marked.parser([token]), {
-    ...ALLOWED,
-    ALLOWED_TAGS: [...ALLOWED.ALLOWED_TAGS],
-    ALLOWED_ATTR: [...ALLOWED.ALLOWED_ATTR],
-  });
+  const clean = DOMPurify.sanitize(marked.parser([token]), ALLOWED);
   for (const code of clean.querySelectorAll("pre")) frameCode(code);
   for (const table of clean.querySelectorAll("table")) {
     const frame = element("div", "table");

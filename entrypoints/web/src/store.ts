@@ -1,19 +1,19 @@
 // What the page knows, and who is signed in. The conversation that is open has a file of its own.
 
-import { computed, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { call, dropSession, keepSession, newKey, Refused, renew, Unreachable, wasSignedIn, whenSessionEnds } from "./api";
 import type { Device, Problem, Profile, Room, SignedIn, Subscription, Usage } from "./types";
 import { explain } from "./words";
 
 export type Phase = "starting" | "unreachable" | "out" | "in";
-export type DialogName = "new-chat" | "room" | "account" | "plan";
+export type DialogName = "new-chatroom" | "room" | "account" | "subscription";
 
 export const phase = signal<Phase>("starting");
 export const profile = signal<Profile | null>(null);
 export const subscription = signal<Subscription | null>(null);
 export const rooms = signal<Room[] | null>(null);
 export const moreRooms = signal<string | null>(null);
-/** The room that is open; null is a new chat. */
+/** The room that is open; null is a new chatroom. */
 export const roomId = signal<string | null>(null);
 export const dialog = signal<{ name: DialogName; room?: Room } | null>(null);
 export const sidebarOpen = signal(false);
@@ -49,8 +49,10 @@ tabs?.addEventListener("message", (event: MessageEvent<Told>) => {
   else if (told.about === "in") location.reload();
   else if (phase.value !== "in") return;
   else if (told.about === "room") onRoomChanged(told.id);
-  else if (told.about === "rooms") void loadRooms();
-  else void loadProfile();
+  else if (told.about === "rooms") {
+    void loadRooms().catch(() => undefined);
+    if (roomId.value) onRoomChanged(roomId.value);
+  } else void loadProfile().catch(() => undefined);
 });
 
 // --- signing in and out
@@ -111,7 +113,7 @@ function signedOut(text: string): void {
   phase.value = "out";
 }
 
-// --- the profile and the plan
+// --- the profile and the subscription
 
 export async function loadProfile(): Promise<void> {
   profile.value = (await call<{ data: Profile }>("GET", "/user/me")).data;
@@ -141,7 +143,7 @@ export async function goTo(which: "checkout" | "portal"): Promise<void> {
   try {
     sessionStorage.setItem("back-to", location.hash);
   } catch {
-    // back to a new chat, then
+    // back to a new chatroom, then
   }
   location.assign(url);
 }
@@ -170,7 +172,7 @@ export async function backFromStripe(): Promise<void> {
     }
     await new Promise((resolve) => setTimeout(resolve, tries < 10 ? 500 : 2000));
   }
-  notice.value = { text: "The payment is not confirmed yet. Your plan changes as soon as it is.", kind: "busy" };
+  notice.value = { text: "The payment is not confirmed yet. Your tier changes as soon as it is.", kind: "busy" };
 }
 
 // --- devices
@@ -183,7 +185,8 @@ export async function loadDevices(): Promise<Device[]> {
 
 export async function loadRooms(): Promise<void> {
   const reply = await call<{ data: Room[]; nextCursor: string | null }>("GET", "/chatroom/?limit=50");
-  rooms.value = reply.data;
+  const open = room.value; // may be further down than this page
+  rooms.value = open && !reply.data.some((one) => one.id === open.id) ? [...reply.data, open] : reply.data;
   moreRooms.value = reply.nextCursor;
 }
 
@@ -241,15 +244,24 @@ export function forgetRoom(id: string): void {
 export function navigate(id: string | null): void {
   sidebarOpen.value = false;
   if (roomId.value === id && (id !== null || !location.hash)) return;
-  history.pushState(null, "", id ? `/#/chat/${id}` : "/");
+  history.pushState(null, "", id ? `/#/chatroom/${id}` : "/");
   readAddress();
 }
 
 export function readAddress(): void {
-  roomId.value = /^#\/chat\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
+  roomId.value = /^#\/chatroom\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
 }
 
-// --- saying what went wrong
+// --- saying what went well or wrong
+
+const GLAD_MS = 10_000;
+
+effect(() => {
+  const shown = notice.value;
+  if (shown?.kind !== "good") return undefined;
+  const timer = setTimeout(() => (notice.value = null), GLAD_MS);
+  return () => clearTimeout(timer);
+});
 
 export function problemText(error: unknown): string {
   if (error instanceof Refused) return explain(error.problem);

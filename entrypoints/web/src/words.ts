@@ -17,7 +17,7 @@ const PROBLEMS: Record<string, string> = {
   too_many_in_flight: "Several of your messages are still being answered. Wait for one of them.",
   sending_too_fast: "You are sending messages very fast.",
   too_many_streams: "This conversation is open in many places. Close one of them.",
-  chatroom_not_found: "This chat does not exist any more.",
+  chatroom_not_found: "This chatroom does not exist any more.",
   message_not_found: "This message does not exist any more.",
   session_not_found: "This device was signed out already.",
   message_not_ended: "The reply is still being written.",

@@ -135,7 +135,7 @@ function UsedUp(): JSX.Element | null {
         {duration(Date.parse(found.resetsAt) - now.value)}.
       </p>
       {profile.value?.subscriptionTier === "Basic" && (
-        <button type="button" class="primary" onClick={() => (dialog.value = { name: "plan" })}>
+        <button type="button" class="primary" onClick={() => (dialog.value = { name: "subscription" })}>
           Upgrade
         </button>
       )}

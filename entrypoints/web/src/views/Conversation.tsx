@@ -10,7 +10,7 @@ import { Icon, IconButton } from "./ui";
 const NEAR = 90; // pixels from the end within which the view follows what is written
 
 export function Conversation(): JSX.Element {
-  const title = room.value?.name ?? (roomId.value ? "Chat" : "New chat");
+  const title = room.value?.name ?? (roomId.value ? "Chatroom" : "New chatroom");
   useEffect(() => {
     document.title = roomId.value ? `${title} · Chat with Gemini` : "Chat with Gemini";
   }, [title]);
@@ -21,9 +21,9 @@ export function Conversation(): JSX.Element {
         <IconButton
           class="narrow-only"
           icon="menu"
-          label="Show the list of chats"
+          label="Show the list of chatrooms"
           aria-expanded={sidebarOpen.value}
-          aria-controls="chats"
+          aria-controls="chatrooms"
           onClick={() => (sidebarOpen.value = true)}
         />
         <h1>{title}</h1>
@@ -36,8 +36,8 @@ export function Conversation(): JSX.Element {
         ) : (
           <IconButton
             icon="edit"
-            label="New chat with a name and instructions"
-            onClick={() => (dialog.value = { name: "new-chat" })}
+            label="New chatroom with a name and instructions"
+            onClick={() => (dialog.value = { name: "new-chatroom" })}
           />
         )}
       </header>

@@ -27,14 +27,14 @@ export function Dialogs(): JSX.Element | null {
   const open = dialog.value;
   if (open === null) return null;
   switch (open.name) {
-    case "new-chat":
-      return <NewChat />;
+    case "new-chatroom":
+      return <NewChatroom />;
     case "room":
       return open.room ? <RoomSettings key={open.room.id} room={open.room} /> : null;
     case "account":
       return <Account />;
-    case "plan":
-      return <Plan />;
+    case "subscription":
+      return <SubscriptionDialog />;
   }
 }
 
@@ -44,7 +44,7 @@ function close(): void {
 
 // --- rooms
 
-function NewChat(): JSX.Element {
+function NewChatroom(): JSX.Element {
   const [name, setName] = useState("");
   const [instructions, setInstructions] = useState("");
   const [autoTitle, setAutoTitle] = useState(true);
@@ -52,7 +52,7 @@ function NewChat(): JSX.Element {
   const task = useTask();
 
   async function create(): Promise<void> {
-    const wanted = { name: name.trim() || "New chat", autoTitle, ...(instructions.trim() ? { instructions } : {}) };
+    const wanted = { name: name.trim() || "New chatroom", autoTitle, ...(instructions.trim() ? { instructions } : {}) };
     let made: Room | null = null;
     if (await task.run(async () => (made = await createRoom(wanted, key)))) {
       close();
@@ -61,7 +61,7 @@ function NewChat(): JSX.Element {
   }
 
   return (
-    <Dialog title="New chat" onClose={close}>
+    <Dialog title="New chatroom" onClose={close}>
       <Form onSubmit={() => void create()}>
         <Field
           label="Name"
@@ -95,7 +95,7 @@ function Instructions({ value, onInput }: { value: string; onInput: (text: strin
       maxLength={4000}
       value={value}
       onInput={(event) => onInput(event.currentTarget.value)}
-      hint="What the model is told before every message of this chat, such as “Answer briefly, in Hindi”."
+      hint="What the model is told before every message of this chatroom, such as “Answer briefly, in Hindi”."
     />
   );
 }
@@ -117,7 +117,7 @@ function RoomSettings({ room }: { room: Room }): JSX.Element {
   }
 
   return (
-    <Dialog title="This chat" onClose={close}>
+    <Dialog title="This chatroom" onClose={close}>
       <Form onSubmit={() => void change()}>
         <Field
           label="Name"
@@ -137,8 +137,8 @@ function RoomSettings({ room }: { room: Room }): JSX.Element {
       </Form>
       <section class="danger">
         <Confirm
-          ask="Delete chat"
-          question="Delete this chat with all its messages? This cannot be undone."
+          ask="Delete chatroom"
+          question="Delete this chatroom with all its messages? This cannot be undone."
           isAsked={isDeleting}
           setAsked={setDeleting}
           isBusy={remove.isBusy}
@@ -419,7 +419,7 @@ function DeleteAccount(): JSX.Element {
       <h3>Delete account</h3>
       <Confirm
         ask="Delete account"
-        question="Delete your account, all chats and your subscription, at once and for good?"
+        question="Delete your account, all chatrooms and your subscription, at once and for good?"
         isAsked={isAsked}
         setAsked={setAsked}
         isBusy={task.isBusy}
@@ -430,9 +430,9 @@ function DeleteAccount(): JSX.Element {
   );
 }
 
-// --- the plan
+// --- the subscription
 
-function Plan(): JSX.Element {
+function SubscriptionDialog(): JSX.Element {
   const task = useTask();
   const loading = useTask();
   useEffect(() => void loading.run(loadSubscription), []);
@@ -447,18 +447,18 @@ function Plan(): JSX.Element {
     });
 
   return (
-    <Dialog title="Your plan" onClose={close} wide>
+    <Dialog title="Your subscription" onClose={close} wide>
       {loading.error && <p class="error">{loading.error}</p>}
       <p class="lead" role="status">
         {found ? standing(found) : "Looking it up …"}
       </p>
-      <div class="plans">
+      <div class="tiers">
         <section class={isPro ? "" : "chosen"}>
           <h3>Basic</h3>
           <p class="price">Free</p>
           <ul>
             <li>{typeof total === "number" ? `${total} messages a day` : "Some messages a day"}</li>
-            <li>Your chats, kept</li>
+            <li>Your chatrooms, kept</li>
           </ul>
         </section>
         <section class={isPro ? "chosen" : ""}>

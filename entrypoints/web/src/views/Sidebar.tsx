@@ -27,16 +27,16 @@ export function Sidebar(): JSX.Element {
     addEventListener("keydown", close);
     return () => {
       removeEventListener("keydown", close);
-      if (dialog.value === null) document.querySelector<HTMLElement>("[aria-controls=chats]")?.focus();
+      if (dialog.value === null) document.querySelector<HTMLElement>("[aria-controls=chatrooms]")?.focus();
     };
   }, [isOpen]);
 
   return (
     <nav
       ref={element}
-      id="chats"
+      id="chatrooms"
       class={`sidebar ${isOpen ? "open" : ""}`}
-      aria-label="Chats"
+      aria-label="Chatrooms"
     >
       <div class="sidebar-head">
         <span class="brand">
@@ -45,13 +45,13 @@ export function Sidebar(): JSX.Element {
           </span>
           <span>Chat</span>
         </span>
-        <IconButton class="narrow-only" icon="close" label="Close the list of chats" onClick={() => (sidebarOpen.value = false)} />
+        <IconButton class="narrow-only" icon="close" label="Close the list of chatrooms" onClick={() => (sidebarOpen.value = false)} />
       </div>
-      <button type="button" class="new-chat" onClick={() => navigate(null)}>
-        <Icon name="plus" /> New chat
+      <button type="button" class="new-chatroom" onClick={() => navigate(null)}>
+        <Icon name="plus" /> New chatroom
       </button>
       <Rooms />
-      <Plan />
+      <Standing />
       <button type="button" class="account" onClick={() => (dialog.value = { name: "account" })}>
         <Icon name="user" />
         <span class="who">
@@ -67,14 +67,14 @@ export function Sidebar(): JSX.Element {
 function Rooms(): JSX.Element {
   const list = rooms.value;
   if (list === null) return <div class="rooms" aria-busy="true" />;
-  if (list.length === 0) return <p class="rooms empty">Your chats appear here.</p>;
+  if (list.length === 0) return <p class="rooms empty">Your chatrooms appear here.</p>;
   return (
     <div class="rooms">
       <ul>
         {list.map((room) => (
           <li key={room.id} class={room.id === roomId.value ? "current" : ""}>
             <a
-              href={`#/chat/${room.id}`}
+              href={`#/chatroom/${room.id}`}
               aria-current={room.id === roomId.value ? "page" : undefined}
               onClick={(event) => {
                 if (event.metaKey || event.ctrlKey || event.shiftKey) return;
@@ -94,21 +94,21 @@ function Rooms(): JSX.Element {
       </ul>
       {moreRooms.value && (
         <button type="button" class="link" onClick={() => void orNotice(loadMoreRooms())}>
-          Show more chats
+          Show more chatrooms
         </button>
       )}
     </div>
   );
 }
 
-function Plan(): JSX.Element | null {
+function Standing(): JSX.Element | null {
   const found = usage.value;
   if (found === null || profile.value === null) return null;
   const isPro = profile.value.subscriptionTier === "Pro";
   const total = found.total === "unlimited" ? 0 : found.total;
   return (
-    <div class="plan">
-      <p class="plan-line">
+    <div class="standing">
+      <p class="standing-line">
         <span class={`tier ${isPro ? "pro" : ""}`}>{profile.value.subscriptionTier}</span>
         <span class="detail">{isPro ? "Unlimited messages" : `${found.used} of ${total} messages today`}</span>
       </p>
@@ -124,8 +124,8 @@ function Plan(): JSX.Element | null {
           <div style={{ width: `${(100 * found.used) / Math.max(total, 1)}%` }} />
         </div>
       )}
-      <button type="button" class={isPro ? "quiet" : "secondary"} onClick={() => (dialog.value = { name: "plan" })}>
-        {isPro ? "Manage plan" : "Upgrade to Pro"}
+      <button type="button" class={isPro ? "quiet" : "secondary"} onClick={() => (dialog.value = { name: "subscription" })}>
+        {isPro ? "Manage subscription" : "Upgrade to Pro"}
       </button>
     </div>
   );

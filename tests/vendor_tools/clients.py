@@ -1,0 +1,84 @@
+"""JavaScript and TypeScript clients: `make test-clients`, which needs node and npm."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from entrypoints.http.app import api_document
+from tests.integration.test_documents import BASE_URL, CLIENT_GUIDE, code_blocks
+from tests.processes import whole_product
+from tests.vendor_tools.conftest import Installed
+
+GENERATOR, TYPESCRIPT = "openapi-typescript@7.13.0", "typescript@5.9.3"
+
+USE = """
+import type { components, operations, paths } from "./api";
+
+type Message = components["schemas"]["Message"];
+type Send = paths["/chatroom/{chatroomId}/message"]["post"];
+
+const body: Send["requestBody"]["content"]["application/json"] = { input: "Why?" };
+const ids: Send["parameters"]["path"] = { chatroomId: "…" };
+export const asked = { body, ids };
+
+export function left(reply: Send["responses"][202]["content"]["application/json"]): number {
+  return reply.remainingMessages === "unlimited" ? Infinity : reply.remainingMessages;
+}
+
+export function text(message: Message): string {
+  const status: "queued" | "generating" | "completed" | "failed" | "cancelled" | "blocked" = message.status;
+  return message.response ?? message.error?.detail ?? status;
+}
+
+export type Refusal = operations["send_message"]["responses"][403]["content"]["application/problem+json"]["code"];
+// @ts-expect-error what is required must be given
+export const wrong: components["schemas"]["SignUpBody"] = { mobile: "+919876543210" };
+"""
+
+
+@pytest.fixture(scope="module")
+def product() -> Iterator[str]:
+    """One whose streams are over before any reply is, so that whoever follows a reply must come again."""
+    with whole_product(STREAM_SECONDS="0.2") as url:
+        yield url
+
+
+def test_openapi_typescript_makes_types_without_a_warning(installed: Installed, tmp_path: Path) -> None:
+    tools = installed(GENERATOR, TYPESCRIPT)
+    (tmp_path / "openapi.json").write_text(json.dumps(api_document()))
+    (tmp_path / "use.ts").write_text(USE)
+    made = _run(tmp_path, tools / "openapi-typescript", "openapi.json", "-o", "api.d.ts")
+    assert len(made.splitlines()) == 2, f"more than its greeting and the file's name:\n{made}"
+    _run(tmp_path, tools / "tsc", "--strict", "--noEmit", "--target", "es2022", "use.ts")
+
+
+def test_the_client_guides_javascript_does_what_it_says(product: str, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    assert node, "node is needed"
+    program = code_blocks(CLIENT_GUIDE, "js")
+    assert BASE_URL in program
+    (tmp_path / "guide.mjs").write_text(program.replace(BASE_URL, product))
+    assert "Why is the sky blue?" in _run(tmp_path, Path(node), "guide.mjs"), "which the stand-in repeats"
+
+
+def _run(folder: Path, *command: Path | str) -> str:
+    """All that it says; it must succeed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={"PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
