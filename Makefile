@@ -5,7 +5,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := domain application adapters entrypoints tests
 
-.PHONY: help setup run test test-stripe-cli chaos check format bench migration lock clean
+.PHONY: help setup run test test-browser test-postman test-clients test-stripe-cli check format chaos security bench postman web \
+	migration lock clean
 
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,15 @@ run: setup ## start the whole product on this machine
 test: setup ## all tests, on real Postgres and Valkey
 	@$(BIN)/pytest
 
+test-browser: setup ## the page in headless Chromium; needs npm and chromium
+	@$(BIN)/pytest tests/browser/browser_*.py
+
+test-postman: setup ## the Postman collection's story, by newman; needs npm
+	@$(BIN)/pytest tests/vendor_tools/postman.py
+
+test-clients: setup ## a TypeScript client and the guide's JavaScript; needs npm
+	@$(BIN)/pytest tests/vendor_tools/clients.py
+
 test-stripe-cli: setup ## Stripe's own command line against its stand-in; needs npm
 	@$(BIN)/pytest tests/vendor_tools/stripe_cli.py
 
@@ -46,6 +56,15 @@ chaos: setup ## kill, freeze and flood the product at length; prints a table
 
 bench: setup ## measure the hot paths and print a table
 	@$(BIN)/python -m tests.benchmarks
+
+security: setup ## attack the product at length; prints a table
+	@$(BIN)/python -m tests.security
+
+postman: setup ## write docs/postman anew from the OpenAPI document
+	@$(BIN)/python -m entrypoints.http.postman docs/postman
+
+web: ## build the page anew into entrypoints/web/dist; needs npm
+	@cd entrypoints/web && npm ci --no-fund --no-audit --silent && npm run --silent build
 
 migration: setup ## write a migration for changed tables: make migration name=add_nickname
 	@test -n "$(name)" || { echo "Name it: make migration name=add_nickname" >&2; exit 1; }

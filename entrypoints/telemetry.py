@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from traceback import format_tb
+from types import TracebackType
 
 import structlog
 
@@ -36,7 +38,7 @@ def configure_logs(settings: Settings) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(where_and_what),
                 renderer,
             ],
         )
@@ -61,3 +63,17 @@ def configure_logs(settings: Settings) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # asyncpg reports a database that went away with a traceback, which is ordinary here and logged by us.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
+
+
+def where_and_what(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:
+    """An exception and what led to it, by place and type alone.
+
+    What one says may quote what somebody sent: the database's, for instance, the number that is there already. Those
+    of the operating system do not, and without their words nobody knows what is wrong.
+    """
+    error = exc_info[1]
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    inside = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    parts = [where_and_what((type(one), one, one.__traceback__)) for one in (*([before] if before else []), *inside)]
+    said = f": {error}" if isinstance(error, OSError) else ""
+    return "\n".join([*parts, "".join(format_tb(error.__traceback__)) + type(error).__qualname__ + said])

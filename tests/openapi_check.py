@@ -26,7 +26,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _FORMATS: dict[str, Callable[[str], object]] = {"uuid": UUID, "date-time": datetime.fromisoformat}
 _KNOWN = {
     "$ref", "anyOf", "type", "const", "enum", "format", "properties", "required", "additionalProperties", "items",
-    "title", "description", "examples", "default", "maxLength", "minLength", "maximum", "minimum",
+    "title", "description", "examples", "default", "maxLength", "minLength", "pattern", "maximum", "minimum",
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class DeleteUser:
     async def __call__(self, *, user: User) -> None:
         try:
             async with asyncio.timeout(self.patience):
-                while not await self.accounts.hold_checkouts(user.id, busy_for=BUSY_FOR):
+                while not await self.accounts.hold_checkouts(user.id, busy_for=BUSY_FOR):  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             raise PaymentsUnavailable from None

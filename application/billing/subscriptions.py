@@ -49,6 +49,7 @@ class UpgradeTier:
 
     async def _open(self, user: User, account: BillingAccount) -> Checkout:
         try:
+            await self._close_what_ends_soon(user)
             try:
                 checkout = await self.gateway.open_checkout(account, await self._customer(user, account))
             except CustomerGone:
@@ -61,6 +62,12 @@ class UpgradeTier:
             await self.accounts.abandon_checkout(user.id)
             raise
         return checkout
+
+    async def _close_what_ends_soon(self, user: User) -> None:
+        """On two pages somebody could pay twice."""
+        for earlier in await self.accounts.open_checkouts(user.id):
+            if earlier.expires_at > self.clock.now():
+                await self.gateway.close_checkout(earlier.id)
 
     async def _customer(self, user: User, account: BillingAccount) -> str:
         if account.customer_id is not None:

@@ -206,6 +206,7 @@ async def reset_password(container: Container, body: ResetPasswordBody) -> Reply
     body=ChangePasswordBody,
     reply=Reply,
     authenticated=True,
+    limits=("verify",),
     errors=(OtpInvalid, PasswordWrong, TooManyGuesses, CodesOff),
 )
 async def change_password(container: Container, caller: Caller, body: ChangePasswordBody) -> Reply:

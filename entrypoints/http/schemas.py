@@ -6,7 +6,16 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StrictBool, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    StrictBool,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from application.accounts.sessions import SignedIn
@@ -40,6 +49,15 @@ def _some_text(text: str) -> str:
 
 
 Id = Annotated[UUID, Field(description="Its id.", examples=["01890a5d-ac96-774b-bcce-b302099a8057"])]
+
+
+class _NotBlank:
+    """Says in the schema what the validator sees to."""
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": r"\S"}
+
+
 Timestamp = Annotated[
     datetime,
     PlainSerializer(_iso, return_type=str, when_used="json"),
@@ -49,7 +67,7 @@ Timestamp = Annotated[
         json_schema_extra={"format": "date-time"},
     ),
 ]
-SomeText = Annotated[str, AfterValidator(_some_text)]
+SomeText = Annotated[str, AfterValidator(_some_text), _NotBlank()]
 Mobile = Annotated[
     SomeText,
     Field(

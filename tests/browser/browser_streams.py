@@ -179,6 +179,10 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
         await asha.accessible()
         await asha.page.get_by_label("Mobile number").fill(asha.mobile)
         await asha.button("Send me a code").click()
+        async with asha.allowing("422"):
+            await asha.button("Create account").click()
+            await expect(asha.page.get_by_label("Your name")).to_be_focused()
+            await expect(asha.page.get_by_label("Your name")).to_have_accessible_description("This must not be blank.")
         await asha.page.get_by_label("Your name").fill("Asha")
         await asha.button("Create account").click()
         await asha.page.get_by_label("Six-digit code").fill("000000")
@@ -229,6 +233,25 @@ async def test_a_room_that_is_deleted_elsewhere(visit: Visit) -> None:
         await asha.page.reload()
         await asha.sees("This chatroom does not exist any more.")
     await asha.sees("Your chatrooms appear here.")
+
+
+async def test_a_token_that_has_ended_is_renewed(visit: Visit) -> None:
+    asha = await visit()
+    await asha.sign_up()
+    asked: list[str] = []
+
+    async def refuse_the_first(route: Route) -> None:
+        asked.append(route.request.headers["authorization"])
+        if len(asked) == 1:
+            await route.fulfill(status=401, json={"code": "token_expired", "status": 401, "detail": "It has expired."})
+        else:
+            await route.continue_()
+
+    await asha.page.route(re.compile(r"/chatroom/$"), refuse_the_first)
+    async with asha.allowing("401"):
+        assert "stand-in" in await asha.ask("Hello")
+    assert len(asked) == 2
+    assert asked[0] != asked[1]
 
 
 async def test_a_session_that_is_ended_elsewhere(visit: Visit) -> None:

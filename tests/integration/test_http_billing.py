@@ -26,6 +26,7 @@ from domain.errors import PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
+from entrypoints.http.protocol import StrictProtocol
 from entrypoints.local.processes import free_port
 from entrypoints.settings import Settings
 from tests.http_client import Person, http_client, sign_up
@@ -85,7 +86,7 @@ class Shop:
 async def served(app: Sanic[Any, Any]) -> AsyncIterator[str]:
     """The app on a free port, in this loop; its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server: Any = await app.create_server(sock=listener, return_asyncio_server=True)
+    server: Any = await app.create_server(sock=listener, protocol=StrictProtocol, return_asyncio_server=True)
     await server.startup()
     await server.before_start()
     await server.after_start()

@@ -82,6 +82,14 @@ async def test_verifying_and_resetting_share_theirs(behind_proxy: httpx.AsyncCli
     assert response.headers["ratelimit"].startswith('"verify";r=28;')
 
 
+async def test_so_does_changing_one(behind_proxy: httpx.AsyncClient, person: Person) -> None:
+    """Of which each costs two slow hashes, and its right proof no guess."""
+    headers = {"Authorization": f"Bearer {person.token}", **address()}
+    body = {"currentPassword": "wrong", "newPassword": "a long new password"}
+    response = await behind_proxy.post("/auth/change-password", json=body, headers=headers)
+    assert response.headers["ratelimit"].startswith('"verify";r=29;')
+
+
 async def test_sending_codes_is_limited_by_address_and_by_block_of_numbers(behind_proxy: httpx.AsyncClient) -> None:
     caller = address()
     block = itertools.count(7_005_500_000)

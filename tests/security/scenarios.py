@@ -27,3 +27,8 @@ SCENARIOS: dict[str, Callable[[Stage, Scale, int], Awaitable[Row]]] = {
         secrets.canaries,
     )
 }
+
+#: They take Redis away, or look at a picture that nobody else may change.
+ALONE = ("revocation",)
+#: They search what the others have left behind.
+LAST = ("canaries",)

@@ -251,6 +251,7 @@ class TestUpgrading:
         shop.world.clock.move(timedelta(minutes=2))
         second = await shop.upgrade(user)
         assert second.id != first.id, "four minutes are too short to pay in"
+        assert shop.gateway.states[first.id].checkout.url is None, "and nobody is to pay on both"
         assert len(shop.gateway.customers) == 1
 
     async def test_a_pro_needs_none(self, shop: Shop) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from adapters.memory.accounts import PlainHasher
 from application.ports.accounts import SecretHasher
-from domain.accounts import CODES_OFF_AFTER, GUESSES_A_DAY, MobileNumber, OtpPurpose
+from domain.accounts import CODES_OFF_AFTER, GUESSES_A_DAY, GUESSES_AN_HOUR, MobileNumber, OtpPurpose
 from domain.errors import (
     CodesOff,
     CodesSentTooOften,
@@ -339,6 +339,14 @@ class TestPasswords:
         guessers.world.clock.move(DAY)
         code = await code_for(guessers.world)
         await change(caller=caller, new_password="new horse", code=code, current_password=None)
+
+    async def test_the_code_that_is_meant_for_it_costs_nothing_beside_another(self, guessers: Guessers) -> None:
+        caller = await caller_of(guessers.world, await log_in_by_code(guessers.world))
+        change = guessers.world.container.change_password()
+        for number in range(GUESSES_AN_HOUR + 1):
+            await code_for(guessers.world)
+            code = await code_for(guessers.world, RESET)
+            await change(caller=caller, new_password=f"new horse {number}", code=code, current_password=None)
 
     async def test_codes_that_are_off_change_no_password(self, guessers: Guessers) -> None:
         caller = await caller_of(guessers.world, await log_in_by_code(guessers.world))

@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 
+from entrypoints.http.operations import warnings
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -107,6 +108,14 @@ def test_production_hands_no_codes_out_without_consent() -> None:
     consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
     assert consented.is_production
     assert Settings.from_environment({"APP_ENV": "production", "OTP_SENDER": "twilio", **TWILIO}).is_production
+
+
+def test_codes_in_replies_are_warned_of_where_there_are_any() -> None:
+    consent = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+    [warning] = warnings(Settings.from_environment(consent))
+    assert "log in as anybody" in warning
+    assert warnings(Settings.from_environment({**consent, "OTP_SENDER": "twilio", **TWILIO})) == []
+    assert warnings(Settings.from_environment({})) == []
 
 
 @pytest.mark.parametrize("consent", ["", "yes-this-is-a-demo"])

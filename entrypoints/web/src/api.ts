@@ -24,7 +24,7 @@ export interface Options {
 }
 
 const PATIENCE_MS = 20_000;
-const EARLY_MS = 30_000; // a token is renewed so long before it ends
+const FRESH = 0.9; // of its life; then a token is renewed before it ends
 const SIGNED_IN = "signed-in"; // says only that it is worth asking for the cookie's session
 
 let access: { token: string; until: number } | null = null;
@@ -45,7 +45,7 @@ export function wasSignedIn(): boolean {
 }
 
 export function keepSession(signedIn: SignedIn): void {
-  access = { token: signedIn.token, until: Date.now() + signedIn.expiresIn * 1000 };
+  access = { token: signedIn.token, until: Date.now() + signedIn.expiresIn * 1000 * FRESH };
   try {
     localStorage.setItem(SIGNED_IN, "1");
   } catch {
@@ -121,7 +121,7 @@ export function renew(): Promise<void> {
 }
 
 async function token(): Promise<string> {
-  if (access === null || access.until - EARLY_MS < Date.now()) await renew();
+  if (access === null || access.until < Date.now()) await renew();
   if (access === null) throw new Unreachable();
   return access.token;
 }

@@ -47,7 +47,7 @@ export function explain(problem: Problem): string {
   const wrong = problem.errors?.[0];
   const text =
     problem.code === "validation_failed" && wrong
-      ? sentence(`This ${wrong.detail.replace(/\.$/, "")}`)
+      ? sentence(wrong.detail)
       : (known ?? (problem.status >= 500 || !problem.detail ? "The service is busy." : problem.detail));
   if (problem.retryAfter && (problem.status === 429 || problem.status === 503)) {
     return `${text} Try again in ${duration(problem.retryAfter * 1000)}.`;
@@ -61,8 +61,9 @@ export function whyUnanswered(message: Message): string {
   return UNANSWERED[code] ?? message.error?.detail ?? "There is no answer.";
 }
 
-function sentence(text: string): string {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+/** "must not be blank" of a value; what begins with a capital is a sentence already. */
+function sentence(detail: string): string {
+  return /^[a-z]/.test(detail) ? `This ${detail.replace(/\.$/, "")}.` : detail;
 }
 
 export function duration(milliseconds: number): string {

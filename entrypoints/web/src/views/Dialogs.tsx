@@ -245,6 +245,8 @@ function Name(): JSX.Element {
   );
 }
 
+const LEAST = 8; // characters of a password
+
 function Password(): JSX.Element {
   const [isOpen, setOpen] = useState(false);
   const [by, setBy] = useState<"code" | "password">("code");
@@ -253,6 +255,7 @@ function Password(): JSX.Element {
   const [shown, setShown] = useState<string | null>(null);
   const [isSent, setSent] = useState(false);
   const [isDone, setDone] = useState(false);
+  const [isShort, setShort] = useState(false);
   const task = useTask();
   const sending = useTask();
   const isProofWrong = ["otp_invalid", "password_wrong", "codes_off", "too_many_guesses"].includes(task.code);
@@ -266,6 +269,9 @@ function Password(): JSX.Element {
     });
 
   async function change(): Promise<void> {
+    const tooShort = [...password].length < LEAST;
+    setShort(tooShort);
+    if (tooShort) return;
     const body = { newPassword: password, ...(by === "code" ? { otp: proof.replace(/\D/g, "") || "0" } : { currentPassword: proof }) };
     if (!(await task.run(() => call("POST", "/auth/change-password", { body })))) return;
     setProof("");
@@ -331,12 +337,11 @@ function Password(): JSX.Element {
           type="password"
           autocomplete="new-password"
           required
-          minLength={8}
           maxLength={128}
           value={password}
           onInput={(event) => setPassword(event.currentTarget.value)}
-          hint="At least 8 characters. All other devices are signed out."
-          error={isProofWrong ? undefined : task.error || undefined}
+          hint={`At least ${LEAST} characters. All other devices are signed out.`}
+          error={isShort ? `Use at least ${LEAST} characters.` : isProofWrong ? undefined : task.error || undefined}
         />
         <div class="buttons">
           <button type="button" class="secondary" onClick={() => setOpen(false)}>

@@ -87,7 +87,7 @@ export function SignIn(): JSX.Element {
       value={mobile}
       onInput={(event) => setMobile(event.currentTarget.value)}
       hint="With its country code, such as +91 98765 43210."
-      error={step === "password" ? undefined : error}
+      error={(step === "password" ? task.pointer === "/mobile" : task.pointer !== "/name") ? error : undefined}
     />
   );
 
@@ -133,6 +133,7 @@ export function SignIn(): JSX.Element {
               data-first
               value={name}
               onInput={(event) => setName(event.currentTarget.value)}
+              error={task.pointer === "/name" ? error : undefined}
             />
             {mobileField}
             <Submit busy={task.isBusy}>Create account</Submit>
@@ -204,7 +205,7 @@ export function SignIn(): JSX.Element {
               value={password}
               onInput={(event) => setPassword(event.currentTarget.value)}
               hint="Forgotten, or none yet? Sign in with a code and set one in your account."
-              error={error}
+              error={task.pointer === "/mobile" ? undefined : error}
             />
             <Submit busy={task.isBusy}>Sign in</Submit>
             <p class="links">

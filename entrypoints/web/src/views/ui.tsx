@@ -93,7 +93,6 @@ interface FieldProps {
   inputMode?: "text" | "tel" | "numeric";
   autocomplete?: string;
   maxLength?: number;
-  minLength?: number;
   required?: boolean;
   class?: string;
   "data-first"?: boolean;
@@ -141,6 +140,8 @@ export interface Task {
   isBusy: boolean;
   error: string;
   code: string;
+  /** The value that is wrong, if the server named one: "/mobile". */
+  pointer: string;
   /** True if it went well. */
   run: (work: () => Promise<unknown>) => Promise<boolean>;
   clear: () => void;
@@ -151,14 +152,17 @@ export function useTask(): Task {
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState("");
   const [code, setCode] = useState("");
+  const [pointer, setPointer] = useState("");
   const busy = useRef(false);
   return {
     isBusy,
     error,
     code,
+    pointer,
     clear() {
       setError("");
       setCode("");
+      setPointer("");
     },
     async run(work) {
       if (busy.current) return false;
@@ -168,10 +172,12 @@ export function useTask(): Task {
         await work();
         setError("");
         setCode("");
+        setPointer("");
         return true;
       } catch (failure) {
         setError(problemText(failure));
         setCode(problemOf(failure)?.code ?? "");
+        setPointer(problemOf(failure)?.errors?.[0]?.pointer ?? "");
         return false;
       } finally {
         busy.current = false;

@@ -1,0 +1,63 @@
+"""What a log tells of an exception."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from entrypoints.settings import Settings
+from entrypoints.telemetry import configure_logs
+
+SECRET = "+919876500000"
+
+
+@pytest.fixture(params=["development", "production"])
+def log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
+    """What is written with everything set as a process does it."""
+    root, before, written = logging.getLogger(), structlog.get_config(), io.StringIO()
+    handlers, level = root.handlers, root.level
+    environment = {"APP_ENV": request.param, "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+    configure_logs(Settings.from_environment(environment))
+    handler = root.handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(written)
+    yield written
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.configure(**before)
+
+
+def fail() -> None:
+    try:
+        raise ValueError(f"Key (mobile)=({SECRET}) already exists.")
+    except ValueError as error:
+        raise KeyError(SECRET) from error
+
+
+def test_places_and_types_but_not_what_it_says(log: io.StringIO) -> None:
+    try:
+        fail()
+    except KeyError as error:
+        structlog.get_logger("ours").error("unexpected_error", exc_info=error)
+        logging.getLogger("theirs").exception("failed")
+    written = log.getvalue()
+    assert SECRET not in written
+    assert written.count("ValueError") >= 2
+    assert written.count("in fail") >= 2
+
+
+def test_of_several_each(log: io.StringIO) -> None:
+    group = ExceptionGroup(SECRET, [ValueError(SECRET), LookupError(SECRET)])
+    logging.getLogger("theirs").error("failed", exc_info=group)
+    written = log.getvalue()
+    assert SECRET not in written
+    assert all(name in written for name in ("ExceptionGroup", "ValueError", "LookupError"))
+
+
+def test_what_the_system_says(log: io.StringIO) -> None:
+    logging.getLogger("theirs").error("failed", exc_info=OSError(98, "Address already in use"))
+    assert "Address already in use" in log.getvalue()
