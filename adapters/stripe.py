@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -151,9 +151,10 @@ class StripeGateway(PaymentGateway):
             params["customer_update"] = {"address": "auto"}  # without an address there is nothing to tax by
         # The digest: after a change of settings the same key would be refused for its other parameters.
         key = f"checkout-{account.user_id}-{account.checkouts}-{_digest(params)}"
-        session = await self._create(
-            lambda client, options: client.v1.checkout.sessions.create_async(params, options), "open_checkout", key
-        )
+        async with self._known(customer_id):
+            session = await self._create(
+                lambda client, options: client.v1.checkout.sessions.create_async(params, options), "open_checkout", key
+            )
         if session.url is None:
             raise PaymentsRefused
         return Checkout(id=session.id, user_id=account.user_id, url=session.url, expires_at=_time(session.expires_at))
@@ -163,7 +164,10 @@ class StripeGateway(PaymentGateway):
             "customer": customer_id,
             "return_url": self._page.portal_return_url,
         }
-        session = await self._call(lambda client: client.v1.billing_portal.sessions.create_async(params), "open_portal")
+        async with self._known(customer_id):
+            session = await self._call(
+                lambda client: client.v1.billing_portal.sessions.create_async(params), "open_portal"
+            )
         return session.url
 
     async def close_checkout(self, checkout_id: str) -> None:
@@ -172,20 +176,33 @@ class StripeGateway(PaymentGateway):
             await self._call(lambda client: client.v1.checkout.sessions.expire_async(checkout_id), "close_checkout")
 
     async def delete_customer(self, customer_id: str) -> None:
-        await self._call(lambda client: client.v1.customers.delete_async(customer_id), "delete_customer")
+        async with self._known(customer_id):
+            await self._call(lambda client: client.v1.customers.delete_async(customer_id), "delete_customer")
+
+    @asynccontextmanager
+    async def _known(self, customer_id: str) -> AsyncIterator[None]:
+        """Raises CustomerGone from the block only for a customer that Stripe says was deleted.
+
+        One it never heard of means that the key is of another account or mode; taking that for the end of
+        a customer would cost those who pay their tier, and the right key could not bring it back.
+        """
+        try:
+            yield
+        except _Missing:
+            customer = await self._call(lambda client: client.v1.customers.retrieve_async(customer_id), "customer")
+            if getattr(customer, "deleted", False):
+                raise CustomerGone from None
+            raise
 
     # --- what is true
 
     async def checkout(self, checkout_id: str, user_id: UserId) -> CheckoutState | None:
-        try:
-            session = await self._call(
-                lambda client: client.v1.checkout.sessions.retrieve_async(
-                    checkout_id, {"expand": ["line_items", "payment_intent.latest_charge"]}
-                ),
-                "checkout",
-            )
-        except _Missing:
-            return None
+        session = await self._call(
+            lambda client: client.v1.checkout.sessions.retrieve_async(
+                checkout_id, {"expand": ["line_items", "payment_intent.latest_charge"]}
+            ),
+            "checkout",
+        )
         if session.livemode != self._is_live or _named(session.client_reference_id, session.metadata) != user_id:
             return None
         intent = session.payment_intent
@@ -307,7 +324,7 @@ class StripeGateway(PaymentGateway):
                 return await call(self._client)
         except stripe.InvalidRequestError as error:
             if error.code == "resource_missing" and error.param in ("customer", "id", "session"):
-                raise (_Missing if name == "checkout" else CustomerGone) from None
+                raise _Missing from None
             raise _refused(name, error) from None
         except (stripe.APIConnectionError, stripe.RateLimitError, aiohttp.ClientError, TimeoutError) as error:
             log.warning("payments_unavailable", call=name, error=type(error).__name__)

@@ -276,9 +276,23 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _pages_to_come_back_to(self) -> Self:
+        pages = (self.checkout_success_url, self.checkout_cancel_url, self.portal_return_url)
+        is_default = self.public_url == type(self).model_fields["public_url"].default and not all(pages)
+        if self.is_production and self.stripe_secret_key and is_default:
+            raise ValueError("PUBLIC_URL must be set with APP_ENV=production: Stripe sends payers back to it")
+        return self
+
+    @model_validator(mode="after")
     def _limits_in_production(self) -> Self:
         if self.is_production and self.rate_limits == "off":
             raise ValueError("RATE_LIMITS must be on with APP_ENV=production")
+        return self
+
+    @model_validator(mode="after")
+    def _not_everybody_trusted_in_production(self) -> Self:
+        if self.is_production and any(network.prefixlen == 0 for network in self.trusted_networks):
+            raise ValueError("TRUSTED_PROXIES must not be the whole world with APP_ENV=production: callers could lie")
         return self
 
     @model_validator(mode="after")

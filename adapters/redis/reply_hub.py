@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
+from contextvars import Context
 from itertools import islice
 from typing import Any
 
@@ -86,7 +86,7 @@ class _Reader(ReplyReader):
         self._read_to = after
         self._hub = hub
         self._topic = topic
-        self._queue: deque[ReplyPiece | None] = deque()  # None: look at the store
+        self._queue: list[ReplyPiece | None] = []  # None: look at the store. Empty mostly, and a deque is 700 bytes
         self._wake_later = False
         self._woken = False
         self._waiter: asyncio.Future[None] | None = None
@@ -151,16 +151,16 @@ class _Reader(ReplyReader):
             self._queue_wake()
 
     def _take(self) -> Sequence[ReplyPiece]:
+        if self._queue[0] is None:
+            del self._queue[0]
+            return ()
         pieces: list[ReplyPiece] = []
-        while self._queue:
-            if (piece := self._queue[0]) is None:
-                if not pieces:
-                    self._queue.popleft()
+        for piece in self._queue:
+            if piece is None:
                 break
-            self._queue.popleft()
             pieces.append(piece)
-        if pieces:
-            self._read_to = pieces[-1].position
+        del self._queue[: len(pieces)]
+        self._read_to = pieces[-1].position
         return pieces
 
     def _fall_behind(self) -> bool:
@@ -205,7 +205,8 @@ class ReplyHub:
     @asynccontextmanager
     async def follow(self, key: str, after: StreamPosition) -> AsyncIterator[ReplyReader]:
         if not self._tasks and not self._closed:
-            self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._keep())]
+            # In contexts of their own: they work for others, too.
+            self._tasks = [asyncio.create_task(work(), context=Context()) for work in (self._listen, self._keep)]
         channel = key.encode()
         topic = self._topics.get(channel)
         if topic is None:

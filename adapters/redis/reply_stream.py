@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import random
 from contextlib import AbstractAsyncContextManager, suppress
+from contextvars import Context
 from itertools import islice
 from typing import Any
 
@@ -234,7 +235,7 @@ class _Flusher:
 
     def _ring(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._run())
+            self._task = asyncio.create_task(self._run(), context=Context())  # of its own: it works for others, too
         self._bell.set()
 
     async def _run(self) -> None:

@@ -70,6 +70,9 @@ class ReadSubscriptions:
         try:
             async with asyncio.timeout(READING_SECONDS):
                 states, found = await self._read(account, checkouts)
+        except asyncio.CancelledError:  # told to stop: another worker may have it at once
+            await self.accounts.retry(account, delay=timedelta())
+            raise
         except (DomainError, TimeoutError) as error:
             code = error.code if isinstance(error, DomainError) else PaymentsUnavailable.code
             log.warning("subscriptions_not_read: %s", code)
@@ -78,7 +81,7 @@ class ReadSubscriptions:
         again = None
         if any(not state.checkout.settled and state.payment is None for state in states):
             again = self.checkouts_after
-        elif found:
+        elif found or await self.accounts.customer(user_id):
             again = self.subscriptions_after
         until = [moment for one in found if (moment := one.pro_until(self.prices))]
         return await self.accounts.finish(

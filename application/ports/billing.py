@@ -72,7 +72,7 @@ class PaymentGateway(Resource, Protocol):
 
     @abstractmethod
     async def checkout(self, checkout_id: str, user_id: UserId) -> CheckoutState | None:
-        """None if there is none, or if it names another user."""
+        """None if it names another user."""
 
     @abstractmethod
     async def subscriptions(self, customer_id: str, user_id: UserId) -> list[Subscription]:

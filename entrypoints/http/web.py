@@ -85,6 +85,7 @@ def route_page(app: Sanic[Any, Any], settings: Settings) -> None:
 
     if settings.web_page == "off":
         return
+    files()  # if they are missing, it is better known now
 
     @app.route("/assets/<name>", methods=_READ, name="assets")
     async def assets(request: Request, name: str) -> HTTPResponse:

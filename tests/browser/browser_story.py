@@ -83,7 +83,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await asha.sees("You stopped this reply.")
     assert (await asha.reply_to("At length")).startswith("Some words")
     gemini.reply("Then in short.", match="At length")
-    await asha.button("Regenerate").last.click()
+    await asha.entry("At length").get_by_role("button", name="Regenerate").click()
     await expect(asha.entry("At length").locator(".markdown")).to_have_text("Then in short.")
     await expect(asha.entry("At length")).to_have_attribute("data-status", "completed")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
@@ -407,7 +408,10 @@ class TestAway:
                 os.kill(scene.server.pid, signal.SIGCONT)
 
     async def test_is_told_once(self, scene: Scene, message_id: MessageId) -> None:
-        with capture_logs() as logs:
+        with (
+            capture_logs([structlog.contextvars.merge_contextvars]) as logs,
+            structlog.contextvars.bound_contextvars(request_id="of whoever came first"),
+        ):
             async with following(scene.reading, message_id) as follower:
                 writer = scene.writing.write(message_id, 1)
                 writer.add("secret")
@@ -427,6 +431,7 @@ class TestAway:
             for part in ("writing", "listening", "reading")
         )
         assert "secret" not in str(logs)
+        assert "whoever" not in str(logs), "it is nobody's in particular"
 
     async def test_closed_while_away(self, scene: Scene, message_id: MessageId) -> None:
         async with scene.reading.follow(message_id) as reader:

@@ -234,21 +234,24 @@ async def test_a_price_that_does_not_exist_is_told_to_the_operator(
 # --- a customer that is no more
 
 
-@pytest.mark.parametrize("how", ["deleted", "never there"])
+@pytest.mark.parametrize(("how", "error"), [("deleted", CustomerGone), ("never there", PaymentsRefused)])
 async def test_a_customer_that_is_gone(
-    how: str, gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
+    how: str, error: type[Exception], gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
 ) -> None:
+    """One that Stripe never heard of is no customer that is gone: the key may be another account's."""
     if how == "deleted":
         customer, _ = await subscribed(gateway, stripe_standin, user)
         rest(stripe_standin, "DELETE", f"/customers/{customer}")
     else:
         customer = "cus_NeverThere0000"
-    with pytest.raises(CustomerGone):
+    with pytest.raises(error):
         await gateway.open_checkout(BillingAccount(user_id=user, checkouts=1), customer)
-    with pytest.raises(CustomerGone):
+    with pytest.raises(error):
         await gateway.open_portal(customer)
-    with pytest.raises(CustomerGone):
+    with pytest.raises(error):
         await gateway.subscriptions(customer, user)
+    with pytest.raises(error):
+        await gateway.delete_customer(customer)
 
 
 async def test_the_portal(gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId) -> None:
@@ -290,7 +293,8 @@ async def test_somebody_elses_checkout_is_none(
     stranger = UserId(uuid4())
     assert await gateway.checkout(paid["id"], stranger) is None
     assert await gateway.checkout(single["id"], stranger) is None
-    assert await gateway.checkout("cs_test_of_nobody", user) is None
+    with pytest.raises(PaymentsRefused):  # nor is it over: the key may be another account's
+        await gateway.checkout("cs_test_of_nobody", user)
     nobodys = former_checkout(stripe_standin, user, by="nothing")
     assert await gateway.checkout(nobodys["id"], user) is None
 

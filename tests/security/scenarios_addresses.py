@@ -86,7 +86,7 @@ class _Looks:
 async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
     """Whether a number has an account shows in no answer: not in what it says, not in how long it takes."""
     rng = random.Random(seed)
-    count = scale.of(12, 2_000)
+    count = scale.of(8, 2_000)
     calls: dict[str, dict[str, str]] = {
         "/auth/send-otp": {},
         "/auth/forgot-password": {},

@@ -625,9 +625,12 @@ class TestReading:
         shop.world.clock.move(timedelta(minutes=16))
         await shop.container.recover_readings()()
         assert await shop.work() == [True]
-        shop.world.clock.move(30 * DAY)
+        shop.world.clock.move(timedelta(minutes=16))
         await shop.container.recover_readings()()
         assert await shop.work() == [], "nothing is left to wait for"
+        shop.world.clock.move(DAY)
+        await shop.container.recover_readings()()
+        assert await shop.work() == [True], "what its customer has besides may never have been told"
 
     async def test_a_subscription_is_looked_at_daily(self, shop: Shop) -> None:
         user = await shop.user()

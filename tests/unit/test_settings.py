@@ -149,6 +149,15 @@ def test_secrets_countries_and_networks_are_separated_by_commas() -> None:
     assert settings.otp_sender == "reply", "Twilio's variables alone change nothing"
 
 
+@pytest.mark.parametrize("networks", ["0.0.0.0/0", "10.0.0.0/8, ::/0"])
+def test_production_does_not_believe_everybody(networks: str) -> None:
+    consent = {"OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+    [line] = lines(APP_ENV="production", TRUSTED_PROXIES=networks, **consent)
+    assert line.startswith("TRUSTED_PROXIES")
+    assert networks not in line
+    assert Settings.from_environment({"TRUSTED_PROXIES": networks}).trusted_networks
+
+
 def test_production_is_never_without_limits() -> None:
     consent = {"OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     [line] = lines(APP_ENV="production", RATE_LIMITS="off", **consent)
@@ -221,3 +230,11 @@ def test_secrets_do_not_show() -> None:
     for shown in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
         assert "hunter2" not in shown
         assert SECRET not in shown
+
+
+def test_production_does_not_send_payers_to_this_machine() -> None:
+    stripe = {"STRIPE_SECRET_KEY": "sk_live_1", "STRIPE_PRICE_ID": "price_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
+    codes = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+    [line] = lines(**stripe, **codes)
+    assert line.startswith("PUBLIC_URL must be set")
+    assert Settings.from_environment({**stripe, **codes, "PUBLIC_URL": "https://chat.example.com"}).is_production

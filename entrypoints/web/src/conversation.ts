@@ -83,12 +83,16 @@ async function open(id: string | null): Promise<void> {
   if (id !== null && !isFresh) await refresh(id);
 }
 
+/** Counts what makes an answer that is still on its way an old one. */
+let news = 0;
+
 /** Brings the open room up to date: what another tab or device has sent is shown and followed, too. */
 export async function refresh(id = opened): Promise<void> {
   if (id === null) return;
+  const mine = ++news;
   try {
     const reply = await page(id);
-    if (id !== opened) return;
+    if (id !== opened || mine !== news) return;
     keepRoom(reply.data);
     batch(() => {
       if (state.value !== "ready") older.value = reply.nextCursor;
@@ -96,7 +100,7 @@ export async function refresh(id = opened): Promise<void> {
       state.value = "ready";
     });
   } catch (error) {
-    if (id !== opened) return;
+    if (id !== opened || mine !== news) return;
     if (error instanceof Refused && error.problem.status === 404) {
       forgetRoom(id);
       notice.value = { text: "This chatroom does not exist any more.", kind: "bad" };
@@ -296,6 +300,10 @@ async function deliver(entry: Entry): Promise<void> {
     batch(() => {
       entry.sending.value = null;
       entry.message.value = accepted.data;
+      // A look at the room may have brought it before this answer did.
+      for (const one of entries.peek()) {
+        if (one !== entry && one.message.peek()?.id === accepted.data.id) discard(one);
+      }
     });
     accept(accepted);
     if (!isFinal(accepted.data)) watch(entry);
@@ -378,6 +386,7 @@ export async function regenerate(entry: Entry): Promise<void> {
   try {
     const path = `/chatroom/${message.chatroomId}/message/${message.id}/regenerate`;
     const accepted = await call<Accepted>("POST", path);
+    news += 1;
     batch(() => {
       entry.message.value = accepted.data;
       entry.text.value = "";

@@ -286,7 +286,7 @@ function Password(): JSX.Element {
       <section>
         <h3>Password</h3>
         <p class="hint" role="status">
-          {isDone ? "Your password is set. All other devices were signed out." : "Sign in without a code. You need none."}
+          {isDone ? "Your password is set. All other devices were signed out." : "With a password you can sign in without a code."}
         </p>
         <button type="button" class="secondary" onClick={() => setOpen(true)}>
           Set or change the password
@@ -468,7 +468,7 @@ function SubscriptionDialog(): JSX.Element {
         </section>
         <section class={isPro ? "chosen" : ""}>
           <h3>Pro</h3>
-          <p class="price">Monthly, cancel any time</p>
+          <p class="price">Cancel at any time</p>
           <ul>
             <li>Unlimited messages</li>
             <li>Longer replies</li>
