@@ -222,9 +222,9 @@ def _words(error: Mapping[str, Any]) -> str:
             return "must be a string"
         case "bool_type":
             return "must be true or false"
-        case "string_too_long":
+        case "string_too_long" | "too_long":
             return f"must have at most {context['max_length']} characters"
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             return f"must have at least {context['min_length']} characters"
         case "int_parsing" | "int_type" | "int_from_float":
             return "must be a whole number"

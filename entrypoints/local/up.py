@@ -145,6 +145,8 @@ class _Run:
         _say("Starting …")
         if not self.environment.get("ACCESS_TOKEN_SECRET"):
             self.environment["ACCESS_TOKEN_SECRET"] = kept_secret(self.data / "access_token_secret")
+        if not self.environment.get("PUBLIC_URL"):  # where Stripe's pages lead back to
+            self.environment["PUBLIC_URL"] = self._api_url()
         self._start_servers()
         self._start_gemini_stand_in()
         self._start_stripe_stand_in()

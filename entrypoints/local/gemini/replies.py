@@ -59,6 +59,8 @@ class Question:
 
     def answer(self) -> str:
         asked = " ".join(self.last_user_text.split())
+        if asked.endswith("Title:"):  # a chatroom waits for a name: its first words do
+            return " ".join(asked.removeprefix("User:").partition("Assistant:")[0].split()[:6]) or "A conversation"
         turns = len(self.contents)
         seen = "the first turn of our conversation" if turns == 1 else f"turn {turns} of our conversation"
         return (
