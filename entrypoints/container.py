@@ -185,7 +185,7 @@ class Container(containers.DeclarativeContainer):
     )
 
     unit_of_work = providers.Singleton(PostgresUnitOfWork)
-    users = providers.Singleton(PostgresUsers, unit_of_work)
+    users = providers.Singleton(PostgresUsers)
     sessions = providers.Singleton(PostgresSessions)
     challenges = providers.Singleton(PostgresOtpChallenges)
     chatrooms = providers.Singleton(PostgresChatrooms)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import asyncpg
 import structlog
 
-from adapters.postgres.connection import rows
+from adapters.postgres.connection import rows, transaction
 from adapters.postgres.mapping import constraint, to_entity, to_row
 from adapters.postgres.tables import OtpChallengeRow, SessionRow, UserRow
 from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
-from application.ports.runtime import UnitOfWork
 from domain.accounts import (
     CODES_OFF_AFTER,
     FREE_GUESSES,
@@ -76,9 +76,6 @@ _GUESS_LIMITS = (FREE_GUESSES, LONGEST_GUESS_WAIT, GUESSES_AN_HOUR, GUESSES_A_DA
 
 
 class PostgresUsers(Users):
-    def __init__(self, unit_of_work: UnitOfWork) -> None:
-        self._unit_of_work = unit_of_work
-
     async def add(self, user: User) -> None:
         with constraint("users_mobile_key", MobileTaken), constraint("users_pkey", MobileTaken):
             await UserRow.create(**to_row(user))
@@ -93,21 +90,25 @@ class PostgresUsers(Users):
     async def delete(self, user_id: UserId) -> None:
         # Locked in the order in which messages are sent and finished, codes used and subscriptions read: the user
         # last, then the sessions in the order of their ids.
-        async with self._unit_of_work():
-            await rows("SELECT FROM chatrooms WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
-            await rows("SELECT FROM messages WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
-            await rows("SELECT FROM allowances WHERE user_id = $1 FOR UPDATE", user_id)
-            await rows("SELECT FROM billing_accounts WHERE user_id = $1 FOR UPDATE", user_id)
+        async def run(connection: asyncpg.Connection) -> None:
+            await connection.execute("SELECT FROM chatrooms WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            await connection.execute("SELECT FROM messages WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            await connection.execute("SELECT FROM allowances WHERE user_id = $1 FOR UPDATE", user_id)
+            await connection.execute("SELECT FROM billing_accounts WHERE user_id = $1 FOR UPDATE", user_id)
             for table in ("otp_sendings", "otp_challenges", "guess_budgets"):
-                await rows(f"DELETE FROM {table} WHERE mobile = (SELECT mobile FROM users WHERE id = $1)", user_id)
-            await rows("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
-            await rows("SELECT FROM sessions WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
-            await rows("DELETE FROM users WHERE id = $1", user_id)
+                await connection.execute(
+                    f"DELETE FROM {table} WHERE mobile = (SELECT mobile FROM users WHERE id = $1)", user_id
+                )
+            await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+            await connection.execute("SELECT FROM sessions WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            await connection.execute("DELETE FROM users WHERE id = $1", user_id)
             # Kept replies are scoped by who asked; who signed up was nobody yet. These operators, unlike LIKE, always
             # use the index.
             by_scope = "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2"
-            await rows(by_scope, f"{user_id} ", f"{user_id}!")
-            await rows(f"{by_scope} AND resource_id = $3", "anybody ", "anybody!", user_id)
+            await connection.execute(by_scope, f"{user_id} ", f"{user_id}!")
+            await connection.execute(f"{by_scope} AND resource_id = $3", "anybody ", "anybody!", user_id)
+
+        await transaction(run)
 
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
         await UserRow.filter(id=user_id).update(password_hash=password_hash)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from adapters.postgres.connection import rows, transaction
 from adapters.postgres.mapping import to_entity
 from adapters.postgres.tables import ChatroomRow
@@ -68,7 +70,7 @@ class PostgresChatrooms(Chatrooms):
 
     async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
         # One statement would not do: it would not see what was sent while it waited for the room.
-        async with transaction() as connection:
+        async def run(connection: asyncpg.Connection) -> list[MessageId]:
             room = "SELECT FROM chatrooms WHERE id = $1 AND user_id = $2 FOR UPDATE"
             if not await connection.fetch(room, chatroom_id, user_id):
                 raise ChatroomNotFound
@@ -89,7 +91,9 @@ class PostgresChatrooms(Chatrooms):
                 chatroom_id,
                 user_id,
             )
-        return [MessageId(row["id"]) for row in unanswered]
+            return [MessageId(row["id"]) for row in unanswered]
+
+        return await transaction(run)
 
     async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         query = ChatroomRow.filter(user_id=user_id)

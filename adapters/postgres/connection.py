@@ -7,7 +7,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
@@ -21,6 +21,10 @@ from application.ports.runtime import Dependency, Resource, UnitOfWork
 from domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_TRIES = 5
 
 ALIAS = "default"
 APPS = {
@@ -153,20 +157,40 @@ async def rows(sql: str, *values: object) -> list[Mapping[str, Any]]:
     """
     client = get_connections().get(ALIAS)
     assert isinstance(client, AsyncpgDBClient)
-    with database_errors():
+
+    async def run() -> list[Mapping[str, Any]]:
         async with client.acquire_connection() as connection:
             result: list[Mapping[str, Any]] = await connection.fetch(sql, *values)
             return result
 
+    with database_errors():
+        return await (run() if isinstance(client, TransactionWrapper) else despite_deadlocks(run))
 
-@asynccontextmanager
-async def transaction() -> AsyncIterator[asyncpg.Connection]:
+
+async def despite_deadlocks(run: Callable[[], Awaitable[T]]) -> T:
+    """Rows are locked in one order everywhere, yet Postgres may have two wait for each other at times.
+
+    Whom it ends then has had no effect, so a whole transaction, or a statement outside of one, is run again.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return await run()
+        except asyncpg.DeadlockDetectedError:
+            log.info("deadlock_retried")
+    return await run()
+
+
+async def transaction(run: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
     """For a verb of several statements: a transaction of its own, or a savepoint in the current one."""
     client = get_connections().get(ALIAS)
     assert isinstance(client, AsyncpgDBClient)
-    with database_errors():
+
+    async def attempt() -> T:
         async with client.acquire_connection() as connection, connection.transaction():
-            yield connection
+            return await run(connection)
+
+    with database_errors():
+        return await (attempt() if isinstance(client, TransactionWrapper) else despite_deadlocks(attempt))
 
 
 class Postgres(Resource, Dependency):

@@ -12,7 +12,7 @@ from datetime import timedelta
 from application.ports.billing import BillingAccounts, CheckoutState, CustomerGone, PaymentGateway
 from application.ports.runtime import Clock, JobQueue
 from domain.billing import BillingAccount, Checkout, Subscription
-from domain.errors import DomainError, PaymentsUnavailable
+from domain.errors import DomainError, PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,13 @@ class ReadSubscriptions:
         # Checkouts first: the customer of one that was not opened by us is only known from it.
         states = []
         for checkout in checkouts:
-            state = await self.gateway.checkout(checkout.id, account.user_id)
+            try:
+                state = await self.gateway.checkout(checkout.id, account.user_id)
+            except PaymentsRefused:
+                # Nothing that is known of its user hangs on it, or else the reading must wait for an answer.
+                if any(one.id == checkout.id for one in await self.accounts.subscriptions(account.user_id)):
+                    raise
+                continue
             states.append(state or CheckoutState(checkout=replace(checkout, url=None, settled=True)))
         found = [state.payment for state in states if state.payment]
         customer_id = account.customer_id or await self._adopt(account.user_id, states)

@@ -48,8 +48,9 @@ async def shop(selling: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture
-def stripe(stripe_standin: StripeStandIn, shop: httpx.AsyncClient) -> StripeStandIn:
-    """A new account there, that tells the shop."""
+async def stripe(stripe_standin: StripeStandIn, shop: httpx.AsyncClient, selling: dict[str, str]) -> StripeStandIn:
+    """A new account there, that tells the shop; of the customers of the last one nothing is known to either."""
+    await execute(selling["DATABASE_URL"], "DELETE FROM billing_accounts")
     stripe_standin.delivery(url=f"{str(shop.base_url).rstrip('/')}/webhook/stripe")
     return stripe_standin
 

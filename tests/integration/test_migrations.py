@@ -18,7 +18,7 @@ from adapters.postgres.accounts import PostgresUsers
 from adapters.postgres.budget import PostgresModelBudget
 from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
-from adapters.postgres.connection import PostgresUnitOfWork, rows, tortoise_config
+from adapters.postgres.connection import rows, tortoise_config
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import LOCATION, aerich_command, migrate
 from adapters.system import TimeOrderedIds
@@ -76,7 +76,7 @@ async def write_and_read(url: str) -> Message:
     ids, now = TimeOrderedIds(), datetime.now(UTC).replace(microsecond=0)
     async with connected(url):
         user = User(id=UserId(ids.new()), mobile=MobileNumber("+919876543210"), name="Ann", created_at=now)
-        await PostgresUsers(PostgresUnitOfWork()).add(user)
+        await PostgresUsers().add(user)
         room = Chatroom(id=ChatroomId(ids.new()), user_id=user.id, name="Physics", created_at=now)
         await PostgresChatrooms().add(room)
         message = Message(

@@ -34,7 +34,7 @@ from entrypoints.local.processes import free_port
 from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
 
 IDS = TimeOrderedIds()
-USERS = PostgresUsers(PostgresUnitOfWork())
+USERS = PostgresUsers()
 BOUND = 5.0
 """Seconds. Far more than any limit set here: it tells waiting from waiting for ever."""
 
