@@ -116,12 +116,12 @@ async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
     wrong = [path for path, look in looks.items() if set(look.shapes[True]) != set(look.shapes[False])]
     worst = max(look.t for look in looks.values())
     figures = ", ".join(
-        f"{path.removeprefix('/auth/')} {next(iter(look.shapes[True]))[:3]} |t| {look.t:.2f}"
+        f"{path.removeprefix('/auth/')} {next(iter(look.shapes[True]))[:3]} t {look.t:.2f}"
         for path, look in looks.items()
     )
     measured = f"{count} each: {figures}; different: {wrong or 'none'}"
     held = not wrong and (worst < 4.5 or not scale.long)  # so few say little of times
-    return Row("known against unknown numbers", "same status, headers, body shape; Welch's |t| < 4.5", measured, held)
+    return Row("known against unknown numbers", "same status, headers, body shape; Welch's t below 4.5", measured, held)
 
 
 def _shape(response: httpx.Response) -> str:
