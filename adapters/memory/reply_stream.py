@@ -9,10 +9,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
-from domain.chat import ReplyPiece, StreamPosition
+from domain.chat import START, ReplyPiece, StreamPosition
 from domain.ids import MessageId
-
-_BEGINNING = StreamPosition()
 
 
 class _Reader(ReplyReader):
@@ -120,7 +118,7 @@ class MemoryReplyStream(ReplyStream):
         return _Writer(self._reply(message_id), attempt)
 
     def follow(
-        self, message_id: MessageId, *, after: StreamPosition = _BEGINNING
+        self, message_id: MessageId, *, after: StreamPosition = START
     ) -> AbstractAsyncContextManager[ReplyReader]:
         return self._follow(self._reply(message_id), after)
 

@@ -20,10 +20,9 @@ from redis.backoff import NoBackoff
 
 from adapters.redis.reply_hub import FIELD, WAKE, Outage, ReplyHub, end
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
-from domain.chat import StreamPosition
+from domain.chat import START, StreamPosition
 from domain.ids import MessageId
 
-_BEGINNING = StreamPosition()
 _BATCH = 256  # streams in one pipeline: packing more would hold up the loop
 _LIFETIME_MS = 600_000
 _MAX_ENTRIES = 4_096  # at 20 a second more than a reply may take
@@ -109,7 +108,7 @@ class RedisReplyStream(ReplyStream):
         return writer
 
     def follow(
-        self, message_id: MessageId, *, after: StreamPosition = _BEGINNING
+        self, message_id: MessageId, *, after: StreamPosition = START
     ) -> AbstractAsyncContextManager[ReplyReader]:
         return self._hub.follow(self._key(message_id), after)
 

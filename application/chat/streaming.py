@@ -14,13 +14,12 @@ from application.patience import patiently
 from application.ports.chat import Messages, ReplyReader, ReplyStream
 from application.ports.runtime import Resource
 from domain.accounts import User
-from domain.chat import Message, MessageStatus, ReplyPiece, StreamPosition
+from domain.chat import START, Message, MessageStatus, ReplyPiece, StreamPosition
 from domain.errors import MessageNotFound, Unavailable
 from domain.ids import ChatroomId, MessageId
 
 log = logging.getLogger(__name__)
 
-START = StreamPosition()
 #: Of an end without a reply: what was said of it until then, and is void now, may have had any length.
 _ENDLESS = 999_999_999
 #: After every piece: to be woken, and to read nothing.

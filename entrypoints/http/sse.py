@@ -13,8 +13,8 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
-from application.chat.streaming import START, Delta, Ended, Following, Gone, ReplyEvent, Reset
-from domain.chat import Message, MessageStatus, StreamPosition
+from application.chat.streaming import Delta, Ended, Following, Gone, ReplyEvent, Reset
+from domain.chat import START, Message, MessageStatus, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
 from entrypoints import metrics
