@@ -37,6 +37,27 @@ class Chatroom:
     created_at: datetime
 
 
+class ThinkingLevel(StrEnum):
+    """How long a model thinks before it answers. Not every model takes every level."""
+
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one call of the model, as it reported them."""
+
+    #: Of the prompt; those that the model took from its cache are among them.
+    input: int = 0
+    cached: int = 0
+    #: Of what it wrote; its thoughts are among them.
+    output: int = 0
+    thoughts: int = 0
+
+
 class MessageStatus(StrEnum):
     QUEUED = "queued"
     GENERATING = "generating"
@@ -59,6 +80,9 @@ class Message:
     lease, that is, in a dead worker. `allowance_day` is the UTC day that paid for it, as long as it
     is `charged`; giving the allowance back ends that. Retries are counted in time from `queued_at`.
     `cancel_requested` asks whoever is answering to stop.
+
+    A reply that is continued keeps its first `kept_characters`, which attempt `kept_attempt` ended with.
+    Both are 0 for one that begins at its beginning.
     """
 
     id: MessageId
@@ -68,9 +92,14 @@ class Message:
     created_at: datetime
     status: MessageStatus = MessageStatus.QUEUED
     response: str | None = None
+    #: The model's own summary of what it thought before it answered, and how long it took.
+    thoughts: str | None = None
+    thinking_seconds: float | None = None
     finish_reason: str | None = None
     input_tokens: int | None = None
+    cached_tokens: int | None = None
     output_tokens: int | None = None
+    thought_tokens: int | None = None
     error_code: str | None = None
     error_detail: str | None = None
     attempt: int = 0
@@ -80,7 +109,11 @@ class Message:
     charged: bool = True
     cancel_requested: bool = False
     queued_at: datetime
+    #: Of the reply; thoughts are not counted.
     max_output_tokens: int
+    thinking: ThinkingLevel | None = None
+    kept_characters: int = 0
+    kept_attempt: int = 0
     completed_at: datetime | None = None
 
 
@@ -100,9 +133,13 @@ class Outcome:
 
     status: MessageStatus
     response: str | None = None
+    thoughts: str | None = None
+    thinking_seconds: float | None = None
     finish_reason: str | None = None
     input_tokens: int | None = None
+    cached_tokens: int | None = None
     output_tokens: int | None = None
+    thought_tokens: int | None = None
     error_code: str | None = None
     error_detail: str | None = None
 
@@ -170,21 +207,24 @@ class Conversation:
     """What the model is asked: turns in order, the last one the user's."""
 
     turns: tuple[Turn, ...]
+    #: Of the reply. Thoughts have `thought_tokens` of their own.
     max_output_tokens: int
     instructions: str | None = None
+    thinking: ThinkingLevel | None = None
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyChunk:
-    """A piece of a reply as the model streams it.
+    """A piece of a reply, or of the summary of the model's thoughts, as the model streams it.
 
-    Token counts are cumulative: the last ones seen are the reply's.
+    Usage is cumulative: the last one seen is the call's.
     """
 
     text: str = ""
+    thought: str = ""
     finish_reason: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    usage: TokenUsage | None = None
 
 
 def estimated_tokens(text: str) -> int:

@@ -43,10 +43,13 @@ DomainError
 └── ModelError                   the language model gave no usable reply
     ├── ModelUnavailable         may work on another try
     │   ├── ModelRateLimited     … after the wait it named
+    │   ├── ModelOverloaded      it has no room for anybody's request at the moment
+    │   ├── ModelTimedOut        it was silent, or wrote, for longer than we wait
     │   ├── ModelDeferred        not asked at all, to spare it: no failure of the message
     │   └── GenerationFailed     our own fault, whatever it was
     ├── ModelQuotaExhausted      the deployment's own daily quota: no try will help today
-    ├── ModelRefused             the request itself is wrong (key, model name, argument)
+    ├── ModelRefused             the request itself is wrong (model name, argument)
+    │   └── ModelNotConfigured   the deployment's key or project is not accepted
     ├── ReplyBlocked             refused by the model's safety filter
     ├── ReplyEmpty               the model ended without a word
     └── WorkersDied              every worker that tried died of it, or with it
@@ -332,6 +335,16 @@ class ModelRateLimited(ModelUnavailable):
     detail = "The model is receiving too many requests."
 
 
+class ModelOverloaded(ModelUnavailable):
+    code = "model_overloaded"
+    detail = "The model is overloaded."
+
+
+class ModelTimedOut(ModelUnavailable):
+    code = "model_timed_out"
+    detail = "The model took too long."
+
+
 class ModelDeferred(ModelUnavailable):
     code = "model_deferred"
     detail = "The model is being spared for a moment."
@@ -350,6 +363,17 @@ class ModelQuotaExhausted(ModelError):
 class ModelRefused(ModelError):
     code = "model_refused"
     detail = "The model did not accept the request."
+
+
+class ModelNotConfigured(ModelRefused):
+    """`reason` is Google's, such as API_KEY_INVALID, for operators."""
+
+    code = "model_not_configured"
+    detail = "This service is not set up to reach the model. Its operator has to correct the key."
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 class ReplyBlocked(ModelError):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from domain.chat import ReplyChunk
+from domain.chat import ReplyChunk, TokenUsage
 from domain.errors import (
     ModelError,
     ModelQuotaExhausted,
@@ -83,8 +83,7 @@ class Reply:
     def __init__(self) -> None:
         self.finish_reason: str | None = None
         self._has_text = False
-        self._input_tokens: int | None = None
-        self._output_tokens: int | None = None
+        self._usage: TokenUsage | None = None
 
     def read(
         self,
@@ -103,10 +102,15 @@ class Reply:
             raise ReplyBlocked(finish_reason)
         self.finish_reason = finish_reason or self.finish_reason
         self._has_text = self._has_text or bool(text)
-        self._input_tokens = input_tokens or self._input_tokens
-        if answer_tokens or thought_tokens:
-            self._output_tokens = (answer_tokens or 0) + (thought_tokens or 0)
-        return ReplyChunk(text, None, self._input_tokens, self._output_tokens)
+        if input_tokens or answer_tokens or thought_tokens:
+            known = self._usage or TokenUsage()
+            output = (answer_tokens or 0) + (thought_tokens or 0)
+            self._usage = TokenUsage(
+                input=input_tokens or known.input,
+                output=output or known.output,
+                thoughts=thought_tokens or known.thoughts,
+            )
+        return ReplyChunk(text, usage=self._usage)
 
     def end(self) -> ReplyChunk:
         """The last chunk. Raises ModelUnavailable for a stream that was cut, and ReplyEmpty."""
@@ -114,4 +118,4 @@ class Reply:
             raise ModelUnavailable
         if not self._has_text:
             raise ReplyEmpty(self.finish_reason)
-        return ReplyChunk("", self.finish_reason, self._input_tokens, self._output_tokens)
+        return ReplyChunk(finish_reason=self.finish_reason, usage=self._usage)

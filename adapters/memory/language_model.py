@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from application.ports.chat import LanguageModel
-from domain.chat import Conversation, ReplyChunk, estimated_tokens
+from domain.chat import Conversation, ReplyChunk, TokenUsage, estimated_tokens
 from domain.errors import ReplyEmpty
 
 
@@ -59,7 +59,8 @@ class ScriptedLanguageModel(LanguageModel):
     async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
         self.asked.append(conversation)
         reply = _reply(self._choose(conversation) if self._choose else self._next())
-        chunk = ReplyChunk(input_tokens=sum(estimated_tokens(turn.text) for turn in conversation.turns))
+        asked = sum(estimated_tokens(turn.text) for turn in conversation.turns)
+        chunk = ReplyChunk(usage=TokenUsage(input=asked))
         self.open += 1
         ended = False
         try:
@@ -68,7 +69,7 @@ class ScriptedLanguageModel(LanguageModel):
                 await asyncio.sleep(reply.seconds)
                 kept = _cut(piece, conversation.max_output_tokens - estimated_tokens(written))
                 written += kept
-                chunk = replace(chunk, text=kept, output_tokens=estimated_tokens(written))
+                chunk = ReplyChunk(kept, usage=TokenUsage(input=asked, output=estimated_tokens(written)))
                 yield chunk
                 if kept != piece:
                     finish_reason = "MAX_TOKENS"

@@ -60,8 +60,8 @@ WITH payable AS (
 {_CONSUMED},
 stored AS (
     INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, allowance_day, charged, queued_at,
-        max_output_tokens, attempt, failures, deaths, due_at, rung_at)
-    SELECT $1, $2, $3, $10, $4, 'queued', day, true, $4, $9, 0, 0, 0, now(), now() FROM consumed
+        max_output_tokens, thinking, attempt, failures, deaths, due_at, rung_at)
+    SELECT $1, $2, $3, $11, $4, 'queued', day, true, $4, $9, $10, 0, 0, 0, now(), now() FROM consumed
 )
 SELECT * FROM consumed
 """
@@ -73,10 +73,11 @@ payable AS (
 ),
 {_CONSUMED},
 queued AS (
-    UPDATE messages SET status = 'queued', response = NULL, finish_reason = NULL, input_tokens = NULL,
-        output_tokens = NULL, error_code = NULL, error_detail = NULL, completed_at = NULL, failures = 0, deaths = 0,
+    UPDATE messages SET status = 'queued', response = NULL, thoughts = NULL, thinking_seconds = NULL,
+        finish_reason = NULL, input_tokens = NULL, cached_tokens = NULL, output_tokens = NULL, thought_tokens = NULL,
+        error_code = NULL, error_detail = NULL, completed_at = NULL, failures = 0, deaths = 0,
         cancel_requested = false, allowance_day = day, charged = true, queued_at = $4, max_output_tokens = $9,
-        due_at = now(), rung_at = now()
+        thinking = $10, kept_characters = 0, kept_attempt = 0, due_at = now(), rung_at = now()
     FROM consumed WHERE id = $1
 )
 SELECT * FROM consumed
@@ -221,6 +222,7 @@ class PostgresMessages(Messages):
             " ), ended AS ("
             "   UPDATE messages SET status = $3, response = $4, finish_reason = $5, input_tokens = $6,"
             "     output_tokens = $7, error_code = $8, error_detail = $9, charged = charged AND NOT held.refund,"
+            "     thoughts = $10, thinking_seconds = $11, cached_tokens = $12, thought_tokens = $13,"
             "     lease_until = NULL, completed_at = date_trunc('milliseconds', now())"
             "   FROM held WHERE messages.id = held.id"
             " ), given_back AS ("
@@ -239,6 +241,10 @@ class PostgresMessages(Messages):
             outcome.output_tokens,
             outcome.error_code,
             outcome.error_detail,
+            outcome.thoughts,
+            outcome.thinking_seconds,
+            outcome.cached_tokens,
+            outcome.thought_tokens,
         )
         return bool(ended)
 
@@ -318,6 +324,7 @@ async def _consume(
         limits.in_flight,
         limits.per_minute,
         message.max_output_tokens,
+        message.thinking,
         *values,
     )
     return _allowance(consumed[0], limits.daily) if consumed else None

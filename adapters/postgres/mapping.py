@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from enum import Enum
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import asyncpg
 from tortoise.exceptions import IntegrityError
@@ -21,10 +21,12 @@ E = TypeVar("E")
 @cache
 def _fields_of(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
     hints = get_type_hints(entity)
-    return tuple(
-        (field.name, hint if isinstance(hint := hints[field.name], type) and issubclass(hint, Enum) else None)
-        for field in fields(entity)
-    )
+    return tuple((field.name, _enum_in(hints[field.name])) for field in fields(entity))
+
+
+def _enum_in(hint: Any) -> type[Enum] | None:
+    """The enum of a field's type, which may be optional."""
+    return next((kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and issubclass(kind, Enum)), None)
 
 
 def _fields(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
@@ -34,7 +36,13 @@ def _fields(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
 def to_entity(entity: type[E], row: Mapping[str, Any] | Model) -> E:
     """Columns that the entity has no field for are left out."""
     values = row.__dict__ if isinstance(row, Model) else row
-    return entity(**{name: values[name] if enum is None else enum(values[name]) for name, enum in _fields(entity)})
+    return entity(
+        **{
+            name: value if enum is None or value is None else enum(value)
+            for name, enum in _fields(entity)
+            for value in [values[name]]
+        }
+    )
 
 
 def to_row(entity: object) -> dict[str, Any]:

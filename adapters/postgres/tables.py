@@ -9,11 +9,12 @@ from datetime import datetime
 
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.fields.db_defaults import Now
 from tortoise.models import Model
 
 from domain.accounts import GuessKind, OtpPurpose
 from domain.billing import SubscriptionStatus
-from domain.chat import MessageStatus
+from domain.chat import MessageStatus, ThinkingLevel
 
 
 class UserRow(Model):
@@ -129,9 +130,13 @@ class MessageRow(Model):
     created_at = fields.DatetimeField()
     status = fields.CharEnumField(MessageStatus, max_length=16)
     response = fields.TextField(null=True)
+    thoughts = fields.TextField(null=True)
+    thinking_seconds = fields.FloatField(null=True)
     finish_reason = fields.TextField(null=True)
     input_tokens = fields.IntField(null=True)
+    cached_tokens = fields.IntField(null=True)
     output_tokens = fields.IntField(null=True)
+    thought_tokens = fields.IntField(null=True)
     error_code = fields.TextField(null=True)
     error_detail = fields.TextField(null=True)
     attempt = fields.IntField(default=0)
@@ -142,6 +147,9 @@ class MessageRow(Model):
     cancel_requested = fields.BooleanField(default=False, db_default=False)
     queued_at = fields.DatetimeField()
     max_output_tokens = fields.IntField()
+    thinking = fields.CharEnumField(ThinkingLevel, max_length=16, null=True)
+    kept_characters = fields.IntField(default=0, db_default=0)
+    kept_attempt = fields.IntField(default=0, db_default=0)
     completed_at = fields.DatetimeField(null=True)
     due_at = fields.DatetimeField()
     lease_until = fields.DatetimeField(null=True)
@@ -165,9 +173,33 @@ class AllowanceRow(Model):
     minute_used = fields.IntField()
     input_tokens = fields.BigIntField(default=0, db_default=0)
     output_tokens = fields.BigIntField(default=0, db_default=0)
+    #: Replies of the day that were cut before their first word: from the second on they are not given back.
+    empty_cuts = fields.IntField(default=0, db_default=0)
 
     class Meta:
         table = "allowances"
+
+
+class ModelCallRow(Model):
+    """One call of the model that was paid for, whatever became of it. It outlives its message and its user."""
+
+    id = fields.BigIntField(primary_key=True)
+    created_at = fields.DatetimeField(db_index=True, db_default=Now())
+    user_id = fields.UUIDField()
+    message_id = fields.UUIDField()
+    attempt = fields.IntField()
+    purpose = fields.CharField(max_length=16)
+    model = fields.TextField()
+    outcome = fields.CharField(max_length=32)
+    input_tokens = fields.IntField(null=True)
+    cached_tokens = fields.IntField(null=True)
+    output_tokens = fields.IntField(null=True)
+    thought_tokens = fields.IntField(null=True)
+
+    class Meta:
+        table = "model_calls"
+        unique_together = (("message_id", "attempt", "purpose"),)
+        indexes = (("user_id", "id"),)
 
 
 class BillingAccountRow(Model):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from application.chat.breaker import Breaker
 from application.ports.chat import LanguageModel, ModelBudget, ReplyWriter
 from application.ports.runtime import Clock
-from domain.chat import Conversation, MessageStatus, Outcome
+from domain.chat import Conversation, MessageStatus, Outcome, TokenUsage
 from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable, ReplyEmpty, Unavailable
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,7 @@ class _Reply:
     writer: ReplyWriter
     text: list[str] = field(default_factory=list)
     finish_reason: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    usage: TokenUsage | None = None
 
     def add(self, text: str) -> None:
         if text := _storable(text):
@@ -61,12 +60,15 @@ class _Reply:
             self.writer.add(text)
 
     def ended(self, status: MessageStatus) -> Outcome:
+        usage = self.usage
         return Outcome(
             status=status,
             response="".join(self.text) or None,
             finish_reason=self.finish_reason if status is MessageStatus.COMPLETED else None,
-            input_tokens=self.input_tokens,
-            output_tokens=self.output_tokens,
+            input_tokens=usage.input if usage else None,
+            cached_tokens=usage.cached if usage else None,
+            output_tokens=usage.output if usage else None,
+            thought_tokens=usage.thoughts if usage else None,
         )
 
 
@@ -138,8 +140,7 @@ class AskModel:
                         deadline.reschedule(end)
                     reply.add(chunk.text)
                     reply.finish_reason = chunk.finish_reason or reply.finish_reason
-                    reply.input_tokens = chunk.input_tokens or reply.input_tokens
-                    reply.output_tokens = chunk.output_tokens or reply.output_tokens
+                    reply.usage = chunk.usage or reply.usage
         except TimeoutError:
             raise ModelUnavailable("The model took too long.") from None
         if not reply.text:

@@ -14,7 +14,7 @@ from adapters.gemini.google_genai import GoogleGenai
 from adapters.gemini.google_generativeai import GoogleGenerativeai
 from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import LanguageModel
-from domain.chat import Conversation, ReplyChunk, Role, Turn
+from domain.chat import Conversation, ReplyChunk, Role, TokenUsage, Turn
 from domain.errors import (
     ModelError,
     ModelQuotaExhausted,
@@ -177,9 +177,9 @@ async def test_the_last_chunk_alone_tells_the_finish_reason(stage: Stage) -> Non
 async def test_token_counts_grow_and_the_last_ones_are_the_replys(stage: Stage) -> None:
     stage.say("12345678", "12345678", "12345678")
     chunks = await read(stage.model, conversation("abcdefgh"))
-    counts = [chunk.output_tokens for chunk in chunks if chunk.output_tokens]
+    counts = [chunk.usage.output for chunk in chunks if chunk.usage]
     assert counts == sorted(counts)
-    assert (chunks[-1].input_tokens, chunks[-1].output_tokens) == (2, 6)
+    assert chunks[-1].usage == TokenUsage(input=2, output=6)
 
 
 async def test_the_conversation_arrives_as_it_was_given(stage: Stage) -> None:
@@ -343,7 +343,8 @@ async def test_thoughts_are_no_part_of_the_reply_but_are_paid_for(wire: OverHttp
     wire.server.reply("12345678", chunks=2, thought="Hmm, let me think about it.")
     chunks = await read(wire.model)
     assert "".join(chunk.text for chunk in chunks) == "12345678"
-    assert chunks[-1].output_tokens == 2 + 7
+    assert chunks[-1].usage
+    assert chunks[-1].usage.output == 2 + 7
 
 
 async def test_the_limit_is_sent_along(wire: OverHttp) -> None:

@@ -40,6 +40,7 @@ TABLES = [
     "idempotency_keys",
     "messages",
     "model_budget",
+    "model_calls",
     "otp_challenges",
     "otp_sendings",
     "payment_events",

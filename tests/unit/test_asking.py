@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from adapters.memory.runtime import MemoryClock
 from application.chat.asking import LONGEST_WAIT, AskModel, Stop
 from application.chat.breaker import Breaker
 from application.ports.chat import ModelBudget, ReplyWriter
-from domain.chat import Conversation, MessageStatus, Outcome, ReplyChunk, Role, Turn
+from domain.chat import Conversation, MessageStatus, Outcome, ReplyChunk, Role, TokenUsage, Turn
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,
@@ -30,6 +31,7 @@ from domain.errors import (
 
 QUESTION = Conversation((Turn(Role.USER, "Why?"),), max_output_tokens=100)
 PAUSE = 30
+USED: dict[str, Any] = {"input_tokens": 1, "cached_tokens": 0, "output_tokens": 2, "thought_tokens": 0}
 
 
 class Scene:
@@ -212,9 +214,7 @@ class TestAskModel:
     async def test_gives_the_whole_reply(self) -> None:
         ask = Ask(ScriptedReply(pieces=("Be", "cause."), finish_reason="STOP"))
         outcome = await ask()
-        assert outcome == Outcome(
-            status=MessageStatus.COMPLETED, response="Because.", finish_reason="STOP", input_tokens=1, output_tokens=2
-        )
+        assert outcome == Outcome(status=MessageStatus.COMPLETED, response="Because.", finish_reason="STOP", **USED)
 
     @pytest.mark.parametrize(
         ("line", "ill"),
@@ -396,9 +396,7 @@ class TestStop:
     async def test_in_mid_stream_it_keeps_what_was_said_and_counted(self) -> None:
         ask = Ask(ScriptedReply(pieces=("Half", " a"), finish_reason=None))
         outcome = await self.stopped(ask, when=lambda: len(ask.writer.pieces) == 2)
-        assert outcome == Outcome(
-            status=MessageStatus.CANCELLED, response="Half a", finish_reason=None, input_tokens=1, output_tokens=2
-        )
+        assert outcome == Outcome(status=MessageStatus.CANCELLED, response="Half a", finish_reason=None, **USED)
         assert ask.model.left == 1
 
     async def test_it_counts_neither_for_nor_against_the_model(self) -> None:
@@ -412,7 +410,7 @@ class TestStop:
     async def test_an_error_on_the_way_out_is_no_failure(self) -> None:
         class Clumsy(ScriptedLanguageModel):
             async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
-                yield ReplyChunk(text="Half", input_tokens=1)
+                yield ReplyChunk(text="Half", usage=TokenUsage(input=1))
                 try:
                     await asyncio.Event().wait()
                 finally:

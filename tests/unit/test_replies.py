@@ -127,7 +127,9 @@ class TestCompletes:
             response="Rayleigh scattering.",
             finish_reason="MAX_TOKENS",
             input_tokens=5,
+            cached_tokens=0,
             output_tokens=5,
+            thought_tokens=0,
             completed_at=world.clock.now(),
         )
         assert (world.model.open, world.model.left) == (0, 0)
