@@ -11,6 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from taskiq import TaskiqMessage
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
+from adapters.redis_clients import connection_options, redis_client
 from application.ports.runtime import JobQueue, Resource
 from domain.errors import Unavailable
 
@@ -29,12 +31,20 @@ log = structlog.get_logger(__name__)
 GENERATE_REPLY = "generate_reply"  # with the id of a message
 READ_SUBSCRIPTIONS = "read_subscriptions"  # with the id of a user
 _NEVER_MS = 3_600_000
+_REPEAT_SECONDS = 0.5
+_REPEATS = 10  # after that a worker's sweep is about as soon
+_MAX_UNSENT = 1_000
+
+
+_Job = tuple[str, str]  # its name and its argument
 
 
 class StreamBroker(RedisStreamBroker, Resource):
     """Taskiq's broker, with a stream that shrinks again and no job skipped before the first worker came."""
 
-    def __init__(self, url: str, *, namespace: str, command_seconds: float) -> None:
+    def __init__(
+        self, url: str, *, namespace: str, command_seconds: float, repeat_seconds: float = _REPEAT_SECONDS
+    ) -> None:
         block_ms = 2_000
         super().__init__(
             url,
@@ -44,17 +54,25 @@ class StreamBroker(RedisStreamBroker, Resource):
             xread_block=block_ms,
             idle_timeout=_NEVER_MS,  # reclaiming is the leases' business
             max_connection_pool_size=20,
-            timeout=command_seconds,
-            socket_connect_timeout=command_seconds,
-            socket_timeout=block_ms / 1000 + command_seconds,
+            **connection_options(command_seconds=command_seconds, block_seconds=block_ms / 1000),
         )
         self._command_seconds = command_seconds
         self._fetched: deque[bytes] = deque()
+        # Kept, and apart from the pool that waits for jobs: sending one is a single command on a warm connection.
+        self._sender = redis_client(url, command_seconds=command_seconds, max_connections=20)
+        self._repeat_seconds = repeat_seconds
+        self._unsent: dict[_Job, int] = {}
+        """What could not be sent, and how often it is still to be repeated."""
+        self._repeating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """The consumer group is made by the receiver, which comes back after an outage and does it again."""
 
     async def close(self) -> None:
+        if self._repeating:
+            self._repeating.cancel()
+            await asyncio.wait([self._repeating])
+        await self._sender.aclose(close_connection_pool=True)
         with suppress(RedisError, OSError):  # or each start of a worker would leave a consumer in the group
             async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
                 await redis.xgroup_delconsumer(self.queue_name, self.consumer_group_name, self.consumer_name)
@@ -62,14 +80,52 @@ class StreamBroker(RedisStreamBroker, Resource):
 
     async def send(self, task_name: str, arguments: Sequence[str]) -> None:
         """Add a job for each argument, in one round trip."""
-        async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
-            pipeline = redis.pipeline(transaction=False)
-            for argument in arguments:
-                message = TaskiqMessage(
-                    task_id=self.id_generator(), task_name=task_name, labels={}, args=[argument], kwargs={}
-                )
-                pipeline.xadd(self.queue_name, {b"data": self.formatter.dumps(message).message})
+        await self._send([(task_name, argument) for argument in arguments])
+
+    @property
+    def unsent(self) -> int:
+        """How many jobs wait to be sent again."""
+        return len(self._unsent)
+
+    def repeat(self, task_name: str, arguments: Sequence[str]) -> None:
+        """Send what could not be sent again, twice a second for a while; nobody waits for it.
+
+        What is dropped, because there is too much of it or because the outage lasts, is left to the sweeps.
+        """
+        for argument in arguments[: max(0, _MAX_UNSENT - len(self._unsent))]:
+            self._unsent[task_name, argument] = _REPEATS
+        if self._repeating is None or self._repeating.done():
+            # A context of its own: the caller's may hold a transaction.
+            self._repeating = asyncio.get_running_loop().create_task(self._repeat(), context=Context())
+
+    async def _repeat(self) -> None:
+        while self._unsent:
+            await asyncio.sleep(self._repeat_seconds)
+            jobs = list(self._unsent)
+            try:
+                await self._send(jobs)
+            except (RedisError, OSError):
+                self._unsent = {job: left - 1 for job, left in self._unsent.items() if left > 1}
+            else:
+                log.info("jobs_sent_late", jobs=len(jobs))
+                for job in jobs:
+                    self._unsent.pop(job, None)
+
+    async def _send(self, jobs: Sequence[_Job]) -> None:
+        entries = [{b"data": self._encoded(job)} for job in jobs]
+        async with asyncio.timeout(self._command_seconds):
+            if len(entries) == 1:  # the usual case, at a fifth of a pipeline's cost
+                await self._sender.xadd(self.queue_name, entries[0])  # type: ignore[arg-type]  # dict is invariant
+                return
+            pipeline = self._sender.pipeline(transaction=False)
+            for entry in entries:
+                pipeline.xadd(self.queue_name, entry)  # type: ignore[arg-type]  # likewise
             await pipeline.execute()
+
+    def _encoded(self, job: _Job) -> bytes:
+        name, argument = job
+        message = TaskiqMessage(task_id=self.id_generator(), task_name=name, labels={}, args=[argument], kwargs={})
+        return self.formatter.dumps(message).message
 
     async def listen(self) -> AsyncGenerator[bytes, None]:  # type: ignore[override]  # the receiver takes both
         """Jobs, already out of the stream: leases, not acknowledgements, see to it that each is done.
@@ -115,6 +171,7 @@ class TaskiqJobQueue(JobQueue):
             await self._broker.send(self._job, [str(one) for one in ids])
         except (RedisError, OSError) as error:
             log.warning("bell_not_rung", job=self._job, error=type(error).__name__, ids=len(ids))
+            self._broker.repeat(self._job, [str(one) for one in ids])
             return False
         return True
 

@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from adapters.redis_clients import redis_client
 from application.ports.runtime import Dependency, Resource
 from domain.errors import RedisUnavailable
 
@@ -23,17 +22,7 @@ class RedisConnection(Resource, Dependency):
 
     def __init__(self, url: str, *, command_seconds: float, max_connections: int = 20) -> None:
         self._command_seconds = command_seconds
-        self.client = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
-                url,
-                max_connections=max_connections,
-                timeout=command_seconds,
-                socket_timeout=command_seconds,
-                socket_connect_timeout=command_seconds,
-                # Once more, at once: a pooled connection may have died with a server that is back.
-                retry=Retry(NoBackoff(), 1),
-            )
-        )
+        self.client = redis_client(url, command_seconds=command_seconds, max_connections=max_connections)
 
     async def start(self) -> None:
         """Connects at the first command, so a Redis that is away does not stop the start."""

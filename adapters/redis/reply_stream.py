@@ -14,11 +14,10 @@ from contextvars import Context
 from itertools import islice
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from adapters.redis.reply_hub import FIELD, WAKE, Outage, ReplyHub, end
+from adapters.redis_clients import redis_client
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
 from domain.chat import START, StreamPosition
 from domain.ids import MessageId
@@ -80,16 +79,11 @@ class RedisReplyStream(ReplyStream):
     ) -> None:
         self._prefix = f"{namespace}:reply"
         # Not the pool that others use: neither is to wait for the other.
-        self._redis = Redis(
-            connection_pool=BlockingConnectionPool.from_url(
-                url,
-                max_connections=3,
-                timeout=command_seconds,
-                socket_timeout=command_seconds,
-                socket_connect_timeout=command_seconds,
-                protocol=2,  # with 3 the client formats each published message for its debug log
-                retry=Retry(NoBackoff(), 1),  # an idle connection may have died with a server that is back
-            )
+        self._redis = redis_client(
+            url,
+            command_seconds=command_seconds,
+            max_connections=3,
+            protocol=2,  # with 3 the client formats each published message for its debug log
         )
         self._flusher = _Flusher(self._redis, command_seconds=command_seconds, flush_seconds=flush_seconds)
         self._hub = ReplyHub(self._redis, command_seconds=command_seconds, safety_seconds=safety_seconds)

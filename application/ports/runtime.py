@@ -77,7 +77,10 @@ class JobQueue(Protocol):
 
     @abstractmethod
     async def ring(self, ids: Sequence[UUID]) -> bool:
-        """Ask some worker to look at these. False, within 500 ms, when the bell cannot be rung."""
+        """Ask some worker to look at these. False, within 500 ms, when the bell cannot be rung.
+
+        It may then be tried again in the background, for some seconds.
+        """
 
 
 @dataclass(frozen=True, slots=True)
