@@ -39,6 +39,12 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BASE_URL = "http://127.0.0.1:8000"
 
+TOP_LEVEL = set(
+    """.ci .dockerignore .env.example .gitattributes .gitignore .pre-commit-config.yaml CHANGELOG.md CONTRIBUTING.md Dockerfile
+    LICENSE Makefile README.md adapters application docker-compose.yml docs domain entrypoints pyproject.toml
+    requirements.lock tests""".split()
+)
+
 # Brackets keep these from finding themselves.
 ANYBODYS_MACHINE = re.compile(r"(?<![\w.~])/(?:home|Users|root|work|tmp)/[\w.]")
 PACKAGE_REGISTRY = re.compile(
@@ -266,7 +272,8 @@ def test_the_changelog_has_a_place_for_what_comes_next() -> None:
     assert sections[0] == "[Unreleased]"
 
 
-def test_no_file_holds_a_path_of_somebodys_machine_or_the_address_of_a_package_registry() -> None:
+def repository_files() -> list[Path]:
+    """What is in the repository, or would be with the next commit."""
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -274,11 +281,19 @@ def test_no_file_holds_a_path_of_somebodys_machine_or_the_address_of_a_package_r
         text=True,
         check=True,
     ).stdout
-    files = [ROOT / name for name in listed.split("\0") if name]
+    files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
     assert len(files) > 50
+    return files
+
+
+def test_the_top_of_the_repository_holds_what_it_should_and_nothing_else() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in repository_files()} == TOP_LEVEL
+
+
+def test_no_file_holds_a_path_of_somebodys_machine_or_the_address_of_a_package_registry() -> None:
     found = [
         f"{path.relative_to(ROOT)}: {hit[0]}"
-        for path in files
+        for path in repository_files()
         if path.is_file()
         for pattern in (ANYBODYS_MACHINE, PACKAGE_REGISTRY)
         for hit in [pattern.search(path.read_text(errors="replace"))]
