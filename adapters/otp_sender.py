@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from base64 import b64encode
-from typing import Any
+from http import HTTPStatus
+from urllib.parse import quote
 
 import structlog
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 
 from application.ports.accounts import OtpSender
 from domain.accounts import MobileNumber, OtpPurpose
@@ -15,6 +18,7 @@ from domain.accounts import MobileNumber, OtpPurpose
 log = structlog.get_logger(__name__)
 
 _LONGEST_SECONDS = 20.0
+_ERROR_BYTES = 65_536
 
 
 def _words(code: str, purpose: OtpPurpose) -> str:
@@ -48,55 +52,57 @@ class ConsoleOtpSender(OtpSender):
         print(f"To {mobile}: {_words(code, purpose)}", file=sys.stderr, flush=True)  # noqa: T201 - its very purpose
 
 
-class _BasicAuth:
-    """Where the client asks for its Authorization header. The way it makes one itself is deprecated in aiohttp."""
+class SmsRefused(Exception):
+    """Twilio took the request and sent nothing. `reason` is Twilio's own number of the error, if it gave one."""
 
-    def __init__(self, account: str, token: str) -> None:
-        self._header = f"Basic {b64encode(f'{account}:{token}'.encode()).decode()}"
-
-    def to_auth_strategy(self) -> _BasicAuth:
-        return self
-
-    def get_auth_string(self) -> str:
-        return self._header
+    def __init__(self, status: int, reason: int | None) -> None:
+        super().__init__(f"Twilio answered {status}, error {reason}")
+        self.status = status
+        self.reason = reason
 
 
 class TwilioOtpSender(OtpSender):
-    """By SMS. `sender` is a number of the account's, or a messaging service (MG…)."""
+    """By SMS, through Twilio's HTTP API. `sender` is a number of the account's, or a messaging service (MG…).
+
+    Nothing is repeated: after a timeout the message may be on its way, and each one is paid for.
+    """
 
     in_reply = False
 
     def __init__(self, *, account: str, token: str, sender: str, api_base: str = "", seconds: float = 10) -> None:
-        self._account = account
-        self._token = token
-        self._sender = sender
-        self._api_base = api_base
+        base = (api_base or "https://api.twilio.com").rstrip("/")
+        self._url = f"{base}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json"
+        self._headers = {"authorization": f"Basic {b64encode(f'{account}:{token}'.encode()).decode()}"}
+        self._from = {"MessagingServiceSid" if sender.startswith("MG") else "From": sender}
         self._seconds = seconds
-        self._client: Any = None
+        self._session: ClientSession | None = None
 
     async def start(self) -> None:
-        # Imported here: it is an optional part.
-        from twilio.http.async_http_client import AsyncTwilioHttpClient
-        from twilio.rest import Client
-
-        self._client = Client(
-            self._account,
-            self._token,
-            http_client=AsyncTwilioHttpClient(),
-            credential_provider=_BasicAuth(self._account, self._token),
-            environment={"TWILIO_ACCOUNT_SID": self._account},  # else it looks for settings of its own in ours
+        # By default the session heeds no proxy of the environment.
+        self._session = ClientSession(
+            headers=self._headers, timeout=ClientTimeout(total=self._seconds), cookie_jar=DummyCookieJar()
         )
-        if self._api_base:
-            self._client.api.base_url = self._api_base
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.http_client.close()
+        if self._session is not None:
+            await self._session.close()
 
     async def send(self, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> None:
-        by = "messaging_service_sid" if self._sender.startswith("MG") else "from_"
-        async with asyncio.timeout(self._seconds):  # the client forgets the one that it can be given
-            await self._client.messages.create_async(to=mobile, body=_words(code, purpose), **{by: self._sender})
+        assert self._session is not None, "start() comes first"
+        form = {"To": mobile, **self._from, "Body": _words(code, purpose)}
+        # A redirect would carry number and code to wherever it points.
+        async with self._session.post(self._url, data=form, allow_redirects=False) as response:
+            if response.status != HTTPStatus.CREATED:
+                raise SmsRefused(response.status, await _reason(response))
+
+
+async def _reason(response: ClientResponse) -> int | None:
+    """Twilio's number of the error. Its text is left alone: it may name the number."""
+    try:
+        code = json.loads(await response.content.read(_ERROR_BYTES))["code"]
+    except (ValueError, TypeError, LookupError):
+        return None
+    return code if isinstance(code, int) else None
 
 
 class InBackground(OtpSender):
@@ -129,4 +135,6 @@ class InBackground(OtpSender):
             async with asyncio.timeout(_LONGEST_SECONDS):
                 await self._sender.send(mobile, code, purpose)
         except Exception as error:  # noqa: BLE001 - whatever it is, and its text may name the number
-            log.error("code_not_sent", error=type(error).__name__, status=getattr(error, "status", None))
+            status, reason = getattr(error, "status", None), getattr(error, "reason", None)
+            reason = reason if isinstance(reason, int) else None  # texts of other errors may name the number
+            log.error("code_not_sent", error=type(error).__name__, status=status, reason=reason)

@@ -19,10 +19,15 @@ _INVALID_TO = 21211
 
 @dataclass
 class TwilioStandIn:
-    """What came, and what goes wrong: `fault` is a status, or "hang", or "cut"."""
+    """What came, and what goes wrong: `fault` is a status, or "hang", or "cut".
+
+    `body` replaces the body of a fault, `location` is where a redirect points.
+    """
 
     url: str = ""
     fault: int | str | None = None
+    body: str | None = None
+    location: str = ""
     sent: list[dict[str, str]] = field(default_factory=list)
     asked: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -40,6 +45,10 @@ class TwilioStandIn:
         if request.match_info["account"] != ACCOUNT:
             return _error(404, 20404, "The requested resource was not found")
         if isinstance(self.fault, int):
+            if self.body is not None:
+                return web.Response(status=self.fault, text=self.body)
+            if self.location:
+                return web.Response(status=self.fault, headers={"location": self.location})
             return _error(self.fault, {429: 20429, 500: 20500, 503: 20503}.get(self.fault, self.fault), "As you wished")
         form = {name: str(value) for name, value in (await request.post()).items()}
         for name, code in (("To", 21604), ("Body", 21602)):

@@ -39,11 +39,29 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BASE_URL = "http://127.0.0.1:8000"
 
-TOP_LEVEL = set(
-    """.ci .dockerignore .env.example .gitattributes .gitignore .pre-commit-config.yaml CHANGELOG.md CONTRIBUTING.md Dockerfile
-    LICENSE Makefile README.md adapters application docker-compose.yml docs domain entrypoints pyproject.toml
-    requirements.lock tests""".split()
-)
+TOP_LEVEL = {
+    ".ci",
+    ".dockerignore",
+    ".env.example",
+    ".gitattributes",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Dockerfile",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "adapters",
+    "application",
+    "docker-compose.yml",
+    "docs",
+    "domain",
+    "entrypoints",
+    "pyproject.toml",
+    "requirements.lock",
+    "tests",
+}
 
 # Brackets keep these from finding themselves.
 ANYBODYS_MACHINE = re.compile(r"(?<![\w.~])/(?:home|Users|root|work|tmp)/[\w.]")

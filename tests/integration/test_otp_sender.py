@@ -1,4 +1,4 @@
-"""Ways for a code to reach its owner: Twilio's client against a stand-in of Twilio, the terminal, the background."""
+"""Ways for a code to reach its owner: SMS against a stand-in of Twilio, the terminal, the background."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioOtpSender
+from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, SmsRefused, TwilioOtpSender
 from application.ports.accounts import OtpSender
 from domain.accounts import MobileNumber, OtpPurpose
 from entrypoints.container import Container
@@ -62,33 +63,54 @@ class TestTwilio:
             await asyncio.gather(*(sender.send(ANN, f"{n:06d}", LOGIN) for n in range(50)))
         assert sorted(sent["Body"][:6] for sent in twilio.sent) == [f"{n:06d}" for n in range(50)]
 
-    async def test_looks_for_no_settings_of_its_own(
-        self, twilio: TwilioStandIn, monkeypatch: pytest.MonkeyPatch
+    async def test_heeds_no_proxy_and_no_password_file_of_the_environment(
+        self, twilio: TwilioStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        for name in ("TWILIO_EDGE", "TWILIO_REGION", "TWILIO_AUTH_TOKEN"):
-            monkeypatch.setenv(name, "sydney")
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+            monkeypatch.setenv(name.lower(), "http://127.0.0.1:1")
+        (tmp_path / "netrc").write_text("default login somebody password else\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         async with started(by_sms(twilio)) as sender:
             await sender.send(ANN, CODE, LOGIN)
         assert len(twilio.sent) == 1
 
+    async def test_follows_no_redirect(self, twilio: TwilioStandIn) -> None:
+        """It would take the number and the code along."""
+        async with twilio_standin() as elsewhere:
+            twilio.fault, twilio.location = 307, f"{elsewhere.url}/2010-04-01/Accounts/{ACCOUNT}/Messages.json"
+            async with started(by_sms(twilio)) as sender:
+                with pytest.raises(SmsRefused):
+                    await sender.send(ANN, CODE, LOGIN)
+        assert (twilio.asked, elsewhere.asked) == (1, 0)
+
     @pytest.mark.parametrize(
-        ("changes", "mobile", "status"),
+        ("changes", "mobile", "status", "reason"),
         [
-            ({"token": "wrong"}, ANN, 401),
-            ({"account": "AC" + "0" * 32}, ANN, 401),
-            ({}, "+15005550001", 400),
-            ({"sender": "+15005550007"}, ANN, 400),
+            ({"token": "wrong"}, ANN, 401, 20003),
+            ({"account": "AC" + "0" * 32}, ANN, 401, 20003),
+            ({}, "+15005550001", 400, 21211),
+            ({"sender": "+15005550007"}, ANN, 400, 21603),
         ],
         ids=["wrong token", "wrong account", "no such number", "not our sender"],
     )
     async def test_a_refusal_is_raised(
-        self, twilio: TwilioStandIn, changes: dict[str, str], mobile: str, status: int
+        self, twilio: TwilioStandIn, changes: dict[str, str], mobile: str, status: int, reason: int
     ) -> None:
         async with started(by_sms(twilio, **changes)) as sender:
-            with pytest.raises(Exception, match=str(status)) as caught:
+            with pytest.raises(SmsRefused) as caught:
                 await sender.send(MobileNumber(mobile), CODE, LOGIN)
-        assert getattr(caught.value, "status", None) == status
+        assert (caught.value.status, caught.value.reason) == (status, reason)
+        assert all(secret not in str(caught.value) for secret in (mobile, CODE, TOKEN))
         assert (twilio.asked, twilio.sent) == (1, [])
+
+    @pytest.mark.parametrize("body", ["", "no JSON", "[]", '"text"', '{"code": "21211"}', "{}", '{"code": 1'])
+    async def test_a_refusal_without_a_reason_is_still_one(self, twilio: TwilioStandIn, body: str) -> None:
+        twilio.fault, twilio.body = 502, body
+        async with started(by_sms(twilio)) as sender:
+            with pytest.raises(SmsRefused) as caught:
+                await sender.send(ANN, CODE, LOGIN)
+        assert (caught.value.status, caught.value.reason) == (502, None)
 
     @pytest.mark.parametrize("fault", [429, 500, 503, "cut"])
     async def test_trouble_is_raised_and_not_repeated(self, twilio: TwilioStandIn, fault: int | str) -> None:
@@ -213,14 +235,22 @@ class TestInBackground:
         with structlog.testing.capture_logs() as logs:
             async with started(InBackground(slow)) as sender:
                 await sender.send(ANN, CODE, LOGIN)
-        assert logs == [{"event": "code_not_sent", "log_level": "error", "error": type(error).__name__, "status": None}]
+        assert logs == [
+            {
+                "event": "code_not_sent",
+                "log_level": "error",
+                "error": type(error).__name__,
+                "status": None,
+                "reason": None,
+            }
+        ]
 
     async def test_a_refusal_is_logged_by_its_status(self, twilio: TwilioStandIn) -> None:
         with structlog.testing.capture_logs() as logs:
             async with started(InBackground(by_sms(twilio, token="wrong"))) as sender:
                 await sender.send(ANN, CODE, LOGIN)
         [logged] = logs
-        assert (logged["event"], logged["status"]) == ("code_not_sent", 401)
+        assert (logged["event"], logged["status"], logged["reason"]) == ("code_not_sent", 401, 20003)
         assert all(secret not in str(logged) for secret in (ANN, CODE, TOKEN))
 
     async def test_one_that_hangs_does_not_stop_the_end(self, twilio: TwilioStandIn) -> None:
