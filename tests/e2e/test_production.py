@@ -1,0 +1,199 @@
+"""The documented way to production: the Dockerfile's steps, a .env filled in, docker-compose.yml's commands in order.
+
+No extra step is taken and no package is there but those of the image, as its unprivileged user, on a file system that
+is only read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from entrypoints.local.processes import free_port, kill_group
+from tests.compose import services
+from tests.database import new_database
+from tests.gemini_standin import GeminiStandIn
+from tests.http_client import http_client
+from tests.image import Image, build
+from tests.processes import ROOT, wait_for_api
+from tests.sse_client import open_stream
+from tests.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
+
+MOBILE = "+919876543210"
+PORT = "8000"
+OURS = ("migrate", "api", "worker")
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    image = build(Path(tempfile.mkdtemp(prefix="gemini-image-")))
+    yield image
+    image.remove()
+
+
+@pytest.fixture
+async def twilio() -> AsyncIterator[TwilioStandIn]:
+    async with twilio_standin() as standin:
+        yield standin
+
+
+def filled_in(twilio: TwilioStandIn, gemini: GeminiStandIn) -> str:
+    """.env.example with a value for what has none and the settings that production asks for."""
+    text = (ROOT / ".env.example").read_text()
+    chosen = {
+        "OTP_SENDER": "twilio",
+        "TWILIO_ACCOUNT_SID": ACCOUNT,
+        "TWILIO_AUTH_TOKEN": TOKEN,
+        "TWILIO_FROM": SENDER,
+        "TWILIO_API_BASE": twilio.url,
+        "GEMINI_BASE_URL": gemini.url,
+    }
+    for name, value in chosen.items():
+        text, changed = re.subn(rf"(?m)^#{name}=.*$", f"{name}={value}", text)
+        assert changed == 1, f"{name} is not in .env.example"
+    return re.sub(r"(?m)^([A-Z_]+)=$", lambda found: f"{found[1]}={secrets.token_hex(32)}", text)
+
+
+class Composed:
+    """docker-compose.yml's services of ours, in its order, on servers of this machine."""
+
+    def __init__(self, image: Image, dotenv: str, database_url: str, redis_url: str) -> None:
+        self.image = image
+        self.port = free_port()
+        self.services = {name: service for name, service in services(dotenv).items() if name in OURS}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        for service in self.services.values():
+            assert service["read_only"]
+            given = service["environment"]
+            assert re.fullmatch(r"postgres://gemini:[0-9a-f]{64}@postgres:5432/gemini", given["DATABASE_URL"])
+            assert re.fullmatch(r"redis://:[0-9a-f]{64}@valkey:6379/0", given["REDIS_URL"])
+            assert (given["HOST"], given["PORT"], given["APP_ENV"]) == ("0.0.0.0", PORT, "production")  # noqa: S104
+            given |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(self.port)}
+
+    def log(self, name: str) -> Path:
+        return self.image.folder / f"{name}.log"
+
+    def start(self, name: str) -> subprocess.Popen[bytes]:
+        command = [*self.image.entrypoint, *self.services[name]["command"]]
+        return self._start(name, command, self.log(name))
+
+    def up(self) -> None:
+        for name, service in self.services.items():
+            conditions = {service["condition"] for service in service["depends_on"].values()}
+            assert conditions <= {"service_completed_successfully", "service_healthy"}
+            process = self.start(name)
+            if service["restart"] == "no":
+                assert process.wait(60) == 0, self.log(name).read_text()
+            else:
+                self.running[name] = process
+        wait_for_api(f"http://127.0.0.1:{self.port}", self.running["api"], seconds=60)
+
+    def is_healthy(self, name: str) -> bool:
+        kind, *command = self.services[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        command = [re.sub(rf"\b{PORT}\b", str(self.port), word) for word in command]
+        return self._start(name, command, self.image.folder / f"{name}-health.log").wait(30) == 0
+
+    def stop(self) -> dict[str, int]:
+        """SIGTERM to each: their exit codes."""
+        for process in self.running.values():
+            process.terminate()
+        return {name: process.wait(40) for name, process in self.running.items()}
+
+    def kill(self) -> None:
+        for process in self.running.values():
+            kill_group(process.pid)
+            process.wait()
+
+    def _start(self, name: str, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+        with log.open("ab") as output:
+            return self.image.start(command, self.services[name]["environment"], output)
+
+
+@pytest.fixture
+def composed(
+    image: Image, twilio: TwilioStandIn, gemini_standin: GeminiStandIn, postgres_url: str, redis_url: str
+) -> Iterator[Composed]:
+    with new_database(postgres_url, migrated=False) as database_url:
+        composed = Composed(image, filled_in(twilio, gemini_standin), database_url, redis_url)
+        try:
+            yield composed
+        finally:
+            composed.kill()
+
+
+async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: TwilioStandIn) -> None:
+    await asyncio.to_thread(composed.up)
+    for name in composed.running:
+        assert await asyncio.to_thread(composed.is_healthy, name), composed.log(name).read_text()
+
+    url = f"http://127.0.0.1:{composed.port}"
+    async with http_client(url) as http:
+        assert (await http.get("/ready")).json()["warnings"] == []
+        await post(http, "/auth/signup", {"mobile": MOBILE, "name": "Asha"})
+        sent = await post(http, "/auth/send-otp", {"mobile": MOBILE})
+        assert not sent.get("otp"), "the code is for the phone alone"
+        code = await arrived(twilio)
+        signed_in = await post(http, "/auth/verify-otp", {"mobile": MOBILE, "otp": code})
+        http.headers["authorization"] = f"Bearer {signed_in['token']}"
+        room = (await post(http, "/chatroom", {"name": "Physics"}))["data"]["id"]
+        path = f"/chatroom/{room}/message"
+        asked = {"input": "Why is the sky blue?"}
+        async with open_stream(url, path, signed_in["token"], method="POST", body=asked) as stream:
+            reply = await stream.read_to_end(seconds=60)
+    assert reply.ended is not None
+    assert reply.ended.name == "done"
+    assert reply.text
+
+    assert await asyncio.to_thread(composed.stop) == {"api": 0, "worker": 0}
+    for name in OURS:
+        log = composed.log(name).read_text()
+        assert "Traceback" not in log
+        for secret in (MOBILE, code, TOKEN, signed_in["token"], asked["input"]):
+            assert secret not in log
+
+
+def test_what_the_image_runs_by_itself_is_there(image: Image) -> None:
+    with tempfile.TemporaryFile() as output:
+        assert image.start([*image.entrypoint, *image.command], {}, output).wait(30) == 2
+        output.seek(0)
+        lines = output.read().decode().splitlines()
+    assert lines == [
+        "gemini-backend: DATABASE_URL is not set.",
+        "gemini-backend: REDIS_URL is not set.",
+        "gemini-backend: ACCESS_TOKEN_SECRET is not set.",
+    ]
+
+
+def test_nothing_in_the_image_can_be_changed_by_what_runs_in_it(image: Image) -> None:
+    with tempfile.TemporaryFile() as output:
+        try_it = "import entrypoints, pathlib; pathlib.Path(entrypoints.__file__).with_name('more').touch()"
+        assert image.start(["python", "-c", try_it], {}, output).wait(30) == 1
+        output.seek(0)
+        assert b"PermissionError" in output.read()
+
+
+async def post(http: httpx.AsyncClient, path: str, body: dict[str, str]) -> dict[str, Any]:
+    response = await http.post(path, json=body)
+    assert response.is_success, response.text
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+async def arrived(twilio: TwilioStandIn) -> str:
+    """The code of the first SMS."""
+    async with asyncio.timeout(30):
+        while not twilio.sent:  # noqa: ASYNC110 - the stand-in is told by HTTP and tells nobody
+            await asyncio.sleep(0.02)
+    [sms] = twilio.sent
+    assert sms["To"] == MOBILE
+    return sms["Body"][:6]
