@@ -42,8 +42,10 @@ BASE_URL = "http://127.0.0.1:8000"
 TOP_LEVEL = {
     ".ci",
     ".dockerignore",
+    ".editorconfig",
     ".env.example",
     ".gitattributes",
+    ".github",
     ".gitignore",
     ".pre-commit-config.yaml",
     "CHANGELOG.md",
@@ -52,6 +54,7 @@ TOP_LEVEL = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "adapters",
     "application",
     "docker-compose.yml",
