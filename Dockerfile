@@ -30,7 +30,8 @@ RUN /opt/uv/bin/uv pip install --no-deps --build-constraint requirements.lock --
 
 
 FROM python:${PYTHON}-slim
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# HOST: whatever is run, in development too, is reached from outside the container.
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOST=0.0.0.0
 COPY --from=build /opt/venv /opt/venv
 # A number, so that an orchestrator can see that it is not root.
 USER 10001:10001
@@ -39,4 +40,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 # No HEALTHCHECK: the image runs three kinds of processes. docker-compose.yml has one for each.
 ENTRYPOINT ["gemini-backend"]
-CMD ["serve", "--host", "0.0.0.0"]
+CMD ["serve"]

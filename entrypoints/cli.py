@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add(up)
     serving = add(serve)
-    serving.add_argument("--host", help="address to listen on (HOST, or 127.0.0.1)")
+    serving.add_argument("--host", help="address to listen on (HOST, or 127.0.0.1; 0.0.0.0 in production)")
     serving.add_argument("--port", type=_port, help="port to listen on (PORT, or 8000)")
     add_workers(serving)
     add_workers(add(worker))

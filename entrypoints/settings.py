@@ -26,6 +26,7 @@ MIGRATE_NEEDS = ("DATABASE_URL",)
 _STRIPE = ("stripe_secret_key", "stripe_price_id", "stripe_webhook_secret")
 
 _TWILIO = ("twilio_account_sid", "twilio_auth_token", "twilio_from")
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - production's default, for platforms that set PORT
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -178,6 +179,12 @@ class Settings(BaseModel):
         if lines:
             raise SettingsError(lines)
         return settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_address_in_production(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """A platform names the port alone and comes from outside the container or the machine."""
+        return {"host": ANY_ADDRESS, **given} if given.get("app_env") == "production" else given
 
     @field_validator("database_url")
     @classmethod

@@ -148,6 +148,22 @@ def test_a_port_that_is_taken() -> None:
             )
 
 
+@pytest.mark.parametrize(
+    ("environment", "arguments", "host"),
+    [
+        ({}, [], "127.0.0.1"),
+        ({"APP_ENV": "production"}, [], "0.0.0.0"),  # noqa: S104 - a platform's PORT is asked for from outside
+        ({"APP_ENV": "production", "HOST": "127.0.0.1"}, [], "127.0.0.1"),
+        ({"APP_ENV": "production"}, ["--host", "127.0.0.1"], "127.0.0.1"),
+    ],
+)
+def test_where_a_platforms_port_is_listened_on(environment: dict[str, str], arguments: list[str], host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        given = {**GOOD, **environment, "PORT": port, "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+        assert f": HOST {host}, PORT {port} cannot be listened on" in run("serve", *arguments, **given).stderr
+
+
 def test_migrate_and_check(product: dict[str, str], postgres_url: str) -> None:
     with new_database(postgres_url, migrated=False) as database_url:
         environment = {**product, "DATABASE_URL": database_url}

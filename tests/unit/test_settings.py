@@ -238,3 +238,20 @@ def test_production_does_not_send_payers_to_this_machine() -> None:
     [line] = lines(**stripe, **codes)
     assert line.startswith("PUBLIC_URL must be set")
     assert Settings.from_environment({**stripe, **codes, "PUBLIC_URL": "https://chat.example.com"}).is_production
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [
+        ({}, "127.0.0.1"),
+        ({"PORT": "10000"}, "127.0.0.1"),
+        ({"APP_ENV": "production"}, "0.0.0.0"),  # noqa: S104 - what is asked for
+        ({"APP_ENV": "production", "PORT": "10000", "HOST": ""}, "0.0.0.0"),  # noqa: S104 - likewise
+        ({"APP_ENV": "production", "PORT": "10000", "HOST": "127.0.0.1"}, "127.0.0.1"),
+        ({"APP_ENV": "production", "HOST": "::1"}, "::1"),
+        ({"HOST": "::"}, "::"),
+    ],
+)
+def test_production_listens_on_every_address_unless_it_is_told_one(environment: dict[str, str], host: str) -> None:
+    settings = Settings.from_environment({**environment, "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
+    assert settings.host == host
