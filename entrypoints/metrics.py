@@ -5,12 +5,24 @@ Several processes behind one port share theirs in a folder, so that a scrape tel
 
 from __future__ import annotations
 
+import asyncio
+import math
 import os
+import socket
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
 
+import structlog
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -20,12 +32,13 @@ from prometheus_client import (
     Metric,
     disable_created_metrics,
     generate_latest,
-    start_http_server,
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from structlog.typing import EventDict, WrappedLogger
 
 from entrypoints.settings import SettingsError
+
+log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # which the library looks at when it is imported
@@ -64,18 +77,97 @@ def shared() -> Iterator[None]:
             del os.environ[_FOLDER]
 
 
-def exposition() -> bytes:
-    """All that is known, in Prometheus' text format."""
+def generate() -> bytes:
+    """All that is known, in Prometheus' text format. It may take tens of milliseconds of CPU."""
     return generate_latest(_registry())
 
 
-def listen(host: str, port: int) -> None:
-    """Answer scrapes beside what this process does. Raises SettingsError if the address cannot be listened on."""
-    registry = _registry()
+class Exposition:
+    """The text for those who scrape: however many they are, it is made once in `seconds`, by one thread at a time.
+
+    That thread is its own, so that neither the event loop nor what waits for a password's hash waits for it.
+    """
+
+    def __init__(self, make: Callable[[], bytes] = generate, *, seconds: float = 1.0) -> None:
+        self._make = make
+        self._seconds = seconds
+        self._text = b""
+        self._fresh_until = -math.inf
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "metrics")
+        self._pending: asyncio.Future[bytes] | None = None
+
+    def text(self) -> bytes:
+        """For threads: it blocks while another one makes the text."""
+        with self._lock:
+            if time.monotonic() >= self._fresh_until:
+                self._text = self._make()
+                self._fresh_until = time.monotonic() + self._seconds
+            return self._text
+
+    async def wait(self) -> bytes:
+        """For the event loop: all who ask while the text is being made wait for the same."""
+        if time.monotonic() < self._fresh_until:
+            return self._text
+        if self._pending is None or self._pending.done():
+            self._pending = asyncio.get_running_loop().run_in_executor(self._thread, self.text)
+        return await asyncio.shield(self._pending)
+
+
+#: This process's, on whatever port it is asked for.
+EXPOSITION = Exposition()
+
+
+def listen(host: str, port: int, exposition: Exposition = EXPOSITION) -> int:
+    """Answer scrapes beside what this process does; returns the port.
+
+    Raises SettingsError if the address cannot be listened on.
+    """
     try:
-        start_http_server(port, host, registry)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        server = _Server(family, address[:2], exposition)
     except OSError as error:
         raise SettingsError([f"METRICS_PORT {port} cannot be listened on: {error.strerror}."]) from None
+    threading.Thread(target=server.serve_forever, name="metrics-port", daemon=True).start()
+    return int(server.server_address[1])
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, family: socket.AddressFamily, address: tuple[Any, ...], exposition: Exposition) -> None:
+        self.address_family = family
+        self.exposition = exposition
+        super().__init__(address, _Scrape)
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # HTTPServer's own asks the name service who we are, which may take seconds
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):  # whoever scraped has gone
+            log.error("unexpected_error", exc_info=error)
+
+
+class _Scrape(BaseHTTPRequestHandler):
+    """Whatever the path, as there is nothing else at this port."""
+
+    server: _Server
+    timeout = 10  # seconds for a request to arrive
+
+    def do_GET(self) -> None:
+        text = self.server.exposition.text()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", MEDIA_TYPE)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def version_string(self) -> str:
+        return "metrics"
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Nothing: a line for each scrape tells nobody anything."""
 
 
 def _registry() -> CollectorRegistry:

@@ -48,6 +48,7 @@ class Settings(BaseModel):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    metrics_token: SecretStr = SecretStr("")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     database_url: SecretStr = SecretStr("")
@@ -256,7 +257,7 @@ class Settings(BaseModel):
             raise ValueError("must be two-letter regions such as IN,DE, separated by commas")
         return value
 
-    @field_validator("access_token_secret")
+    @field_validator("access_token_secret", "metrics_token")
     @classmethod
     def _strong_secret(cls, value: SecretStr) -> SecretStr:
         return _strong(value, [value.get_secret_value()])

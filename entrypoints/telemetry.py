@@ -57,7 +57,6 @@ def configure_logs(settings: Settings) -> None:
         "httpcore",
         "aiohttp",
         "stripe",
-        "twilio",
         "sanic.access",
     ):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

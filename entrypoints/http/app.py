@@ -19,6 +19,7 @@ from entrypoints.http.openapi import openapi_document
 from entrypoints.http.protocol import StrictRequest
 from entrypoints.http.rate_limits import RateLimits
 from entrypoints.http.sse import Streams
+from entrypoints.metrics import EXPOSITION, Exposition
 from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
 
@@ -41,7 +42,9 @@ def api_document() -> dict[str, Any]:
     )
 
 
-def create_app(settings: Settings, container: Container | None = None, *, name: str = NAME) -> Sanic[Any, Any]:
+def create_app(
+    settings: Settings, container: Container | None = None, *, name: str = NAME, exposition: Exposition = EXPOSITION
+) -> Sanic[Any, Any]:
     """Tests give a container whose outermost parts they have replaced."""
     configure_logs(settings)
     container = container or Container(settings=settings)
@@ -67,7 +70,7 @@ def create_app(settings: Settings, container: Container | None = None, *, name: 
         area.endpoints.route(app, container)
     billing.route_webhook(app, container)
     operations.route_documents(app, api_document())
-    operations.route_metrics(app)
+    operations.route_metrics(app, settings, exposition)
     web.route_page(app, settings)
 
     @app.before_server_start

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from typing import Any, Literal
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.response import html, json
 
 from application.ports.runtime import Dependency
-from domain.errors import DatabaseUnavailable, DomainError
+from domain.errors import DatabaseUnavailable, DomainError, TokenInvalid, TokenMissing
 from entrypoints import metrics
 from entrypoints.container import Container
 from entrypoints.http.docs_page import STYLE_HASH, docs_page
-from entrypoints.http.endpoints import Endpoints
+from entrypoints.http.endpoints import Endpoints, bearer_token
 from entrypoints.http.errors import NO_STORE, request_id
+from entrypoints.http.openapi import problem_response
 from entrypoints.http.schemas import HealthReply, ReadyReply
+from entrypoints.metrics import Exposition
 from entrypoints.settings import Settings
 
 endpoints = Endpoints("Operations")
@@ -29,9 +32,13 @@ METRICS_OPERATION: dict[str, Any] = {
     "tags": ["Operations"],
     "summary": "Get the metrics, in Prometheus' text format.",
     "description": "Counts and durations of calls, and counts of warnings, for all processes behind this port; nothing"
-    " of any user. Whether the outside may see it is the proxy's to say.",
+    " of any user. At most a second old. With `METRICS_TOKEN` it takes that token as a bearer's; without it production"
+    " has no such path. `METRICS_PORT` has the same on a port of its own.",
     "parameters": [],
-    "responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    "responses": {
+        "200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        "401": problem_response(TokenMissing, TokenInvalid),
+    },
 }
 
 
@@ -79,11 +86,18 @@ async def _state(dependency: Dependency) -> Literal["ok", "away"]:
     return "ok"
 
 
-def route_metrics(app: Sanic[Any, Any]) -> None:
+def route_metrics(app: Sanic[Any, Any], settings: Settings, exposition: Exposition) -> None:
+    """Open in development. In production this port is everybody's: with METRICS_TOKEN, or not at all."""
+    token = settings.metrics_token.get_secret_value().encode()
+    if settings.is_production and not token:
+        return
+
     @app.route(METRICS, methods=_READ, name="metrics")
     async def expose(request: Request) -> HTTPResponse:
+        if token and not hmac.compare_digest(bearer_token(request).encode(errors="surrogateescape"), token):
+            raise TokenInvalid
         headers = {"x-request-id": request_id(request), **NO_STORE}
-        return HTTPResponse(metrics.exposition(), headers=headers, content_type=metrics.MEDIA_TYPE)
+        return HTTPResponse(await exposition.wait(), headers=headers, content_type=metrics.MEDIA_TYPE)
 
 
 def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:

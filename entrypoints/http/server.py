@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 from entrypoints import metrics
@@ -33,13 +33,14 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
     """
     configure_logs(settings)
     _raise_file_limit()
-    with _listen(host, port) as listener:
+    with _listen(host, port) as listener, metrics.shared() if workers > 1 else nullcontext():
+        if settings.metrics_port:
+            metrics.listen(settings.host, settings.metrics_port)
         if workers == 1:
             _serve_one(settings, listener)
             return 0
         # As long as this process held it too, connections would be taken that nobody serves any more.
-        with metrics.shared():
-            return Supervisor(_serve_one, [settings, listener], processes=workers, let_go=listener.close).run()
+        return Supervisor(_serve_one, [settings, listener], processes=workers, let_go=listener.close).run()
 
 
 def _listen(host: str, port: int) -> socket.socket:

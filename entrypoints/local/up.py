@@ -151,7 +151,13 @@ class _Run:
         self._start_gemini_stand_in()
         self._start_stripe_stand_in()
         self._migrate()
-        api = self._program("API", "api", [*self.command, "serve"], grace=self.settings.shutdown_seconds + 5)
+        api = self._program(
+            "API",
+            "api",
+            [*self.command, "serve"],
+            grace=self.settings.shutdown_seconds + 5,
+            METRICS_PORT="",  # two processes of one machine cannot share it, and the API has /metrics
+        )
         worker = self._program("worker", "worker", [*self.command, "worker"], grace=self.settings.shutdown_seconds + 5)
         # The API is the first to stop, so that it takes nothing in which no worker would answer.
         self.services += [worker, api]
@@ -224,12 +230,12 @@ class _Run:
         if code != 0:
             raise _ended_while_starting(migration, code)
 
-    def _program(self, name: str, log: str, command: Sequence[str], *, grace: float) -> Program:
+    def _program(self, name: str, log: str, command: Sequence[str], *, grace: float, **changes: str) -> Program:
         return Program(
             name,
             command,
             log=self.logs / f"{log}.log",
-            environment=self.environment,
+            environment={**self.environment, **changes} if changes else self.environment,
             grace=grace,
             inherit=[self.programs_lock],
         )

@@ -78,6 +78,7 @@ class Composed:
             assert re.fullmatch(r"redis://:[0-9a-f]{64}@valkey:6379/0", given["REDIS_URL"])
             assert (given["HOST"], given["PORT"], given["APP_ENV"]) == ("0.0.0.0", PORT, "production")  # noqa: S104
             given |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(self.port)}
+            given["METRICS_PORT"] = str(free_port())  # one machine's, not one container's each
 
     def log(self, name: str) -> Path:
         return self.image.folder / f"{name}.log"
@@ -139,6 +140,7 @@ async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: Twilio
     url = f"http://127.0.0.1:{composed.port}"
     async with http_client(url) as http:
         assert (await http.get("/ready")).json()["warnings"] == []
+        assert (await http.get("/metrics")).status_code == 404, "this port is the public's"
         await post(http, "/auth/signup", {"mobile": MOBILE, "name": "Asha"})
         sent = await post(http, "/auth/send-otp", {"mobile": MOBILE})
         assert not sent.get("otp"), "the code is for the phone alone"
@@ -153,6 +155,11 @@ async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: Twilio
     assert reply.ended is not None
     assert reply.ended.name == "done"
     assert reply.text
+
+    for name, counted in {"api": "http_requests_total", "worker": "messages_attempted_total"}.items():
+        port = composed.services[name]["environment"]["METRICS_PORT"]
+        async with httpx.AsyncClient(trust_env=False) as scraper:
+            assert counted in (await scraper.get(f"http://127.0.0.1:{port}/metrics")).text
 
     assert await asyncio.to_thread(composed.stop) == {"api": 0, "worker": 0}
     for name in OURS:

@@ -16,6 +16,7 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
+import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import SecretStr
 
@@ -24,7 +25,7 @@ from entrypoints import metrics
 from entrypoints.cli import _parser as cli_parser
 from entrypoints.http.errors import status_of
 from entrypoints.http.postman import files as postman_files
-from entrypoints.local.postgres import MAJOR
+from entrypoints.local.postgres import MAJOR, SETTINGS
 from entrypoints.local.processes import packaged
 from entrypoints.settings import Settings
 from tests.chaos.scenarios import SCENARIOS
@@ -153,6 +154,12 @@ def test_what_compose_asks_for_is_left_to_be_filled_in() -> None:
     unset = set(re.findall(r"(?m)^([A-Z_]+)=$", ENV_EXAMPLE))
     assert compose_variables(r":\?") == unset - {"DATABASE_URL", "REDIS_URL"}
     assert not re.findall(r"(?m)^[A-Z_]+=.+$", ENV_EXAMPLE), "a value that somebody might leave as it is"
+
+
+def test_composes_postgres_keeps_out_of_its_log_what_the_embedded_one_does() -> None:
+    command = yaml.safe_load(COMPOSE)["services"]["postgres"]["command"]
+    for name in ("log_error_verbosity", "log_min_error_statement"):
+        assert f"--{name}={SETTINGS[name]}" in command
 
 
 def test_the_readme_names_every_setting_with_its_default() -> None:

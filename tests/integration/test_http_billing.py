@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +14,6 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from dependency_injector import providers
-from sanic import Sanic
 from stripe import WebhookSignature
 
 from adapters.memory.billing import MemoryPaymentGateway
@@ -26,11 +23,11 @@ from domain.errors import PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.app import create_app
-from entrypoints.http.protocol import StrictProtocol
 from entrypoints.local.processes import free_port
 from entrypoints.settings import Settings
 from tests.http_client import Person, http_client, sign_up
 from tests.processes import api_process
+from tests.served import served
 
 PRICE = "price_pro"
 SECRET = "whsec_1"
@@ -80,24 +77,6 @@ class Shop:
         told = self.told(customer_id=customer_id, checkout_id=checkout.id, user_id=user_id)
         assert (await self.post(told)).status_code == 200
         assert await self.read(person)
-
-
-@asynccontextmanager
-async def served(app: Sanic[Any, Any]) -> AsyncIterator[str]:
-    """The app on a free port, in this loop; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server: Any = await app.create_server(sock=listener, protocol=StrictProtocol, return_asyncio_server=True)
-    await server.startup()
-    await server.before_start()
-    await server.after_start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        await server.before_stop()
-        await server.close()
-        for connection in server.connections:
-            connection.abort()
-        await server.after_stop()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""GET /metrics: of all processes behind the port, and of nobody in particular."""
+"""GET /metrics and METRICS_PORT: of all processes, of nobody in particular, and cheap however often they are asked."""
 
 from __future__ import annotations
 
@@ -6,15 +6,26 @@ import asyncio
 import os
 import re
 import signal
+import socket
+import threading
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from urllib.request import urlopen
+from uuid import uuid4
 
 import httpx
+import pytest
+from dependency_injector import providers
 
+from entrypoints import metrics
+from entrypoints.container import Container
+from entrypoints.http.app import create_app
 from entrypoints.local.processes import free_port
+from entrypoints.settings import Settings
 from tests.http_client import Person, http_client
 from tests.processes import ProductProcess, api_process
+from tests.served import served
 
 
 async def samples(http: httpx.AsyncClient) -> dict[str, float]:
@@ -24,13 +35,28 @@ async def samples(http: httpx.AsyncClient) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
+async def samples_once(
+    http: httpx.AsyncClient, holds: Callable[[dict[str, float]], bool], *, seconds: float = 20
+) -> dict[str, float]:
+    """As soon as this holds: the text may be a second old."""
+    give_up = time.monotonic() + seconds
+    while not holds(found := await samples(http)):
+        assert time.monotonic() < give_up, found
+        await asyncio.sleep(0.1)
+    return found
+
+
 async def test_calls_are_counted_by_name_and_status(http: httpx.AsyncClient, person: Person) -> None:
-    before = await samples(http)
+    mark = 'http_requests_total{call="none",status="405"}'
+    seen = (await samples(http)).get(mark, 0)
+    await http.put("/user/me")  # what is told of it is told of all before it
+    before = await samples_once(http, lambda found: found.get(mark, 0) > seen)
     room = await person.room()
     await person.get(f"/chatroom/{room}")
     await http.get("/user/me")
     await http.get("/nowhere/in/particular")
-    after = await samples(http)
+    nowhere = 'http_requests_total{call="none",status="404"}'
+    after = await samples_once(http, lambda found: found.get(nowhere, 0) > before.get(nowhere, 0))
     for labels in (
         'call="create_chatroom",status="201"',
         'call="open_chatroom",status="200"',
@@ -55,11 +81,14 @@ async def test_nothing_in_them_tells_who_called(http: httpx.AsyncClient, person:
 async def test_a_scrape_tells_of_all_processes_also_of_those_that_died(api_environment: dict[str, str]) -> None:
     with api_process(api_environment, workers=2) as (url, api):
         async with http_client(url) as client:
-            before = (await samples(client)).get('http_requests_total{call="health",status="200"}', 0)
+            health = 'http_requests_total{call="health",status="200"}'
+            before = (await samples(client)).get(health, 0)
             for _ in range(20):
                 async with httpx.AsyncClient() as one:  # a connection each, so that both get some
                     await one.get(f"{url}/health")
-            assert (await samples(client))['http_requests_total{call="health",status="200"}'] == before + 20
+            assert (await samples_once(client, lambda found: found.get(health, 0) >= before + 20))[
+                health
+            ] == before + 20
             await asyncio.to_thread(kill_one, api)
         give_up = time.monotonic() + 20
         while True:  # the process that died takes its connections along
@@ -69,7 +98,7 @@ async def test_a_scrape_tells_of_all_processes_also_of_those_that_died(api_envir
                 break
             except httpx.TransportError:
                 assert time.monotonic() < give_up
-        assert found['http_requests_total{call="health",status="200"}'] >= before + 20
+        assert found[health] >= before + 20
         assert found["http_streams_open"] == 0
 
 
@@ -79,21 +108,160 @@ def kill_one(api: ProductProcess) -> None:
     os.kill(int(victim), signal.SIGKILL)
 
 
+async def scraped(port: int, wanted: bytes) -> bytes:
+    """What this port tells as soon as `wanted` is in it."""
+    give_up = time.monotonic() + 30
+    while True:
+        assert time.monotonic() < give_up
+        with suppress(httpx.TransportError):
+            async with httpx.AsyncClient(trust_env=False) as client:
+                response = await client.get(f"http://127.0.0.1:{port}/metrics")
+            assert response.headers["content-type"] == metrics.MEDIA_TYPE
+            if wanted in response.content:
+                return response.content
+        await asyncio.sleep(0.1)
+
+
 async def test_a_worker_tells_its_own_if_asked_to(api_environment: dict[str, str]) -> None:
     port = free_port()
     environment = {**api_environment, "GEMINI_API_KEY": "none", "METRICS_PORT": str(port)}
-    for workers in ("1", "2"):
+    # Of several processes nothing is known before one has counted something.
+    for workers, wanted in (("1", b"messages_attempted"), ("2", b"")):
         worker = ProductProcess("worker", environment, "--workers", workers)
         try:
-            text, give_up = b"", time.monotonic() + 20
-            while b"messages_attempted" not in text:
-                assert time.monotonic() < give_up
-                try:
-                    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=1) as reply:  # noqa: ASYNC210
-                        text = reply.read()
-                except OSError:
-                    await asyncio.sleep(0.1)
-                if workers == "2" and text:
-                    break  # nothing is known of a counter that nobody has counted with
+            await scraped(port, wanted)
         finally:
             worker.kill()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_api_tells_its_own_on_a_port_of_operators(api_environment: dict[str, str], workers: int) -> None:
+    port = free_port()
+    with api_process({**api_environment, "METRICS_PORT": str(port)}, workers=workers) as (url, _):
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+            assert (await client.get("/health")).status_code == 200
+        await scraped(port, b'http_requests_total{call="health",status="200"}')
+
+
+def test_a_port_that_is_taken_is_named(api_environment: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        log = tmp_path / "log"
+        api = ProductProcess("serve", {**api_environment, "METRICS_PORT": port, "PORT": "0"}, log=log)
+        assert api.process.wait(30) == 2
+    assert log.read_text() == (f"gemini-backend: METRICS_PORT {port} cannot be listened on: Address already in use.\n")
+
+
+class SlowText:
+    """Makes a text only when it is let, and counts how often."""
+
+    def __init__(self) -> None:
+        self.let = threading.Event()
+        self.made = 0
+        self.at_once = 0
+        self._making = 0
+
+    def __call__(self) -> bytes:
+        self.made += 1
+        self._making += 1
+        self.at_once = max(self.at_once, self._making)
+        assert self.let.wait(30)
+        self._making -= 1
+        return b"made %d\n" % self.made
+
+
+@asynccontextmanager
+async def app_with(
+    container: Container, environment: dict[str, str], make: Callable[[], bytes], **more: str
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The app in this loop, on the container's open connections; its text stays fresh for the whole test."""
+    settings = Settings.from_environment({**environment, **more})
+    own = Container(settings=settings)
+    for name in ("postgres", "redis", "broker", "reply_stream"):
+        getattr(own, name).override(providers.Object(getattr(container, name)()))
+    own.resources.override(providers.Object([]))
+    app = create_app(settings, own, name=f"metrics-{uuid4().hex}", exposition=metrics.Exposition(make, seconds=3600))
+    limits = httpx.Limits(max_connections=250)
+    async with served(app) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, limits=limits) as http:
+        yield http
+
+
+async def test_many_scrapes_cost_one_and_the_event_loop_nothing(
+    container: Container, environment: dict[str, str]
+) -> None:
+    text = SlowText()
+    async with app_with(container, environment, text) as http:
+        scrapes = [asyncio.create_task(http.get("/metrics")) for _ in range(200)]
+        while not text.made:  # noqa: ASYNC110 - another thread's, which tells nobody
+            await asyncio.sleep(0.01)
+        for _ in range(20):
+            assert (await http.get("/health")).status_code == 200, "while the text is being made"
+        assert not any(scrape.done() for scrape in scrapes)
+        text.let.set()
+        assert {(await scrape).content for scrape in scrapes} == {b"made 1\n"}
+        assert (await http.get("/metrics")).content == b"made 1\n", "it is fresh"
+    assert text.made == 1
+
+
+async def test_a_text_that_is_no_longer_fresh_is_made_anew_and_never_twice_at_once() -> None:
+    text = SlowText()
+    exposition = metrics.Exposition(text, seconds=0)
+    text.let.set()
+    assert [await exposition.wait() for _ in range(3)] == [b"made 1\n", b"made 2\n", b"made 3\n"]
+    text.let.clear()
+    both = [asyncio.create_task(asyncio.to_thread(exposition.text)), asyncio.create_task(exposition.wait())]
+    while text.made < 4:  # noqa: ASYNC110 - another thread's, which tells nobody
+        await asyncio.sleep(0.01)
+    text.let.set()
+    await asyncio.gather(*both)
+    assert text.at_once == 1
+
+
+async def test_who_gives_up_takes_nothing_from_the_others_and_a_failure_is_not_kept() -> None:
+    text = SlowText()
+    exposition = metrics.Exposition(text)
+    impatient, patient = asyncio.create_task(exposition.wait()), asyncio.create_task(exposition.wait())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    text.let.set()
+    assert await patient == b"made 1\n"
+
+    failures = iter([OSError("the folder is gone")])
+
+    def fails_once() -> bytes:
+        for failure in failures:
+            raise failure
+        return b"well"
+
+    exposition = metrics.Exposition(fails_once)
+    with pytest.raises(OSError, match="gone"):
+        await exposition.wait()
+    assert await exposition.wait() == b"well"
+
+
+PRODUCTION = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
+METRICS_TOKEN = "0123456789abcdef" * 4
+
+
+async def test_the_public_port_in_production_has_them_for_a_token_only(
+    container: Container, environment: dict[str, str]
+) -> None:
+    text = SlowText()
+    text.let.set()
+    async with app_with(container, environment, text, **PRODUCTION) as http:
+        for headers in ({}, {"authorization": f"Bearer {METRICS_TOKEN}"}):
+            refused = await http.get("/metrics", headers=headers)
+            assert (refused.status_code, refused.json()["code"]) == (404, "route_not_found")
+    for mode in (PRODUCTION, {}):
+        async with app_with(container, environment, text, METRICS_TOKEN=METRICS_TOKEN, **mode) as http:
+            refused = await http.get("/metrics")
+            assert (refused.status_code, refused.json()["code"]) == (401, "token_missing")
+            assert refused.headers["www-authenticate"].startswith("Bearer")
+            for value in (f"Bearer {METRICS_TOKEN}0", f"Basic {METRICS_TOKEN}", "Bearer", "Bearer \xff\xfe"):
+                refused = await http.get("/metrics", headers=[(b"authorization", value.encode("latin-1"))])
+                assert (refused.status_code, refused.json()["code"]) == (401, "token_invalid")
+            assert text.made == 0, "what is refused costs nothing"
+        async with app_with(container, environment, text, METRICS_TOKEN=METRICS_TOKEN, **mode) as http:
+            answer = await http.get("/metrics", headers={"authorization": f"Bearer {METRICS_TOKEN}"})
+            assert (answer.status_code, answer.content) == (200, b"made 1\n")
+        text.made = 0
