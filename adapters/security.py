@@ -36,6 +36,11 @@ _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 T = TypeVar("T")
 
 
+def derived_key(secret: str, purpose: str) -> bytes:
+    """A key for one purpose from the one secret there is. Keys of different purposes tell nothing of each other."""
+    return hmac.digest(secret.encode(), purpose.encode(), "sha256")
+
+
 class Argon2Hasher(SecretHasher):
     """argon2id in threads of its own, at most four at once: it takes neither the event loop nor all memory."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -29,7 +28,7 @@ from adapters.redis.cache import RedisChatroomLists
 from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.redis.reply_stream import RedisReplyStream
-from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords
+from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords, derived_key
 from adapters.system import SystemClock, TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
 from application.accounts.otp import CheckOtp, ConsumeOtp, SendOtp, VerifyOtp
@@ -69,23 +68,15 @@ from application.ports.runtime import Resource
 from domain.billing import SendingLimits, Tier
 from domain.chat import RetryPolicy
 from entrypoints.settings import Settings
+from entrypoints.wiring import Wiring
 
 
-def _otp_key(settings: Settings) -> bytes:
-    """A key of its own for the codes, derived from the one secret there is."""
-    return hmac.digest(settings.access_token_secret.get_secret_value().encode(), b"one-time codes", "sha256")
+def _key_for(settings: Settings, purpose: str) -> bytes:
+    return derived_key(settings.access_token_secret.get_secret_value(), purpose)
 
 
 def _is_limited(settings: Settings) -> bool:
     return settings.rate_limits == "on"
-
-
-def _refresh_key(settings: Settings) -> bytes:
-    return hmac.digest(settings.access_token_secret.get_secret_value().encode(), b"refresh tokens", "sha256")
-
-
-def _rate_key(settings: Settings) -> bytes:
-    return hmac.digest(settings.access_token_secret.get_secret_value().encode(), b"rate limits", "sha256")
 
 
 def _otp_sender(settings: Settings) -> OtpSender:
@@ -102,6 +93,11 @@ def _otp_sender(settings: Settings) -> OtpSender:
             return InBackground(ConsoleOtpSender())
         case "reply":
             return ReplyOtpSender()
+
+
+def _share_of_request(settings: Settings) -> float:
+    """Seconds that a call of Stripe may take, so that the request around it can still be answered in time."""
+    return settings.request_seconds * 0.8
 
 
 def _sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
@@ -154,261 +150,157 @@ def _payment_gateway(settings: Settings) -> PaymentGateway:
     )
 
 
+_wiring = Wiring()
+single, wired = _wiring.single, _wiring.wired
+
+
 class Container(containers.DeclarativeContainer):
     """Sync providers only: one asynchronous one would turn all that depend on it into futures."""
 
     settings = providers.Dependency(instance_of=Settings)
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.checkout_reconcile_minutes)
-    _patience = providers.Callable(lambda seconds: seconds * 0.8, settings.provided.request_seconds)
+    _patience = providers.Callable(_share_of_request, settings)
 
-    clock = providers.Singleton(SystemClock)
-    ids = providers.Singleton(TimeOrderedIds)
-    mobile_numbers = providers.Singleton(LibPhoneNumbers, default_region=settings.provided.default_region)
+    clock = single(SystemClock)
+    ids = single(TimeOrderedIds)
+    mobile_numbers = single(LibPhoneNumbers, default_region=settings.provided.default_region)
 
-    postgres = providers.Singleton(
+    postgres = single(
         Postgres,
         settings.provided.database_url.get_secret_value.call(),
         pool=settings.provided.postgres_pool,
         acquire_seconds=settings.provided.postgres_acquire_seconds,
         statement_seconds=settings.provided.postgres_statement_seconds,
     )
-    redis = providers.Singleton(
+    redis = single(
         RedisConnection,
         settings.provided.redis_url.get_secret_value.call(),
         command_seconds=settings.provided.redis_command_seconds,
     )
-    broker = providers.Singleton(
+    broker = single(
         StreamBroker,
         settings.provided.redis_url.get_secret_value.call(),
         namespace=settings.provided.redis_namespace,
         command_seconds=settings.provided.redis_command_seconds,
     )
 
-    unit_of_work = providers.Singleton(PostgresUnitOfWork)
-    users = providers.Singleton(PostgresUsers)
-    sessions = providers.Singleton(PostgresSessions)
-    challenges = providers.Singleton(PostgresOtpChallenges)
-    chatrooms = providers.Singleton(PostgresChatrooms)
-    messages = providers.Singleton(PostgresMessages)
-    chatroom_lists = providers.Singleton(RedisChatroomLists, redis, namespace=settings.provided.redis_namespace)
-    rate_limiter = providers.Singleton(
+    unit_of_work = single(PostgresUnitOfWork)
+    users = single(PostgresUsers)
+    sessions = single(PostgresSessions)
+    challenges = single(PostgresOtpChallenges)
+    chatrooms = single(PostgresChatrooms)
+    messages = single(PostgresMessages)
+    chatroom_lists = single(RedisChatroomLists, redis, namespace=settings.provided.redis_namespace)
+    rate_limiter = single(
         RedisRateLimiter,
         redis,
         namespace=settings.provided.redis_namespace,
-        key=providers.Callable(_rate_key, settings),
+        key=providers.Callable(_key_for, settings, "rate limits"),
     )
-    queue = providers.Singleton(TaskiqJobQueue, broker, GENERATE_REPLY)
-    reply_stream = providers.Singleton(
+    queue = single(TaskiqJobQueue, broker, GENERATE_REPLY)
+    reply_stream = single(
         RedisReplyStream,
         settings.provided.redis_url.get_secret_value.call(),
         namespace=settings.provided.redis_namespace,
         command_seconds=settings.provided.redis_command_seconds,
     )
-    otp_sender = providers.Singleton(_otp_sender, settings)
-    budgets = providers.Singleton(PostgresGuessBudgets)
-    sendings = providers.Singleton(PostgresOtpSendings)
-    common_passwords = providers.Singleton(ZxcvbnCommonPasswords)
-    refresh_tokens = providers.Singleton(HmacRefreshTokens, key=providers.Callable(_refresh_key, settings))
+    otp_sender = single(_otp_sender, settings)
+    budgets = single(PostgresGuessBudgets)
+    sendings = single(PostgresOtpSendings)
+    common_passwords = single(ZxcvbnCommonPasswords)
+    refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(_key_for, settings, "refresh tokens"))
     # Parameters after OWASP ASVS 5.0: 64 MiB and three passes for passwords, its floor for short-lived codes.
-    password_hasher = providers.Singleton(Argon2Hasher, memory_mib=64, iterations=3)
-    code_hasher = providers.Singleton(
-        Argon2Hasher, memory_mib=46, iterations=1, key=providers.Callable(_otp_key, settings)
+    password_hasher = single(Argon2Hasher, memory_mib=64, iterations=3)
+    code_hasher = single(
+        Argon2Hasher, memory_mib=46, iterations=1, key=providers.Callable(_key_for, settings, "one-time codes")
     )
-    access_tokens = providers.Singleton(
+    access_tokens = single(
         JwtAccessTokens,
         secrets=settings.provided.access_token_secrets,
         lifetime_seconds=settings.provided.access_token_seconds,
         clock=clock,
     )
-    language_model = providers.Singleton(_language_model, settings)
-    model_budget = providers.Singleton(PostgresModelBudget, settings.provided.gemini_max_rpm)
-    idempotency_keys = providers.Singleton(PostgresIdempotencyKeys)
-    billing_accounts = providers.Singleton(PostgresBillingAccounts, unit_of_work)
-    payment_gateway = providers.Singleton(_payment_gateway, settings)
-    readings = providers.Singleton(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
+    language_model = single(_language_model, settings)
+    model_budget = single(PostgresModelBudget, settings.provided.gemini_max_rpm)
+    idempotency_keys = single(PostgresIdempotencyKeys)
+    billing_accounts = single(PostgresBillingAccounts, unit_of_work)
+    payment_gateway = single(_payment_gateway, settings)
+    readings = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
     sending_limits = providers.Callable(_sending_limits, settings)
 
-    sign_up = providers.Singleton(SignUp, users=users, mobile_numbers=mobile_numbers, clock=clock, ids=ids)
-    open_session = providers.Singleton(
-        OpenSession,
-        sessions=sessions,
-        access_tokens=access_tokens,
-        refresh_tokens=refresh_tokens,
-        clock=clock,
-        ids=ids,
-    )
-    refresh_session = providers.Singleton(
-        RefreshSession, sessions=sessions, access_tokens=access_tokens, refresh_tokens=refresh_tokens, clock=clock
-    )
-    list_sessions = providers.Singleton(ListSessions, sessions=sessions, clock=clock)
-    end_session = providers.Singleton(EndSession, sessions=sessions, clock=clock)
-    end_other_sessions = providers.Singleton(EndOtherSessions, sessions=sessions, clock=clock)
-    rename_user = providers.Singleton(RenameUser, users=users)
-    delete_user = providers.Singleton(
-        DeleteUser, users=users, accounts=billing_accounts, gateway=payment_gateway, patience=_patience
-    )
-    authenticate = providers.Singleton(Authenticate, sessions=sessions, access_tokens=access_tokens)
-    log_in = providers.Singleton(
-        LogIn,
-        users=users,
-        budgets=budgets,
-        clock=clock,
-        password_hasher=password_hasher,
-        open_session=open_session,
-        mobile_numbers=mobile_numbers,
-    )
-    send_otp = providers.Singleton(
+    sign_up = wired(SignUp)
+    open_session = wired(OpenSession)
+    refresh_session = wired(RefreshSession)
+    list_sessions = wired(ListSessions)
+    end_session = wired(EndSession)
+    end_other_sessions = wired(EndOtherSessions)
+    rename_user = wired(RenameUser)
+    delete_user = wired(DeleteUser, patience=_patience)
+    authenticate = wired(Authenticate)
+    log_in = wired(LogIn, password_hasher=password_hasher)
+    send_otp = wired(
         SendOtp,
-        users=users,
-        challenges=challenges,
-        sendings=sendings,
-        unit_of_work=unit_of_work,
         is_limited=providers.Callable(_is_limited, settings),
         countries=providers.Callable(frozenset, settings.provided.allowed_countries),
-        sender=otp_sender,
         code_hasher=code_hasher,
-        mobile_numbers=mobile_numbers,
-        clock=clock,
     )
-    check_otp = providers.Singleton(
-        CheckOtp,
-        challenges=challenges,
-        budgets=budgets,
-        code_hasher=code_hasher,
-        clock=clock,
-        unit_of_work=unit_of_work,
-    )
-    consume_otp = providers.Singleton(ConsumeOtp, challenges=challenges, budgets=budgets)
-    verify_otp = providers.Singleton(
-        VerifyOtp,
-        users=users,
-        check_otp=check_otp,
-        consume_otp=consume_otp,
-        open_session=open_session,
-        mobile_numbers=mobile_numbers,
-        unit_of_work=unit_of_work,
-    )
-    set_password = providers.Singleton(
-        SetPassword,
-        users=users,
-        sessions=sessions,
-        consume_otp=consume_otp,
-        password_hasher=password_hasher,
-        clock=clock,
-        unit_of_work=unit_of_work,
-    )
-    reset_password = providers.Singleton(
-        ResetPassword,
-        users=users,
-        check_otp=check_otp,
-        set_password=set_password,
-        mobile_numbers=mobile_numbers,
-        common_passwords=common_passwords,
-    )
-    change_password = providers.Singleton(
-        ChangePassword,
-        check_otp=check_otp,
-        set_password=set_password,
-        password_hasher=password_hasher,
-        budgets=budgets,
-        common_passwords=common_passwords,
-        clock=clock,
-    )
+    check_otp = wired(CheckOtp, code_hasher=code_hasher)
+    consume_otp = wired(ConsumeOtp)
+    verify_otp = wired(VerifyOtp)
+    set_password = wired(SetPassword, password_hasher=password_hasher)
+    reset_password = wired(ResetPassword)
+    change_password = wired(ChangePassword, password_hasher=password_hasher)
 
-    create_chatroom = providers.Singleton(CreateChatroom, chatrooms=chatrooms, clock=clock, ids=ids)
-    list_chatrooms = providers.Singleton(ListChatrooms, chatrooms=chatrooms, lists=chatroom_lists)
-    open_chatroom = providers.Singleton(OpenChatroom, chatrooms=chatrooms)
-    change_chatroom = providers.Singleton(ChangeChatroom, chatrooms=chatrooms)
-    delete_chatroom = providers.Singleton(DeleteChatroom, chatrooms=chatrooms, stream=reply_stream)
-    send_message = providers.Singleton(
-        SendMessage,
-        messages=messages,
-        queue=queue,
-        clock=clock,
-        ids=ids,
-        limits=sending_limits,
-    )
-    get_message = providers.Singleton(GetMessage, messages=messages)
-    cancel_message = providers.Singleton(CancelMessage, messages=messages, stream=reply_stream)
-    regenerate_message = providers.Singleton(
-        RegenerateMessage, messages=messages, queue=queue, clock=clock, limits=sending_limits
-    )
-    reply_watch = providers.Singleton(ReplyWatch, messages)
-    stream_reply = providers.Singleton(StreamReply, messages=messages, stream=reply_stream, watch=reply_watch)
-    await_reply = providers.Singleton(AwaitReply, messages=messages, stream=reply_stream, watch=reply_watch)
-    requeue_message = providers.Singleton(RequeueMessage, messages=messages, queue=queue)
-    get_allowance = providers.Singleton(GetAllowance, messages=messages, clock=clock, limits=sending_limits)
+    create_chatroom = wired(CreateChatroom)
+    list_chatrooms = wired(ListChatrooms)
+    open_chatroom = wired(OpenChatroom)
+    change_chatroom = wired(ChangeChatroom)
+    delete_chatroom = wired(DeleteChatroom)
+    send_message = wired(SendMessage, queue=queue, limits=sending_limits)
+    get_message = wired(GetMessage)
+    cancel_message = wired(CancelMessage)
+    regenerate_message = wired(RegenerateMessage, queue=queue, limits=sending_limits)
+    reply_watch = single(ReplyWatch, messages)
+    stream_reply = wired(StreamReply)
+    await_reply = wired(AwaitReply)
+    requeue_message = wired(RequeueMessage, queue=queue)
+    get_allowance = wired(GetAllowance, limits=sending_limits)
 
-    upgrade_tier = providers.Singleton(
-        UpgradeTier,
-        accounts=billing_accounts,
-        gateway=payment_gateway,
-        clock=clock,
-        look_after=_checkouts_after,
-        patience=_patience,
-    )
-    open_portal = providers.Singleton(OpenPortal, accounts=billing_accounts, gateway=payment_gateway)
-    get_subscription = providers.Singleton(
-        GetSubscription, accounts=billing_accounts, prices=settings.provided.pro_prices
-    )
-    accept_webhook_event = providers.Singleton(
-        AcceptWebhookEvent, accounts=billing_accounts, gateway=payment_gateway, queue=readings, clock=clock
-    )
-    read_subscriptions = providers.Singleton(
+    upgrade_tier = wired(UpgradeTier, look_after=_checkouts_after, patience=_patience)
+    open_portal = wired(OpenPortal)
+    get_subscription = wired(GetSubscription, prices=settings.provided.pro_prices)
+    accept_webhook_event = wired(AcceptWebhookEvent, queue=readings)
+    read_subscriptions = wired(
         ReadSubscriptions,
-        accounts=billing_accounts,
-        gateway=payment_gateway,
         prices=settings.provided.pro_prices,
         checkouts_after=_checkouts_after,
         subscriptions_after=providers.Callable(timedelta, hours=settings.provided.subscription_reconcile_hours),
     )
-    recover_readings = providers.Singleton(
-        RecoverReadings, accounts=billing_accounts, queue=readings, quiet=settings.provided.lease
-    )
-    reconcile = providers.Singleton(
-        Reconcile, accounts=billing_accounts, read_subscriptions=read_subscriptions, quiet=settings.provided.lease
-    )
+    recover_readings = wired(RecoverReadings, queue=readings, quiet=settings.provided.lease)
+    reconcile = wired(Reconcile, quiet=settings.provided.lease)
 
-    leases = providers.Singleton(Leases, messages, settings.provided.lease)
-    retry_policy = providers.Singleton(
+    leases = single(Leases, messages, settings.provided.lease)
+    retry_policy = single(
         RetryPolicy,
         max_attempts=settings.provided.max_attempts,
         max_age=providers.Callable(timedelta, minutes=settings.provided.max_message_minutes),
     )
-    ask_model = providers.Singleton(
+    ask_model = wired(
         AskModel,
-        model=language_model,
-        budget=model_budget,
         breaker=providers.Singleton(Breaker),
-        clock=clock,
         first_token_seconds=settings.provided.first_token_seconds,
         reply_seconds=settings.provided.reply_seconds,
     )
-    generate_reply = providers.Singleton(
+    generate_reply = wired(
         GenerateReply,
-        messages=messages,
-        ask_model=ask_model,
-        stream=reply_stream,
         queue=queue,
-        leases=leases,
-        clock=clock,
-        policy=retry_policy,
         lease=settings.provided.lease,
         suspects=providers.Singleton(Suspects),
         suggest_title=providers.Singleton(SuggestTitle, chatrooms=chatrooms, ask_model=ask_model),
         instructions=settings.provided.system_instruction,
     )
-    purge_expired = providers.Singleton(
-        PurgeExpired,
-        challenges=challenges,
-        sessions=sessions,
-        budgets=budgets,
-        sendings=sendings,
-        keys=idempotency_keys,
-        billing_accounts=billing_accounts,
-        clock=clock,
-    )
-    recover_replies = providers.Singleton(RecoverReplies, messages=messages, queue=queue, quiet=settings.provided.lease)
+    purge_expired = wired(PurgeExpired)
+    recover_replies = wired(RecoverReplies, queue=queue, quiet=settings.provided.lease)
 
     #: Started in this order, closed in reverse.
     resources = providers.List(postgres, redis, broker, reply_stream)

@@ -1,0 +1,47 @@
+"""Providers that find their arguments by type, so that the container states only what does not follow from types."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints
+
+from dependency_injector import providers
+
+T = TypeVar("T")
+
+_NO_PORTS = (object, Protocol, Generic)
+
+
+class Wiring:
+    """The providers of one container, each known by the type that it makes and by the ports of that type."""
+
+    def __init__(self) -> None:
+        self._provided: defaultdict[type, list[providers.Provider[Any]]] = defaultdict(list)
+
+    def single(self, make: Callable[..., T], *arguments: Any, **named: Any) -> providers.Singleton[T]:
+        """One object for the process. A function is known by the type that it returns."""
+        provider = providers.Singleton(make, *arguments, **named)
+        made = make if inspect.isclass(make) else get_type_hints(make)["return"]
+        for kind in inspect.getmro(made):
+            if kind not in _NO_PORTS:
+                self._provided[kind].append(provider)
+        return provider
+
+    def wired(self, use_case: type[T], **given: Any) -> providers.Singleton[T]:
+        """A dataclass whose fields are looked up by type; those that are values, or of a type made twice, are given.
+
+        Raises TypeError for a field that has neither.
+        """
+        types = get_type_hints(use_case)
+        for field in dataclasses.fields(use_case):  # type: ignore[arg-type]  # T is a dataclass
+            if field.name in given:
+                continue
+            match self._provided.get(types[field.name], []):
+                case [provider]:
+                    given[field.name] = provider
+                case found if found or field.default is dataclasses.MISSING:
+                    raise TypeError(f"{use_case.__name__}.{field.name} is provided {len(found)} times: give it by name")
+        return self.single(use_case, **given)
