@@ -273,10 +273,16 @@ function afterwards(entry: Entry, message: Message): void {
 
 // --- sending
 
+/** Counts what was asked for here, at the end of the conversation. */
+export const asked = signal(0);
+
 export async function sendMessage(input: string): Promise<void> {
   const entry = newEntry(input, null);
   entry.sending.value = "sending";
-  entries.value = [...entries.peek(), entry];
+  batch(() => {
+    entries.value = [...entries.peek(), entry];
+    asked.value += 1;
+  });
   await deliver(entry);
 }
 
@@ -390,6 +396,7 @@ export async function regenerate(entry: Entry): Promise<void> {
     batch(() => {
       entry.message.value = accepted.data;
       entry.text.value = "";
+      if (entry === entries.peek().at(-1)) asked.value += 1;
     });
     accept(accepted);
     watch(entry);

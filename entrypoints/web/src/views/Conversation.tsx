@@ -1,13 +1,12 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "../conversation";
+import { asked, entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "../conversation";
 import { Composer } from "./Composer";
+import { Following } from "../following";
 import { copy } from "../markdown";
 import { EntryView } from "./Entry";
 import { announcements, dialog, notice, online, profile, room, roomId, sidebarOpen } from "../store";
 import { Icon, IconButton } from "./ui";
-
-const NEAR = 90; // pixels from the end within which the view follows what is written
 
 export function Conversation(): JSX.Element {
   const title = room.value?.name ?? (roomId.value ? "Chatroom" : "New chatroom");
@@ -128,53 +127,39 @@ function Welcome(): JSX.Element {
 
 function Messages(): JSX.Element {
   const scroller = useRef<HTMLDivElement>(null);
-  const isFollowing = useRef(true);
+  const following = useRef<Following | null>(null);
   const [isAway, setAway] = useState(false);
   const list = entries.value;
   const last = list.at(-1);
   const first = list[0]?.key;
-  const known = useRef<{ first: string | undefined; height: number; count: number }>({ first, height: 0, count: 0 });
+  const known = useRef({ first, height: 0, count: 0 });
 
-  function toEnd(behavior: ScrollBehavior = "instant"): void {
-    scroller.current?.scrollTo({ top: scroller.current.scrollHeight, behavior });
-  }
+  useLayoutEffect(() => {
+    const box = scroller.current;
+    const content = box?.firstElementChild;
+    if (!box || !content) return undefined;
+    following.current = new Following(box, setAway);
+    const detach = following.current.attach(content);
+    const observer = new ResizeObserver(() => (known.current.height = box.scrollHeight));
+    observer.observe(content);
+    return () => {
+      detach();
+      observer.disconnect();
+    };
+  }, []);
 
   // Older messages come in above: what is being read stays where it is.
   useLayoutEffect(() => {
     const box = scroller.current;
     if (!box) return;
     const before = known.current;
-    if (before.count > 0 && before.first !== first && list.length > before.count) {
-      box.scrollTop += box.scrollHeight - before.height;
-    } else if (list.length > before.count) {
-      isFollowing.current = true;
-      toEnd();
-    }
+    if (before.count === 0) following.current?.toEnd();
+    else if (before.first !== first && list.length > before.count) box.scrollTop += box.scrollHeight - before.height;
     known.current = { first, height: box.scrollHeight, count: list.length };
   }, [list]);
 
-  // Whatever grows, the view stays at its end, if that is where it is.
-  useEffect(() => {
-    const box = scroller.current;
-    const content = box?.firstElementChild;
-    if (!box || !content) return undefined;
-    const observer = new ResizeObserver(() => {
-      if (isFollowing.current) toEnd();
-      known.current.height = box.scrollHeight;
-    });
-    observer.observe(content);
-    observer.observe(box);
-    return () => observer.disconnect();
-  }, []);
-
-  function onScroll(): void {
-    const box = scroller.current;
-    if (!box) return;
-    const away = box.scrollHeight - box.scrollTop - box.clientHeight;
-    isFollowing.current = away < NEAR;
-    setAway(away > box.clientHeight / 2);
-    if (box.scrollTop < 200 && older.value) void loadOlder();
-  }
+  // Whoever asks for a reply wants to see it, wherever they were reading.
+  useLayoutEffect(() => following.current?.toEnd(), [asked.value]);
 
   return (
     <div class="scroll-frame">
@@ -184,7 +169,9 @@ function Messages(): JSX.Element {
         role="region"
         aria-label="Messages"
         tabIndex={0}
-        onScroll={onScroll}
+        onScroll={() => {
+          if (scroller.current && scroller.current.scrollTop < 200 && older.value) void loadOlder();
+        }}
         onClick={(event) => void copyCode(event.target)}
       >
         <div class="column">
@@ -202,7 +189,7 @@ function Messages(): JSX.Element {
         </div>
       </div>
       {isAway && (
-        <button type="button" class="to-end" aria-label="To the newest message" title="To the newest message" onClick={() => toEnd("smooth")}>
+        <button type="button" class="to-end" aria-label="To the newest message" title="To the newest message" onClick={() => following.current?.toEnd()}>
           <Icon name="down" />
         </button>
       )}
