@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from adapters.postgres.connection import rows
+from adapters.postgres.statements import Statements
 from application.ports.chat import ModelBudget
+
+SQL = Statements("budget")
 
 
 class PostgresModelBudget(ModelBudget):
@@ -25,15 +27,5 @@ class PostgresModelBudget(ModelBudget):
     async def reserve(self, *, within: float) -> float | None:
         if not self._per_minute:
             return 0.0
-        booked = await rows(
-            "INSERT INTO model_budget AS budget VALUES (1, clock_timestamp() + $1::interval)"
-            " ON CONFLICT (id) DO UPDATE"
-            " SET booked_until = greatest(budget.booked_until, clock_timestamp()) + $1::interval"
-            " WHERE budget.booked_until - $2::interval <= clock_timestamp() + $3::interval"
-            " RETURNING extract(epoch FROM booked_until - ($1::interval + $2::interval) - clock_timestamp())::float8"
-            " AS wait",
-            self._interval,
-            self._ahead,
-            timedelta(seconds=within),
-        )
+        booked = await SQL.reserve(interval=self._interval, ahead=self._ahead, within=timedelta(seconds=within))
         return max(0.0, booked[0]["wait"]) if booked else None

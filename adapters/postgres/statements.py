@@ -1,0 +1,56 @@
+"""SQL by name: `sql/<area>.sql` holds the statements of one adapter, for psql, EXPLAIN and reviewers to use, too.
+
+A statement begins with a line `-- name --` and a comment on what it is for. Its parameters are named, `:user_id`.
+A line `-- include name --` stands for the text of a statement earlier in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapters.postgres.connection import rows
+
+_FOLDER = Path(__file__).with_name("sql")
+_NAME = re.compile(r"^-- (\w+) --$", re.MULTILINE)
+_INCLUDE = re.compile(r"^[ \t]*-- include (\w+) --$", re.MULTILINE)
+_COMMENT = re.compile(r"--.*$", re.MULTILINE)
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+
+
+class Statement:
+    """One statement with positional parameters, as the driver wants them."""
+
+    def __init__(self, text: str) -> None:
+        self.parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+        self.sql = _PARAMETER.sub(lambda found: f"${self.parameters.index(found[1]) + 1}", text)
+
+    async def __call__(self, **values: object) -> list[Mapping[str, Any]]:
+        """Run it as `connection.rows` does."""
+        return await rows(self.sql, *self.arguments(values))
+
+    def arguments(self, values: Mapping[str, object]) -> list[object]:
+        """The values in the order of the parameters. Raises TypeError unless they are exactly those."""
+        if values.keys() != set(self.parameters):
+            raise TypeError(f"the statement takes {', '.join(self.parameters)}; not {', '.join(values)}")
+        return [values[name] for name in self.parameters]
+
+
+class Statements:
+    """The statements of a file, as attributes."""
+
+    def __init__(self, area: str) -> None:
+        _, *parts = _NAME.split((_FOLDER / f"{area}.sql").read_text())
+        self.texts: dict[str, str] = {}
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            whole = _INCLUDE.sub(lambda found: self.texts[found[1]], text)
+            self.texts[name] = _COMMENT.sub("", whole).strip().removesuffix(";")
+        self._statements = {name: Statement(text) for name, text in self.texts.items()}
+
+    def __getattr__(self, name: str) -> Statement:
+        try:
+            return self._statements[name]
+        except KeyError:
+            raise AttributeError(name) from None
