@@ -291,11 +291,13 @@ START = StreamPosition()
 class ReplyPiece:
     """A piece of a reply that is being written; `position` is where it ends.
 
-    An attempt begins with a piece without text, at position 0.
+    An attempt begins with a piece without text, at position 0. A piece with a `thought` has no text of the reply,
+    so its position is that of the piece before it.
     """
 
     position: StreamPosition
     text: str = ""
+    thought: str = ""
 
     @property
     def start(self) -> int:

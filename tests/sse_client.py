@@ -30,12 +30,17 @@ class Reply:
     """What a client that does as it is told has on its screen."""
 
     text: str = ""
+    thoughts: str = ""
     position: str = ""
     events: list[Event] = field(default_factory=list)
     ended: Event | None = None
 
     def take(self, event: Event) -> None:
         assert self.ended is None, f"{event} after the end"
+        if event.name == "thought":
+            assert event.id is None
+            self.thoughts += event.data["text"]
+            return
         self.events.append(event)
         if event.id is not None:
             self.position = event.id
@@ -43,7 +48,7 @@ class Reply:
             case "delta":
                 self.text += event.data["text"]
             case "reset":
-                self.text = ""
+                self.text = self.thoughts = ""
             case "done" | "error":
                 self.ended = event
             case _:

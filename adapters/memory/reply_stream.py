@@ -55,6 +55,11 @@ class _Reader(ReplyReader):
         self._end = piece.position
         self._rung.set()
 
+    def pass_on(self, thought: ReplyPiece) -> None:
+        if thought.position == self._end:
+            self._queue.append(thought)
+            self._rung.set()
+
     def look_at_store(self) -> None:
         self._queue.append(None)
         self._rung.set()
@@ -90,6 +95,12 @@ class _Writer(ReplyWriter):
             self._reply.attempt = self._attempt
             for part in ("", self._text):
                 self._publish(part)
+
+    def thought(self, text: str) -> None:
+        if not self._is_closed and text and self._attempt == self._reply.attempt:
+            thought = ReplyPiece(StreamPosition(self._attempt, len(self._text)), thought=text)
+            for reader in self._reply.readers:
+                reader.pass_on(thought)
 
     async def close(self) -> None:
         self._is_closed = True

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 FIELD = "t"
 WAKE = b"wake"
+#: Before the position and the text of a thought. No position begins with it, so older versions ignore them.
+THOUGHT = b"thought"
 
 _QUEUE = 256  # pieces that wait for one reader
 _RANGE = 128  # pieces read at once from one stream; fewer than a queue takes
@@ -136,6 +138,12 @@ class _Reader(ReplyReader):
         self.end = position
         self._ring()
         return False
+
+    def pass_on(self, thought: ReplyPiece) -> None:
+        """Queue it in its place or not at all: it is not worth waiting for."""
+        if thought.position == self.end and len(self._queue) < _QUEUE:
+            self._queue.append(thought)
+            self._ring()
 
     def look_at_store(self) -> bool:
         """Have it woken after all that was published. True if that must be fetched first."""
@@ -306,6 +314,9 @@ class ReplyHub:
                     topic.meanwhile.append(piece)
                 missing = [reader.offer(piece) for reader in topic.readers]
             else:
+                if thought := _thought(data):
+                    for reader in topic.readers:
+                        reader.pass_on(thought)
                 return
             if any(missing):
                 self.fetch(topic)
@@ -426,6 +437,13 @@ class ReplyHub:
 def _published(data: bytes) -> ReplyPiece | None:
     position, _, text = data.partition(b" ")
     return _piece(position, text)
+
+
+def _thought(data: bytes) -> ReplyPiece | None:
+    prefix, _, rest = data.partition(b" ")
+    position, _, text = rest.partition(b" ")
+    piece = _piece(position, text) if prefix == THOUGHT else None
+    return ReplyPiece(piece.position, thought=piece.text) if piece and piece.text else None
 
 
 def _stored(entries: Iterable[tuple[bytes, dict[bytes, bytes]]]) -> list[ReplyPiece]:

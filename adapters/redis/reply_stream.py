@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from adapters.redis.reply_hub import FIELD, WAKE, Outage, ReplyHub, end
+from adapters.redis.reply_hub import FIELD, THOUGHT, WAKE, Outage, ReplyHub, end
 from adapters.redis_clients import redis_client
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
 from domain.chat import START, StreamPosition
@@ -25,12 +25,14 @@ from domain.ids import MessageId
 _BATCH = 256  # streams in one pipeline: packing more would hold up the loop
 _LIFETIME_MS = 600_000
 _MAX_ENTRIES = 4_096  # at 20 a second more than a reply may take
+_MAX_THOUGHT = 16_384  # characters that wait for a flush
 _MIN_PAUSE, _MAX_PAUSE = 0.05, 1.0
 _FENCED = -1
 
 # Appends a piece if it begins where the stream ends. Returns how many characters of the attempt the
 # stream has now, whatever it was sent: so a writer that does not know how its last call ended, or whose
 # stream was lost, learns where to go on. One script, so that nobody hears a piece that was refused.
+# A thought, ARGV[5], is published alone: only who listens now is to have it.
 _APPEND = f"""
 local key, attempt, start, ends, text = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local newest, holder, held = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1], 0, 0
@@ -49,6 +51,9 @@ if holder < attempt then
   redis.call('XADD', key, 'MINID', id, id, '{FIELD}', '')
   redis.call('PUBLISH', key, id .. ' ')
   held = 0
+end
+if ARGV[5] then
+  redis.call('PUBLISH', key, '{THOUGHT.decode()} ' .. ARGV[1] .. '-' .. held .. ' ' .. ARGV[5])
 end
 if ends > held and start == held then
   local id = ARGV[1] .. '-' .. ARGV[3]
@@ -120,6 +125,7 @@ class _Writer(ReplyWriter):
         self.key = key
         self.attempt = attempt
         self.text = ""
+        self.thoughts = ""
         self.begun = False
         self.sent = 0
         self.closed = False
@@ -129,7 +135,7 @@ class _Writer(ReplyWriter):
 
     @property
     def pending(self) -> bool:
-        return not self.forgotten and (not self.begun or self.sent < len(self.text))
+        return not self.forgotten and (not self.begun or self.sent < len(self.text) or bool(self.thoughts))
 
     def add(self, text: str) -> None:
         if self.closed or self.forgotten or not text:
@@ -137,6 +143,18 @@ class _Writer(ReplyWriter):
         is_first = not self.text
         self.text += text
         self._flusher.mark(self, at_once=is_first)
+
+    def thought(self, text: str) -> None:
+        if not self.closed and not self.forgotten and text:
+            self.thoughts = (self.thoughts + text)[:_MAX_THOUGHT]
+            self._flusher.mark(self)
+
+    def take_thoughts(self) -> list[bytes]:
+        """Each is sent once: if that fails, it is lost."""
+        if not self.thoughts:
+            return []
+        taken, self.thoughts = self.thoughts, ""
+        return [taken.encode(errors="surrogatepass")]
 
     async def close(self) -> None:
         self.closed = True
@@ -155,7 +173,7 @@ class _Writer(ReplyWriter):
 
     def forget(self) -> None:
         """Send no more, and keep nothing."""
-        self.forgotten, self.text = True, ""
+        self.forgotten, self.text, self.thoughts = True, "", ""
 
 
 class _Flusher:
@@ -281,7 +299,8 @@ class _Flusher:
             start, text = writer.sent, writer.text
             # A model that is cut between two surrogates must not stop the others' pieces.
             piece = text[start:].encode(errors="surrogatepass")
-            pipeline.evalsha(_APPEND_SHA, 1, writer.key, writer.attempt, start, len(text), piece)
+            thoughts = writer.take_thoughts()
+            pipeline.evalsha(_APPEND_SHA, 1, writer.key, writer.attempt, start, len(text), piece, *thoughts)
         for key in wakes.values():
             pipeline.publish(key, WAKE)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)

@@ -139,6 +139,8 @@ class AskModel:
                     if chunk.text and not reply.text:
                         deadline.reschedule(end)
                     reply.add(chunk.text)
+                    if chunk.thought:
+                        reply.writer.thought(_storable(chunk.thought))
                     reply.finish_reason = chunk.finish_reason or reply.finish_reason
                     reply.usage = chunk.usage or reply.usage
         except TimeoutError:

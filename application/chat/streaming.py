@@ -35,6 +35,13 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """The model goes on thinking. Only who is connected gets it; in the end the message has all its thoughts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """All text so far is void; the reply begins anew."""
 
@@ -54,7 +61,7 @@ class Gone:
     """The last event: the message was deleted."""
 
 
-ReplyEvent: TypeAlias = Delta | Reset | Ended | Gone
+ReplyEvent: TypeAlias = Delta | Thought | Reset | Ended | Gone
 
 
 class ReplyWatch(Resource):
@@ -164,6 +171,8 @@ class Following:
             if piece.text:
                 self.position = piece.position
                 events.append(Delta(self.position, piece.text))
+            elif piece.thought:
+                events.append(Thought(piece.thought))
         return events
 
     def _rest(self, message: Message) -> list[ReplyEvent]:

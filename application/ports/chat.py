@@ -235,6 +235,14 @@ class ReplyWriter(Protocol):
         """Send this piece: the first one at once, later ones with the next flush, at most 50 ms from now."""
 
     @abstractmethod
+    def thought(self, text: str) -> None:
+        """Send this piece of the model's thoughts with the next flush, at best.
+
+        It is not kept and moves no position: readers that are connected and miss no text before it get it, ahead
+        of any text that is added after it. Of what an outage holds up only the beginning is kept.
+        """
+
+    @abstractmethod
     async def close(self) -> None:
         """Send what is left; nothing can be added any more. Never raises, and waits 500 ms at most."""
 
@@ -245,7 +253,8 @@ class ReplyReader(Protocol):
         """The next pieces, as soon as there are any; none after `ReplyStream.wake`, all before it having been read.
 
         In order, none missing and none twice: a piece begins where the one before it has ended, or
-        begins a later attempt. A reader that falls behind costs no more memory than any other.
+        begins a later attempt. Only thoughts may be missing; they are always of the attempt that was begun
+        last. A reader that falls behind costs no more memory than any other.
         While the stream is away this waits; so have it woken from time to time and ask the store.
         """
 

@@ -203,7 +203,8 @@ async def stream_message(
 
     `delta` brings `{"text"}`, the next piece. `reset` brings `{"attempt"}`: the model is asked anew, drop the
     text so far. `done` brings the message as `get_message` gives it, `error` a problem; either is the last
-    event.
+    event. `thought` brings `{"text"}`, the next piece of a summary of what the model thinks. It has no id and comes
+    only to those who are connected; the message has the whole summary in the end. Ignore events that you do not know.
 
     An event's id is `<attempt>-<characters>`. Sent back as `Last-Event-ID` it brings exactly what follows, also
     long after the reply has ended; after the last event that is 204. Comments keep the connection alive. A

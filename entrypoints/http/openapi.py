@@ -102,8 +102,9 @@ _REFRESH_COOKIE = {
 _EVENTS = {
     # Of no type: to some tools the schema is the body's, to others each event's.
     "schema": {"description": "Server-Sent Events, as `stream_message` describes them."},
-    "example": 'id: 1-8\nevent: delta\ndata: {"text":"Because "}\n\nid: 1-29\nevent: delta\n'
-    'data: {"text":"air scatters blue."}\n\nid: 1-30\nevent: done\ndata: {"id":"…","status":"completed", …}\n\n',
+    "example": 'event: thought\ndata: {"text":"It asks about light."}\n\nid: 1-8\nevent: delta\n'
+    'data: {"text":"Because "}\n\nid: 1-26\nevent: delta\n'
+    'data: {"text":"air scatters blue."}\n\nid: 1-27\nevent: done\ndata: {"id":"…","status":"completed", …}\n\n',
 }
 _TEMPLATE = "#/components/schemas/{model}"
 

@@ -388,10 +388,27 @@ class ChatroomsReply(Reply):
 
 
 class MessageUsage(Schema):
-    """What a reply took, as the model counts it; null if it did not say."""
+    """Tokens that a reply took, as the model counts them; null if it did not say."""
 
-    input_tokens: Annotated[int | None, Field(description="Of the conversation it was given.", examples=[42])]
-    output_tokens: Annotated[int | None, Field(description="Of the response.", examples=[120])]
+    input_tokens: Annotated[
+        int | None, Field(description="Of the conversation it was given, `cachedTokens` included.", examples=[42])
+    ]
+    cached_tokens: Annotated[
+        int | None, Field(description="Of these, what the model had in its cache and bills at less.", examples=[0])
+    ]
+    output_tokens: Annotated[
+        int | None, Field(description="Of what the model wrote, `thoughtTokens` included.", examples=[120])
+    ]
+    thought_tokens: Annotated[int | None, Field(description="Of these, its thoughts.", examples=[80])]
+
+    @classmethod
+    def of(cls, message: Message) -> MessageUsage:
+        return cls(
+            input_tokens=message.input_tokens,
+            cached_tokens=message.cached_tokens,
+            output_tokens=message.output_tokens,
+            thought_tokens=message.thought_tokens,
+        )
 
 
 class MessageError(Schema):
@@ -417,6 +434,16 @@ class MessageOut(Schema):
             examples=["Because air scatters blue light the most."],
         ),
     ]
+    thoughts: Annotated[
+        str | None,
+        Field(
+            description="The model's own summary of what it thought before it replied; null if there is none.",
+            examples=["The question is about Rayleigh scattering."],
+        ),
+    ]
+    thinking_seconds: Annotated[
+        float | None, Field(description="How long the model thought; null if it did not.", examples=[2.5])
+    ]
     chatroom_id: Annotated[Id, Field(description="The chatroom it is in.")]
     created_at: Timestamp
     status: Annotated[MessageStatus, Field(examples=["completed"])]
@@ -425,6 +452,13 @@ class MessageOut(Schema):
         Field(description="The model's own word for why it stopped: STOP, MAX_TOKENS, SAFETY …", examples=["STOP"]),
     ]
     usage: MessageUsage
+    counted: Annotated[
+        bool,
+        Field(
+            description="Whether it cost a message of the day's allowance, the last time that it was asked.",
+            examples=[True],
+        ),
+    ]
     attempts: Annotated[int, Field(description="How often the model was asked.", examples=[1])]
     completed_at: Annotated[
         Timestamp | None, Field(description="When it ended, however it did.", examples=["2026-01-31T09:30:02.000Z"])
@@ -439,11 +473,14 @@ class MessageOut(Schema):
             id=message.id,
             input=message.input,
             response=message.response,
+            thoughts=message.thoughts,
+            thinking_seconds=message.thinking_seconds,
             chatroom_id=message.chatroom_id,
             created_at=message.created_at,
             status=message.status,
             finish_reason=message.finish_reason,
-            usage=MessageUsage(input_tokens=message.input_tokens, output_tokens=message.output_tokens),
+            usage=MessageUsage.of(message),
+            counted=message.charged,
             attempts=message.attempt,
             completed_at=message.completed_at,
             error=MessageError(code=message.error_code, detail=message.error_detail or "")

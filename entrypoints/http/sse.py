@@ -13,7 +13,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
-from application.chat.streaming import Delta, Ended, Following, Gone, ReplyEvent, Reset
+from application.chat.streaming import Delta, Ended, Following, Gone, ReplyEvent, Reset, Thought
 from domain.chat import START, Message, MessageStatus, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
@@ -184,6 +184,8 @@ def _frame(request: Request, event: ReplyEvent) -> bytes:
     match event:
         case Delta(position, text):
             return _delta(position.attempt, position.characters, text)
+        case Thought(text):
+            return _thought(text)
         case Reset(position):
             return _event("reset", _json({"attempt": position.attempt}), position)
         case Ended(position, message) if message.status is MessageStatus.FAILED:
@@ -201,6 +203,12 @@ def _frame(request: Request, event: ReplyEvent) -> bytes:
 def _delta(attempt: int, characters: int, text: str) -> bytes:
     """Kept for a moment: many may follow one reply, and they come for each piece together."""
     return _event("delta", _json({"text": text}), StreamPosition(attempt, characters))
+
+
+@lru_cache(maxsize=64)
+def _thought(text: str) -> bytes:
+    """Without an id: it moves no position."""
+    return _event("thought", _json({"text": text}))
 
 
 def _event(name: str, data: str, position: StreamPosition | None = None) -> bytes:

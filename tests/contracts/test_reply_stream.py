@@ -43,6 +43,8 @@ class Follower:
         self.position = after
         self.text = text
         self.pieces: list[ReplyPiece] = []
+        self.thoughts: list[tuple[int, str]] = []
+        """Each with the characters that came before it."""
         self.looks = 0
         self.attempts: list[int] = []
 
@@ -56,6 +58,10 @@ class Follower:
         assert isinstance(pieces, list | tuple)
         self.looks += not pieces
         for piece in pieces:
+            if piece.thought:
+                assert (piece.position, piece.text) == (self.position, "")
+                self.thoughts.append((len(self.text), piece.thought))
+                continue
             if piece.position.attempt == self.position.attempt:
                 assert piece.text
                 assert piece.start == self.position.characters, "something is missing or comes twice"
@@ -63,6 +69,7 @@ class Follower:
                 assert piece.position.attempt > self.position.attempt
                 assert (piece.position.characters, piece.text) == (0, "")
                 self.text = ""
+                self.thoughts.clear()
                 self.attempts.append(piece.position.attempt)
             self.text += piece.text
             self.position = piece.position
@@ -74,6 +81,13 @@ class Follower:
             lambda: (self.position.attempt, self.text) == (attempt, text),
             lambda: f"at {self.position}: {self.text[-50:]!r}",
         )
+
+    async def has_thought(self, text: str) -> None:
+        await until(lambda: self.thought == text, lambda: self.thoughts)
+
+    @property
+    def thought(self) -> str:
+        return "".join(thought for _, thought in self.thoughts)
 
     async def looked(self, times: int) -> None:
         await until(lambda: self.looks >= times, lambda: f"looked {self.looks} times")
@@ -395,6 +409,108 @@ class TestAttempts:
                     writer.add(character)
                 await writer.close()
             await follower.has(TEXT, attempt=7)
+
+
+class TestThoughts:
+    async def test_come_in_order_before_the_text_that_follows_them(
+        self, streams: Streams, message_id: MessageId
+    ) -> None:
+        async with following(streams.reading, message_id) as follower:
+            writer = streams.writing.write(message_id, 1)
+            await follower.has("")
+            for thought in ("Blue", " waves", " are", " short. 🌻\n\x00\ud83d"):
+                writer.thought(thought)
+                await asyncio.sleep(0.002)
+            writer.add("Because ")
+            await follower.has("Because ")
+            assert follower.thoughts[0] == (0, follower.thoughts[0][1])
+            assert follower.thought == "Blue waves are short. 🌻\n\x00\ud83d"
+            writer.thought("And so on.")
+            await follower.has_thought("Blue waves are short. 🌻\n\x00\ud83dAnd so on.")
+            writer.add("of it.")
+            await follower.has("Because of it.")
+        assert follower.thoughts[-1] == (8, "And so on.")
+
+    async def test_reach_all_who_follow_and_are_kept_for_nobody(self, streams: Streams, message_id: MessageId) -> None:
+        other = new_id()
+        async with AsyncExitStack() as stack:
+            early = [
+                await stack.enter_async_context(following(stream, message_id))
+                for stream in (streams.reading, streams.writing, streams.reading)
+            ]
+            stranger = await stack.enter_async_context(following(streams.reading, other))
+            writers = [streams.writing.write(id, 1) for id in (message_id, other)]
+            for follower in (*early, stranger):
+                await follower.has("")
+            writers[0].thought("Hm.")
+            for follower in early:
+                await follower.has_thought("Hm.")
+            late = await stack.enter_async_context(following(streams.reading, message_id))
+            await late.has("")
+            again = StreamPosition(1, 0)
+            resumed = await stack.enter_async_context(following(streams.reading, message_id, after=again))
+            for writer in writers:
+                writer.add("Because")
+            for follower in (*early, late, resumed, stranger):
+                await follower.has("Because")
+            assert [follower.thought for follower in (late, resumed, stranger)] == ["", "", ""]
+
+    async def test_move_no_position(self, streams: Streams, message_id: MessageId) -> None:
+        async with following(streams.reading, message_id) as follower:
+            writer = streams.writing.write(message_id, 1)
+            await follower.has("")
+            text = ""
+            for character in TEXT:
+                writer.add(character)
+                writer.thought("hm ")
+                text += character
+                await follower.has(text)
+            await follower.has_thought("hm " * len(TEXT))
+        assert "".join(piece.text for piece in follower.pieces) == TEXT
+
+    async def test_of_an_attempt_that_is_over_reach_nobody(self, streams: Streams, message_id: MessageId) -> None:
+        async with following(streams.reading, message_id) as follower:
+            zombie = streams.writing.write(message_id, 1)
+            await follower.has("")
+            zombie.thought("Hm.")
+            await follower.has_thought("Hm.")
+            heir = streams.reading.write(message_id, 2)  # in another process
+            await follower.has("", attempt=2)
+            zombie.thought("I still think.")
+            await zombie.close()
+            heir.thought("So do I.")
+            await follower.has_thought("So do I.")
+            heir.add("Two")
+            await follower.has("Two", attempt=2)
+        assert follower.thoughts == [(0, "So do I.")]
+
+    async def test_of_which_many_were_not_read_cost_no_text(self, streams: Streams, message_id: MessageId) -> None:
+        async with streams.reading.follow(message_id) as reader, following(streams.reading, message_id) as probe:
+            writer = streams.writing.write(message_id, 1)
+            text = ""
+            for number in range(400):
+                writer.thought(f"{number} ")
+                await asyncio.sleep(0.002)
+                if number % 4 == 0:
+                    writer.add("ab")
+                    text += "ab"
+            await probe.has(text)
+            follower = Follower(reader)
+            async with asyncio.timeout(10):
+                while follower.text != text:
+                    follower.take(await reader.read())
+
+    async def test_nothing_is_none_and_after_the_end_is_none(self, streams: Streams, message_id: MessageId) -> None:
+        async with following(streams.reading, message_id) as follower:
+            writer = streams.writing.write(message_id, 1)
+            await follower.has("")
+            writer.thought("")
+            writer.thought("Last.")
+            await writer.close()
+            writer.thought("Too late.")
+            await streams.writing.wake(message_id)
+            await follower.looked(1)
+        assert follower.thoughts == [(0, "Last.")]
 
 
 class TestClose:

@@ -254,6 +254,8 @@ async def test_a_message_is_accepted_and_shown(person: Person) -> None:
     assert message["input"] == "Why is the sky blue?"
     assert message["response"] is None
     assert message["chatroomId"] == room
+    assert (message["thoughts"], message["thinkingSeconds"], message["counted"]) == (None, None, True)
+    assert message["usage"] == dict.fromkeys(("inputTokens", "cachedTokens", "outputTokens", "thoughtTokens"))
     assert (await person.get(f"/chatroom/{room}"))["data"]["messages"] == [message]
     assert (await person.get(f"/chatroom/{room}/message"))["data"] == [message]
     assert (await person.get(f"/chatroom/{room}/message/{message['id']}"))["data"] == message

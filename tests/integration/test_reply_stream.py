@@ -7,6 +7,7 @@ import gc
 import os
 import secrets
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -228,6 +229,35 @@ class TestTrouble:
             await follower.has("", attempt=2)
             writer.add("Two")
             await follower.has("Two", attempt=2)
+
+
+async def test_thoughts_are_in_no_stream_and_an_outage_keeps_few(scene: Scene, message_id: MessageId) -> None:
+    async with following(scene.reading, message_id) as follower:
+        writer = scene.writing.write(message_id, 1)
+        await follower.has("")
+        writer.thought("Hm.")
+        await follower.has_thought("Hm.")
+        assert await scene.redis.xrange(scene.key(message_id)) == [(b"1-0", {b"t": b""})]
+        scene.server.kill()
+        for _ in range(1_000):
+            writer.thought("x" * 1_000)
+        assert sys.getsizeof(writer.thoughts) < 20_000  # type: ignore[attr-defined]
+        scene.server.start()
+        writer.add("Because")
+        await follower.has("Because")
+    assert len(follower.thought) < 20_000
+
+
+async def test_what_is_published_by_nobody_of_ours_is_ignored(scene: Scene, message_id: MessageId) -> None:
+    async with following(scene.reading, message_id) as follower:
+        writer = scene.writing.write(message_id, 1)
+        await follower.has("")
+        for text in ("thought ", "thought 1-0", "thought x y", "thought 1-7 y", "x y"):
+            await scene.redis.publish(scene.key(message_id), text)
+        await scene.redis.publish(scene.key(message_id), b"thought 1-0 \xff\xfe")
+        writer.add("Because")
+        await follower.has("Because")
+    assert follower.thoughts == []
 
 
 async def test_a_lost_tail_is_mended(scene: Scene, message_id: MessageId) -> None:

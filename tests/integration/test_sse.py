@@ -50,6 +50,10 @@ class Hand:
         self._attempts[message_id] = claimed.attempt, self.stream.write(message_id, claimed.attempt)
         self.say(message, *pieces)
 
+    def think(self, message: str, *pieces: str) -> None:
+        for piece in pieces:
+            self._attempts[MessageId(UUID(message))][1].thought(piece)
+
     def say(self, message: str, *pieces: str) -> None:
         for piece in pieces:
             self._attempts[MessageId(UUID(message))][1].add(piece)
@@ -161,6 +165,26 @@ class TestOnTheWire:
             await anext(chunks)
             await hand.begin(room.message, PIECES[2])
             assert await anext(chunks) == b'id: 1-9\nevent: delta\ndata: {"text":"Rayleigh\\n"}\n\n'
+
+    async def test_a_thought_has_no_id(self, room: Room, hand: Hand) -> None:
+        async with room.stream() as stream, asyncio.timeout(HANG):
+            chunks = stream.chunks()
+            await anext(chunks)
+            await hand.begin(room.message, PIECES[0])
+            assert await anext(chunks)
+            hand.think(room.message, "आकाश 🌻\n", "Hm.")
+            assert await anext(chunks) == 'event: thought\ndata: {"text":"आकाश 🌻\\nHm."}\n\n'.encode()
+            hand.say(room.message, *PIECES[1:])
+            used: dict[str, Any] = {"input_tokens": 9, "cached_tokens": 4, "output_tokens": 7, "thought_tokens": 3}
+            await hand.end(room.message, thoughts="आकाश 🌻\nHm.", thinking_seconds=2.5, **used)
+            rest = b"".join([chunk async for chunk in chunks]).decode()
+        assert "event: thought" not in rest
+        assert rest.endswith("\n\n")
+        done = json.loads(rest.split("event: done\ndata: ")[1])
+        assert (done["thoughts"], done["thinkingSeconds"]) == ("आकाश 🌻\nHm.", 2.5)
+        assert done["usage"] == {"inputTokens": 9, "cachedTokens": 4, "outputTokens": 7, "thoughtTokens": 3}
+        assert (await room.person.get(room.path))["data"] == [done]
+        assert (await room.read()).thoughts == "", "only who was there has it"
 
     async def test_done_is_the_message_as_get_gives_it(self, room: Room, hand: Hand) -> None:
         async with room.stream() as stream:

@@ -173,9 +173,13 @@ class TestBreakerOpen:
 class Heard(ReplyWriter):
     def __init__(self) -> None:
         self.pieces: list[str] = []
+        self.thoughts: list[str] = []
 
     def add(self, text: str) -> None:
         self.pieces.append(text)
+
+    def thought(self, text: str) -> None:
+        self.thoughts.append(text)
 
     async def close(self) -> None: ...
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from adapters.memory.chat import MemoryMessages
-from application.chat.streaming import AwaitReply, Delta, Ended, Following, Gone, ReplyEvent, Reset
+from application.chat.streaming import AwaitReply, Delta, Ended, Following, Gone, ReplyEvent, Reset, Thought
 from domain.chat import Message, MessageStatus, Outcome, StreamPosition
 from domain.errors import DatabaseUnavailable, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
@@ -105,6 +105,8 @@ def said(events: Sequence[ReplyEvent]) -> list[str]:
         match event:
             case Delta(position, text):
                 words.append(f"{position} {text}")
+            case Thought(text):
+                words.append(f"thought {text}")
             case Reset(position):
                 words.append(f"{position} reset")
             case Ended(position, message):
@@ -132,6 +134,31 @@ class TestLive:
         assert said(events) == ["1-8 Because ", "1-10 of", "1-14  Ray", "1-20 leigh.", "1-21 completed"]
         assert events[-1] == Ended(at("1-21"), ended)
         assert scene.leaves_nothing()
+
+    async def test_thoughts_come_in_their_place_and_only_now(self, scene: Scene) -> None:
+        async with scene.following() as following:
+            reading = asyncio.create_task(to_end(following))
+            await scene.begin()
+            await asyncio.sleep(0)
+            scene.writer.thought("Hm.")
+            scene.say("Because ")
+            await asyncio.sleep(0)
+            scene.writer.thought("Or is it?")
+            scene.say(TEXT[8:])
+            await scene.end()
+            heard = said(await reading)
+        assert heard == ["thought Hm.", "1-8 Because ", "thought Or is it?", f"1-20 {TEXT[8:]}", "1-21 completed"]
+        assert await scene.events("1-0") == [f"1-20 {TEXT}", "1-21 completed"]
+
+    async def test_thoughts_of_an_attempt_that_is_over_are_not_shown(self, scene: Scene) -> None:
+        async with scene.following() as following:
+            await scene.begin()
+            scene.writer.thought("Hm.")
+            assert said(await following.read()) == ["thought Hm."]
+            scene.writer.thought("Void.")
+            await scene.give_up()
+            await scene.begin("Because")
+            assert said(await following.read()) == ["2-0 reset", "2-7 Because"]
 
     async def test_what_is_there_comes_at_once(self, scene: Scene) -> None:
         await scene.begin(*PIECES)
@@ -437,7 +464,7 @@ async def test_whatever_happens_the_text_is_the_stored_one(seed: int) -> None:
                                 screen = ""
                             case Ended():
                                 has_ended = True
-                        assert not isinstance(event, Gone)
+                        assert not isinstance(event, Gone | Thought)
                         position = str(event.position)
                     if chance.random() < 0.4:
                         break
