@@ -1,22 +1,20 @@
 // A reply's Markdown as DOM, block by block, so that what is written already stays as it is while more comes.
 //
-// Raw HTML in it is shown as text. What is left goes through DOMPurify, and images become links: one that a reply
-// names would tell its server that somebody reads it, and what its address says.
+// Raw HTML in it is shown as text, but for the tags of tags.ts. What is left goes through DOMPurify, and images become
+// links: one that a reply names would tell its server that somebody reads it, and what its address says.
 
 import DOMPurify, { type Config } from "dompurify";
 import { Marked, type Token, type Tokens } from "marked";
+import { direct, directionOf } from "./direction";
+import { escape, tags } from "./tags";
 
-const escape = (text: string): string =>
-  text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
-
-const marked = new Marked({
+const marked = new Marked(tags, {
   gfm: true,
   renderer: {
-    html: ({ text }: Tokens.HTML | Tokens.Tag) => escape(text),
     image: ({ href, text }: Tokens.Image) => `<a href="${escape(href)}">${escape(text || "image")}</a>`,
     checkbox: ({ checked }: Tokens.Checkbox) => (checked ? "☑ " : "☐ "),
     heading({ depth, tokens }: Tokens.Heading) {
-      const level = Math.min(depth + 3, 6); // below the page's own headings
+      const level = Math.min(depth + 2, 6); // below the page's own headings
       return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
     },
   },
@@ -24,8 +22,8 @@ const marked = new Marked({
 
 const ALLOWED: Config & { RETURN_DOM_FRAGMENT: true } = {
   ALLOWED_TAGS: [
-    "a", "blockquote", "br", "code", "del", "em", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong",
-    "table", "tbody", "td", "th", "thead", "tr", "ul",
+    "a", "blockquote", "br", "code", "del", "details", "em", "h3", "h4", "h5", "h6", "hr", "kbd", "li", "ol", "p", "pre",
+    "strong", "sub", "summary", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul",
   ],
   ALLOWED_ATTR: ["align", "class", "href", "start", "title"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
@@ -53,30 +51,72 @@ export function show(container: HTMLElement, text: string, whole: boolean): void
     const block = element("div", "block");
     block.append(fragment(token));
     sources.set(block, token.raw);
-    if (shown) shown.replaceWith(block);
-    else container.append(block);
+    if (!shown) container.append(block);
+    else {
+      const restore = whatReadersDid(shown);
+      shown.replaceWith(block);
+      restore(block);
+    }
   });
   while (container.children.length > blocks.length) container.lastElementChild?.remove();
+  container.dir = directionOf(container) || "ltr";
+}
+
+/** A block that is written anew keeps what was scrolled sideways, opened and focused in it. */
+function whatReadersDid(block: Element): (anew: Element) => void {
+  const parts = (of: Element): HTMLElement[] => [
+    ...of.querySelectorAll<HTMLElement>("pre, .table, details, summary, a, button"),
+  ];
+  const before = parts(block).map((part) => ({
+    left: part.matches("pre, .table") ? part.scrollLeft : 0,
+    isOpen: part instanceof HTMLDetailsElement && part.open,
+    isFocused: part === document.activeElement,
+  }));
+  return (anew) =>
+    parts(anew).forEach((part, index) => {
+      const was = before[index];
+      if (was?.left) part.scrollLeft = was.left;
+      if (was?.isOpen && part instanceof HTMLDetailsElement) part.open = true;
+      if (was?.isFocused) part.focus({ preventScroll: true });
+    });
 }
 
 function fragment(token: Token): DocumentFragment {
   const clean = DOMPurify.sanitize(marked.parser([token]), ALLOWED);
+  direct(clean);
   for (const code of clean.querySelectorAll("pre")) frameCode(code);
-  for (const table of clean.querySelectorAll("table")) {
-    const frame = element("div", "table");
-    frame.tabIndex = 0;
-    frame.setAttribute("role", "group");
-    frame.setAttribute("aria-label", "Table");
-    table.replaceWith(frame);
-    frame.append(table);
+  for (const table of clean.querySelectorAll("table")) frameTable(table);
+  for (const list of clean.querySelectorAll("ol")) {
+    if (list.start + list.children.length > 100) list.className = "wide"; // its numbers have three digits
   }
   return clean;
+}
+
+const LONG_TEXT = 28; // characters from which a cell may not be as narrow as its longest word
+const A_NUMBER = /^[\p{Sc}+\-\u2212~\u2248<>]?\s?\p{Nd}[\p{Nd}\s.,:/\u2013\u2212%+\-]{0,18}(?:\p{Sc}|\s?\p{L}{1,3})?$/u;
+
+/** A table scrolls in a frame of its own, and is wide enough to be read. */
+function frameTable(table: HTMLTableElement): void {
+  const frame = element("div", "table");
+  frame.tabIndex = 0;
+  frame.setAttribute("role", "group");
+  const names = [...table.querySelectorAll("th")].map((cell) => cell.textContent.trim()).filter(Boolean);
+  frame.setAttribute("aria-label", names.length > 0 ? `Table: ${names.join(", ").slice(0, 80)}` : "Table");
+  for (const cell of table.querySelectorAll("td")) {
+    const text = cell.textContent.trim();
+    if (A_NUMBER.test(text)) cell.className = "number";
+    else if (text.length > LONG_TEXT) cell.className = "long";
+  }
+  frame.dir = table.dir;
+  table.replaceWith(frame);
+  frame.append(table);
 }
 
 /** Above the code: its language and a button, which the list of messages listens to. */
 function frameCode(pre: HTMLPreElement): void {
   const language = /language-([\w+#.-]{1,30})/.exec(pre.querySelector("code")?.className ?? "")?.[1] ?? "";
   const frame = element("div", "code");
+  frame.dir = "ltr";
   const head = element("div", "code-head");
   const name = element("span", "");
   name.textContent = language || "code";
@@ -101,6 +141,7 @@ export function plain(text: string): string {
   return text
     .replace(/```[^\n]*\n?/g, "")
     .replace(/!?\[([^\]]*)\]\([^)]*\)/g, "$1")
+    .replace(/<\/?(?:br|sub|sup|kbd|details|summary)(?: open| ?\/)?>/gi, " ")
     .replace(/[*_`#>|~]+/g, "")
     .trim();
 }

@@ -8,5 +8,5 @@ export function Markdown({ text, whole }: { text: string; whole: boolean }): JSX
   useLayoutEffect(() => {
     if (container.current) show(container.current, text, whole);
   }, [text, whole]);
-  return <div ref={container} class="markdown" dir="auto" />;
+  return <div ref={container} class="markdown" />;
 }
