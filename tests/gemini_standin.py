@@ -14,6 +14,10 @@ from urllib.request import Request, urlopen
 import pytest
 
 
+#: Directives of every prompt in tests, which a prompt's own win over.
+SIMPLE = "[[echo]] [[thoughts tokens=0]]"
+
+
 class GeminiStandIn:
     """Blocking calls on loopback of about a millisecond: simple, and usable from any test."""
 
@@ -21,17 +25,28 @@ class GeminiStandIn:
         self.url = url
 
     def fault(self, kind: str, *, times: int | None = 1, match: str | None = None, **parameters: Any) -> None:
-        """The next calls, or those whose text contains `match`, go wrong; kinds in faults.py."""
+        """The next calls, or those whose text contains `match`, go wrong; the package's docstring has the kinds."""
         self._ask("POST", "/control/faults", {"kind": kind, "times": times, "match": match} | parameters)
 
     def reply(self, text: str, **parameters: Any) -> None:
         self.fault("reply", text=text, **parameters)
 
     def clear(self) -> None:
-        """No faults, no calls, no waiting."""
+        """No faults, no calls, no waiting, nothing cached; short replies that quote the prompt, without thoughts."""
         self._ask("DELETE", "/control/faults")
         self._ask("DELETE", "/control/calls")
+        self._ask("DELETE", "/control/cache")
         self.pace(first_chunk_seconds=0, chunk_seconds=0, chunks=9)
+        self.directives(SIMPLE)
+
+    def directives(self, text: str) -> None:
+        """Those of every prompt. "" lets it think and write as Gemini does."""
+        self._ask("PUT", "/control/directives", {"text": text})
+
+    def sold(self, limit: int = 50_000) -> dict[str, Any]:
+        """{open, sums, models, calls}: what a ledger of the calls has to agree with."""
+        sold: dict[str, Any] = self._ask("GET", f"/control/sold?limit={limit}")
+        return sold
 
     def pace(self, **seconds: float) -> None:
         """`first_chunk_seconds`, `chunk_seconds`, `chunks`; those not given stay."""
@@ -63,8 +78,8 @@ class GeminiStandIn:
 
 
 def start_gemini_standin(*arguments: str) -> Generator[GeminiStandIn, None, None]:
-    """A stand-in in a process of its own on a free port, until the iterator is closed."""
-    command = [sys.executable, "-m", "entrypoints.local.gemini", "--port", "0", *arguments]
+    """A stand-in in a process of its own on a free port, until the iterator is closed; SIMPLE unless told otherwise."""
+    command = [sys.executable, "-m", "entrypoints.local.gemini", "--port", "0", "--directives", SIMPLE, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

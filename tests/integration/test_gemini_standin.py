@@ -59,7 +59,7 @@ def test_without_sse_the_stream_is_one_json_array(gemini_standin: GeminiStandIn)
 
 def test_generate_answers_whole_and_counts_the_turns(gemini_standin: GeminiStandIn) -> None:
     reply = post(gemini_standin, GENERATE, body("One", "Two", "Three")).json()
-    assert "turn 3" in text_of(reply)
+    assert "turn 2" in text_of(reply)
     assert "Three" in text_of(reply)
     assert reply["candidates"][0]["finishReason"] == "STOP"
 
@@ -135,6 +135,8 @@ async def test_a_client_that_leaves_is_seen(gemini_standin: GeminiStandIn) -> No
 
 
 def test_the_models_are_listed(gemini_standin: GeminiStandIn) -> None:
-    [first, *_] = httpx.get(gemini_standin.url + "/v1beta/models", trust_env=False).json()["models"]
-    assert httpx.get(f"{gemini_standin.url}/v1beta/{first['name']}", trust_env=False).json() == first
+    url = gemini_standin.url
+    [first, *_] = httpx.get(f"{url}/v1beta/models", headers=KEY, trust_env=False).json()["models"]
+    assert httpx.get(f"{url}/v1beta/{first['name']}", headers=KEY, trust_env=False).json() == first
+    assert httpx.get(f"{url}/v1beta/models", headers={"x-goog-api-key": "invalid"}, trust_env=False).status_code == 400
     assert httpx.get(gemini_standin.url + "/health", trust_env=False).status_code == 200

@@ -1,151 +1,107 @@
-"""What Gemini's stand-in reads and writes: a question, a reply in chunks, and its token counts."""
+"""What a reply says: a title, the prompt quoted, or a sample of what models write."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-from uuid import uuid4
+import re
+from functools import cache
+from pathlib import Path
 
-from entrypoints.local.gemini.faults import GoogleError, Json, Rule
+from entrypoints.local.gemini.directives import Manner, without
+from entrypoints.local.gemini.question import Question, text_of
 
-CHARACTERS_PER_TOKEN = 4
+_FOLDER = Path(__file__).parent / "samples"
+_QUOTED_CHARACTERS = 400
 
+#: The first replies of a room, in this order; later ones go round the last four.
+_BY_TURN = ("tour", "formulas", "tables", "code", "directions", "long")
 
-@dataclass(frozen=True)
-class Pace:
-    """How a reply is written. Its chunks are about equal in words."""
-
-    first_chunk_seconds: float = 0.25
-    chunk_seconds: float = 0.06
-    chunks: int = 9
-
-
-@dataclass(frozen=True)
-class Question:
-    """What of a request's body matters here. Raises GoogleError for one that Google would not take."""
-
-    contents: list[Json]
-    system: str | None
-    limit: int | None
-
-    @classmethod
-    def read(cls, body: bytes) -> Question:
-        try:
-            given = json.loads(body)
-            contents = given["contents"]
-            limit = given.get("generationConfig", {}).get("maxOutputTokens")
-            system = given.get("systemInstruction") or given.get("system_instruction")
-            question = cls(contents, _text(system) if system else None, None if limit is None else int(limit))
-            if not contents or not all(content["parts"] for content in contents):
-                raise GoogleError("bad_request", "* GenerateContentRequest.contents: contents is not specified\n")
-            if any(content.get("role", "user") not in ("user", "model") for content in contents):
-                raise GoogleError("bad_request", "Please use a valid role: user, model.")
-            question.last_user_text  # noqa: B018 - parts that are no text are refused here, not later
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise GoogleError("bad_request", "Invalid JSON payload received.") from None
-        if limit is not None and question.limit is not None and question.limit < 1:
-            raise GoogleError("bad_request", "max_output_tokens must be positive.")
-        return question
-
-    @property
-    def last_user_text(self) -> str:
-        return next((_text(turn) for turn in reversed(self.contents) if turn.get("role", "user") == "user"), "")
-
-    @property
-    def input_tokens(self) -> int:
-        return sum(_tokens(_text(content)) for content in self.contents) + _tokens(self.system or "")
-
-    def answer(self) -> str:
-        asked = " ".join(self.last_user_text.split())
-        if asked.endswith("Title:"):  # a chatroom waits for a name: its first words do
-            return " ".join(asked.removeprefix("User:").partition("Assistant:")[0].split()[:6]) or "A conversation"
-        turns = len(self.contents)
-        seen = "the first turn of our conversation" if turns == 1 else f"turn {turns} of our conversation"
-        return (
-            "Hello! I am the local stand-in for Gemini, not the model itself. "
-            f"You wrote: “{asked if len(asked) <= 400 else asked[:400] + '…'}” — good of you to ask. This is {seen}. "
-            "To talk with the real Gemini, set GEMINI_API_KEY and start again."
-        )
+#: Words of a prompt that choose a sample, the first that is found.
+_BY_WORD = (
+    ("arabic", re.compile(r"[\u0600-\u06ff]|\barabic\b", re.IGNORECASE)),
+    ("hindi", re.compile(r"[\u0900-\u097f]|\bhindi\b", re.IGNORECASE)),
+    ("tables", re.compile(r"\btables?\b", re.IGNORECASE)),
+    ("formulas", re.compile(r"\b(formulas?|equations?|integrals?|math\w*|tex|latex)\b", re.IGNORECASE)),
+    ("code", re.compile(r"\b(code|program\w*|functions?|scripts?)\b", re.IGNORECASE)),
+    ("long", re.compile(r"\b(long|essay|in detail|at length)\b", re.IGNORECASE)),
+    ("directions", re.compile(r"\b(mixed|directions?|right to left|hebrew)\b", re.IGNORECASE)),
+)
+_GO_ON = re.compile(r"\W*(please )?(continue|go on)\b", re.IGNORECASE)
 
 
-def plan(standard: Pace, question: Question, rule: Rule) -> tuple[Pace, list[str], str]:
-    """The pace, the pieces of text and the finish reason of a reply."""
-    pace, text, finish_reason = standard, question.answer(), "STOP"
-    pieces: list[str] | None = None
-    if rule.kind == "reply":
-        text = rule.get("text", text)
-        chunks = rule.get("chunks", pace.chunks)
-        if isinstance(chunks, list):
-            pieces, chunks = chunks, len(chunks)
-        seconds = {name: rule.get(name, getattr(pace, name)) for name in ("first_chunk_seconds", "chunk_seconds")}
-        pace = replace(pace, chunks=chunks, **seconds)
-        finish_reason = rule.get("finish_reason", finish_reason)
-    if rule.kind == "empty":
-        return pace, [""], rule.get("reason", finish_reason)
-    if question.limit is not None and question.limit * CHARACTERS_PER_TOKEN < len("".join(pieces or [text])):
-        text, finish_reason, pieces = text[: question.limit * CHARACTERS_PER_TOKEN], "MAX_TOKENS", None
-    return pace, pieces if pieces is not None else _split(text, pace.chunks), finish_reason
+def answer(question: Question, manner: Manner) -> str:
+    text = without(question.last_user_text)
+    if question.asks_for_title:
+        return _title(text)
+    if manner.sample == "echo":
+        return _echo(text, question.user_turns)
+    return _rest(question, manner) or _sample(text, question.user_turns, manner.sample)
 
 
-def chunks_of(model: str, question: Question, pieces: Sequence[str], finish_reason: str, rule: Rule) -> list[Json]:
-    """The bodies of a streamed reply. Counts are cumulative, as Google's are."""
-    response_id, thought = uuid4().hex, rule.get("thought", "")
-    written, chunks = 0, []
-    input_tokens = question.input_tokens
-
-    def body(candidates: list[Json], **more: Any) -> Json:
-        usage = {"promptTokenCount": input_tokens, "candidatesTokenCount": _tokens_of(written)}
-        usage |= {"thoughtsTokenCount": _tokens(thought)} if thought else {}
-        return {
-            **({"candidates": candidates} if candidates else {}),
-            **more,
-            "usageMetadata": usage | {"totalTokenCount": sum(usage.values())},
-            "modelVersion": model,
-            "responseId": response_id,
-        }
-
-    def candidate(text: str, **more: Any) -> Json:
-        parts = {"parts": [{"text": text} | more]} if text else {}
-        return {"content": parts | {"role": "model"}, "index": 0}
-
-    if rule.kind == "blocked":
-        return [body([], promptFeedback={"blockReason": rule.get("reason", "SAFETY")})]
-    if thought:
-        chunks.append(body([candidate(thought, thought=True)]))
-    if rule.kind == "blocked_mid_stream":
-        pieces, finish_reason = [*pieces[: int(rule.get("after", 1))], ""], rule.get("reason", "SAFETY")
-    for index, piece in enumerate(pieces):
-        written += len(piece)
-        last = {"finishReason": finish_reason} if index + 1 == len(pieces) else {}
-        chunks.append(body([candidate(piece) | last]))
-    return chunks
+def _title(text: str) -> str:
+    """A chatroom waits for a name: its first words do."""
+    asked = " ".join(text.split()).removesuffix("Title:").removeprefix("User:").partition("Assistant:")[0]
+    return " ".join(asked.split()[:6]) or "A conversation"
 
 
-def joined(chunks: Sequence[Json]) -> Json:
-    """The one body that a stream's chunks make."""
-    whole = dict(chunks[-1])
-    if candidates := whole.get("candidates"):
-        parts = [p for chunk in chunks for c in chunk["candidates"] for p in c["content"].get("parts", [])]
-        whole["candidates"] = [candidates[0] | {"content": {"parts": parts, "role": "model"}}]
-    return whole
+def _echo(text: str, turn: int) -> str:
+    seen = "the first turn of our conversation" if turn == 1 else f"turn {turn} of our conversation"
+    return (
+        "Hello! I am the local stand-in for Gemini, not the model itself. "
+        f"You wrote: “{_quoted(text)}” — good of you to ask. This is {seen}. "
+        "To talk with the real Gemini, set GEMINI_API_KEY and start again."
+    )
 
 
-def _split(text: str, count: int) -> list[str]:
-    words = text.split(" ")
-    size = -(-len(words) // max(1, count))
-    pieces = [" ".join(words[at : at + size]) for at in range(0, len(words), size)]
-    return [*(piece + " " for piece in pieces[:-1]), pieces[-1]]
+def _rest(question: Question, manner: Manner) -> str:
+    """What is left of an earlier reply that was cut, when the prompt asks to go on with it; "" otherwise."""
+    contents = question.contents
+    asked_to = contents[-1].get("role") == "model" or _GO_ON.match(question.last_user_text)
+    written = next((at for at in reversed(range(1, len(contents))) if contents[at].get("role") == "model"), None)
+    if not asked_to or written is None:
+        return ""
+    earlier = Question(contents[:written], question.system, None, None)
+    whole = _sample(without(earlier.last_user_text), earlier.user_turns, manner.sample)
+    beginning = text_of(contents[written])
+    return whole[len(beginning) :] if whole.startswith(beginning) else ""
 
 
-def _text(content: Json) -> str:
-    return "".join(part["text"] for part in content["parts"])
+def _sample(text: str, turn: int, name: str | None) -> str:
+    if name is None and (languages := _languages_in(text)):
+        return "\n\n".join(_code()[language] for language in languages) + "\n\n" + _read("note")
+    name = name or next((name for name, word in _BY_WORD if word.search(text)), None) or _of_turn(turn)
+    return _read(name).replace("<<question>>", _quoted(text)).replace("<<turn>>", str(turn))
 
 
-def _tokens_of(characters: int) -> int:
-    return -(-characters // CHARACTERS_PER_TOKEN)
+def _of_turn(turn: int) -> str:
+    first = len(_BY_TURN)
+    return _BY_TURN[turn - 1 if turn <= first else first - 4 + (turn - first - 1) % 4]
 
 
-def _tokens(text: str) -> int:
-    return _tokens_of(len(text))
+def _languages_in(text: str) -> list[str]:
+    """Those that are plainly meant: “in Go”, “a Rust function”; not the “go” of a sentence."""
+    found = re.findall(r"\b(?:in|using) ([a-z+#]+)|([a-z+#]+) (?:code|function|program|script|example)", text.lower())
+    words = {word for pair in found for word in pair}
+    return [language for language in _code() if language in words]
+
+
+@cache
+def _code() -> dict[str, str]:
+    """The section of each language, by its name in small letters."""
+    sections = re.split(r"(?m)^(?=## )", _read("code"))[1:]
+    return {section[3:].splitlines()[0].strip().lower(): section.strip() for section in sections}
+
+
+@cache
+def _read(name: str) -> str:
+    path = _FOLDER / f"{name}.md"
+    return path.read_text(encoding="utf-8").strip() if name in samples() else f"There is no sample “{name}”."
+
+
+@cache
+def samples() -> frozenset[str]:
+    return frozenset(path.stem for path in _FOLDER.glob("*.md"))
+
+
+def _quoted(text: str) -> str:
+    asked = " ".join(text.split())
+    return asked if len(asked) <= _QUOTED_CHARACTERS else asked[:_QUOTED_CHARACTERS] + "…"
