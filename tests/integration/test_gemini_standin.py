@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.gemini_standin import GeminiStandIn
-
-KEY = {"x-goog-api-key": "any"}
-STREAM = "/v1beta/models/gemini-flash-latest:streamGenerateContent?alt=sse"
-GENERATE = "/v1beta/models/gemini-flash-latest:generateContent"
-
-
-def body(*texts: str, **more: Any) -> dict[str, Any]:
-    roles = ("user", "model")
-    contents = [{"role": roles[index % 2], "parts": [{"text": text}]} for index, text in enumerate(texts)]
-    return {"contents": contents, **more}
-
-
-def post(server: GeminiStandIn, path: str, content: Any, headers: dict[str, str] | None = None) -> httpx.Response:
-    data = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return httpx.post(server.url + path, content=data, headers=KEY if headers is None else headers, trust_env=False)
-
-
-def events(response: httpx.Response) -> list[Any]:
-    return [json.loads(event.removeprefix("data: ")) for event in response.text.split("\r\n\r\n") if event]
-
-
-def text_of(chunk: Any) -> str:
-    return "".join(part["text"] for part in chunk["candidates"][0]["content"].get("parts", []))
+from tests.integration.gemini_calls import GENERATE, KEY, STREAM, body, events, post, text_of
 
 
 def test_a_stream_is_server_sent_events_with_growing_counts(gemini_standin: GeminiStandIn) -> None:

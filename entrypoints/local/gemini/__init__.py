@@ -56,8 +56,9 @@ directive each time, unless these parameters say otherwise:
     empty               a candidate without text, finishReason = `reason` (STOP; OTHER, MALFORMED_RESPONSE, MAX_TOKENS)
     blank               a reply of white space
     max_tokens          cut with MAX_TOKENS after `tokens` (0) tokens of text; with `on=title` a cut title
-    reply               `text`, in `chunks` pieces (a count, or the pieces themselves); `thought` goes before it whether
-                        asked for or not; `finish_reason`, any word; the stream itself ends `end_seconds` later
+    reply               nothing wrong, only what follows
+    What the reply is, of this and every kind with one: `text`, in `chunks` pieces (a count, or the pieces themselves);
+    `thought` goes before it whether asked for or not; `finish_reason`; the stream itself ends `end_seconds` later.
     Reasons are any word: one that nobody knows is a fault of its own.
 
 Control calls

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from entrypoints.local.gemini.directives import Directive, in_text
-from entrypoints.local.gemini.google import ERRORS, Json
+from entrypoints.local.gemini.google import ERRORS, GoogleError, Json
 from entrypoints.local.gemini.question import Question
 
 #: The kinds beside those of ERRORS; the package's docstring says what each does and takes.
@@ -100,11 +100,17 @@ class Faults:
         faults = [given for given in (*in_text(question.last_user_text), *defaults) if given.kind in KINDS]
         if not faults:
             return []
-        # A title's prompt quotes the message: what was meant for the message is not for it, so each has its counts.
         key = blake2b(question.last_user_text.encode(), digest_size=16).digest()
         if key not in self._of_prompts:
-            rules = [Rule.read({"kind": one.kind, **one.parameters}, now, times=None, on="message") for one in faults]
-            self._of_prompts[key] = rules
+            self._of_prompts[key] = [_rule_of(directive, now) for directive in faults]
             while len(self._of_prompts) > self.KEPT_PROMPTS:
                 self._of_prompts.popitem(last=False)
         return self._of_prompts[key]
+
+
+def _rule_of(directive: Directive, now: float) -> Rule:
+    # A title's prompt quotes the message: what was meant for the message is not for it.
+    try:
+        return Rule.read({"kind": directive.kind, **directive.parameters}, now, times=None, on="message")
+    except (TypeError, ValueError) as error:
+        raise GoogleError("bad_request", str(error)) from None

@@ -112,11 +112,11 @@ def _pieces(question: Question, manner: Manner, rule: Rule, pace: Pace) -> tuple
         return [], str(rule.get("reason", finish))
     if rule.kind == "blank":
         return ["\n", "  \n"], finish
-    text = rule.get("text", None) if rule.kind == "reply" else None
+    text = rule.get("text", None)
     scripted = text is not None or manner.sample == "echo" or question.asks_for_title
     if text is None:
         text = answer(question, manner)
-    if rule.kind == "reply" and isinstance(rule.get("chunks", None), list):
+    if isinstance(rule.get("chunks", None), list):
         pieces: list[str] = list(rule.get("chunks", None))
     else:
         pieces = split(str(text), pace.chunks if scripted else max(pace.chunks, len(text) // _CHARACTERS_A_CHUNK))
@@ -153,7 +153,7 @@ def _thoughts(
 
 def _thinking_steps(thoughts: int, thinking: Thinking, rule: Rule, pace: Pace) -> list[Step]:
     """The first step's delay is that of the reply; the text's own steps follow."""
-    if rule.kind == "reply" and rule.get("thought", ""):
+    if rule.get("thought", ""):
         texts, seconds = [str(rule.get("thought", ""))], 0.0
     elif rule.kind == "think":
         seconds = float(rule.get("seconds", 1))
@@ -162,7 +162,7 @@ def _thinking_steps(thoughts: int, thinking: Thinking, rule: Rule, pace: Pace) -
     else:
         texts = list(summaries(thoughts))
         seconds = pace.first_chunk_seconds * min(_MOST_WAITS, thoughts / _TOKENS_A_WAIT)
-    if not (thinking.shown or (rule.kind == "reply" and rule.get("thought", ""))):
+    if not (thinking.shown or rule.get("thought", "")):
         return [Step(pace.first_chunk_seconds + seconds, [], thoughts, 0)] if thoughts or seconds else []
     steps = [
         Step(seconds / len(texts), [{"text": text, "thought": True}], thoughts * (index + 1) // len(texts), 0)
