@@ -13,7 +13,6 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-
 #: Directives of every prompt in tests, which a prompt's own win over.
 SIMPLE = "[[echo]] [[thoughts tokens=0]]"
 

@@ -189,7 +189,9 @@ class _Run:
             self.environment["GEMINI_API_KEY"] = "stand-in"
         else:
             port = free_port()
-            stand_in = self._program("Gemini stand-in", "gemini", [*GEMINI_STAND_IN, "--port", str(port)], grace=5)
+            # Few thoughts: at a model's default they would use up the limits of a request that sets no level.
+            command = [*GEMINI_STAND_IN, "--port", str(port), "--directives", "[[thoughts tokens=100]]"]
+            stand_in = self._program("Gemini stand-in", "gemini", command, grace=5)
             self.services.append(stand_in)
             stand_in.start()
             self._await(stand_in, port, "/health", host=LOCALHOST)
