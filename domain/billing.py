@@ -17,10 +17,6 @@ class Tier(StrEnum):
     BASIC = "Basic"
     PRO = "Pro"
 
-    @property
-    def max_output_tokens(self) -> int:
-        return 2_048 if self is Tier.BASIC else 8_192
-
 
 @dataclass(frozen=True, slots=True)
 class SendingLimits:

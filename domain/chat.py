@@ -7,6 +7,7 @@ queued ──claim──▶ generating ──▶ completed | failed | blocked | 
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -14,13 +15,23 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from domain.errors import DomainError, ModelDeferred, ModelUnavailable, ReplyBlocked, ReplyEmpty
+from domain.errors import (
+    DomainError,
+    ModelDeferred,
+    ModelOverloaded,
+    ModelRateLimited,
+    ModelTimedOut,
+    ModelUnavailable,
+    ReplyBlocked,
+    ReplyEmpty,
+)
 from domain.ids import ChatroomId, MessageId, UserId
 
 MAX_INPUT_CHARACTERS = 8_000
 MAX_INSTRUCTIONS_CHARACTERS = 4_000
 MAX_WINDOW_MESSAGES = 20
 MAX_WINDOW_TOKENS = 32_000
+MAX_THOUGHT_CHARACTERS = 32_000
 MAX_DEATHS = 3
 DEFERRED_SPREAD = 5.0  # seconds over which those return that were put off together
 
@@ -44,6 +55,15 @@ class ThinkingLevel(StrEnum):
     LOW = "low"
     MEDIUM = "medium"
     HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPlan:
+    """What a reply may take."""
+
+    #: Tokens of the reply; thoughts are not counted.
+    reply_tokens: int
+    thinking: ThinkingLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,31 +180,59 @@ class RetryPolicy:
     """When a failed attempt is tried again. Times in seconds."""
 
     max_attempts: int = 5
+    #: A timeout has cost as much as a reply.
+    max_timeouts: int = 2
+    max_empty: int = 3
     max_age: timedelta = timedelta(minutes=10)
     base_delay: float = 1.0
+    overload_delay: float = 2.0
     max_delay: float = 60.0
 
     def delay(self, message: Message, error: DomainError, now: datetime) -> float | None:
         """Seconds to wait before the next attempt, or None when there shall be none.
 
-        A deferred call was no attempt, so only its age ends it; deferred ones spread out too.
-
-        The wait is never shorter than what the model asked for; beyond that it is exponential
-        with full jitter, so that a crowd of failed calls does not return as a crowd.
+        The wait is never shorter than what the model asked for; beyond that it has full jitter, so
+        that a crowd of failed calls does not return as a crowd. It grows with the failures, and
+        where the message has none, because the model was overloaded, with the age of the message.
         """
-        if not isinstance(error, ModelUnavailable):
+        if message.failures + 1 >= self._max_failures(error):
             return None
-        deferred = isinstance(error, ModelDeferred)
-        if message.failures + 1 >= self.max_attempts and not deferred:
-            return None
-        asked = error.retry_after or 0.0
-        if deferred:
-            delay = asked + random.uniform(0, DEFERRED_SPREAD)
-        else:
-            delay = max(asked, random.uniform(0, min(self.max_delay, self.base_delay * 2**message.failures)))
+        asked = getattr(error, "retry_after", None) or 0.0
+        match error:
+            case ModelDeferred():
+                delay = asked + random.uniform(0, DEFERRED_SPREAD)
+            case ModelOverloaded() | ModelRateLimited():
+                age = (now - message.queued_at).total_seconds()
+                delay = max(asked, self._jitter(max(self.overload_delay, age)))
+            case ReplyEmpty():
+                delay = self._jitter(self.base_delay)
+            case _:
+                delay = max(asked, self._jitter(self.base_delay * 2**message.failures))
         if now + timedelta(seconds=delay) > message.queued_at + self.max_age:
             return None
         return delay
+
+    @staticmethod
+    def is_failure(error: DomainError) -> bool:
+        """Whether it counts among the failures of its message. What the model refuses to everybody does not."""
+        return not isinstance(error, ModelDeferred | ModelOverloaded | ModelRateLimited)
+
+    def _max_failures(self, error: DomainError) -> float:
+        """With how many failures such an error is the last one."""
+        match error:
+            case ModelDeferred() | ModelOverloaded() | ModelRateLimited():
+                return math.inf
+            case ModelTimedOut():
+                return min(self.max_timeouts, self.max_attempts)
+            case ReplyEmpty(may_differ=True):
+                return min(self.max_empty, self.max_attempts)
+            case ModelUnavailable():
+                return self.max_attempts
+            case _:
+                return 1
+
+    def _jitter(self, longest: float) -> float:
+        return random.uniform(0, min(self.max_delay, longest))
 
     def is_poison(self, message: Message) -> bool:
         """Whether a message that was just claimed has taken too many workers with it."""
@@ -229,7 +277,7 @@ class ReplyChunk:
 
 def estimated_tokens(text: str) -> int:
     """A safe guess without the model's tokenizer: four ASCII characters, or one of another script, a token."""
-    plain = sum(character < "\x80" for character in text)
+    plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
     return -(-plain // 4) + len(text) - plain
 
 
@@ -238,6 +286,7 @@ def conversation_window(
     context: Context,
     *,
     instructions: str | None = None,
+    thought_tokens: int = 0,
     max_messages: int = MAX_WINDOW_MESSAGES,
     max_tokens: int = MAX_WINDOW_TOKENS,
 ) -> Conversation:
@@ -260,7 +309,9 @@ def conversation_window(
     turns = [
         turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response or ""))
     ]
-    return Conversation((*turns, Turn(Role.USER, message.input)), message.max_output_tokens, told)
+    return Conversation(
+        (*turns, Turn(Role.USER, message.input)), message.max_output_tokens, told, message.thinking, thought_tokens
+    )
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -397,6 +397,11 @@ class ReplyEmpty(ModelError):
         super().__init__()
         self.reason = reason
 
+    @property
+    def may_differ(self) -> bool:
+        """Asked the same once more, the model usually answers."""
+        return self.reason in (None, "STOP", "OTHER", "NO_CANDIDATES") or self.reason.startswith("MALFORMED_")
+
 
 class WorkersDied(ModelError):
     code = "workers_died"

@@ -66,7 +66,7 @@ from application.ports.billing import PaymentGateway
 from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
 from domain.billing import SendingLimits, Tier
-from domain.chat import RetryPolicy
+from domain.chat import ReplyPlan, RetryPolicy
 from entrypoints.settings import Settings
 from entrypoints.wiring import Wiring
 
@@ -111,6 +111,13 @@ def _sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
             in_flight=settings.pro_in_flight if on else None,
             per_minute=settings.pro_messages_per_minute if on else None,
         ),
+    }
+
+
+def _reply_plans(settings: Settings) -> dict[Tier, ReplyPlan]:
+    return {
+        Tier.BASIC: ReplyPlan(settings.basic_reply_tokens, settings.basic_thinking),
+        Tier.PRO: ReplyPlan(settings.pro_reply_tokens, settings.pro_thinking),
     }
 
 
@@ -227,6 +234,7 @@ class Container(containers.DeclarativeContainer):
     payment_gateway = single(_payment_gateway, settings)
     readings = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
     sending_limits = providers.Callable(_sending_limits, settings)
+    reply_plans = providers.Callable(_reply_plans, settings)
 
     sign_up = wired(SignUp)
     open_session = wired(OpenSession)
@@ -256,10 +264,10 @@ class Container(containers.DeclarativeContainer):
     open_chatroom = wired(OpenChatroom)
     change_chatroom = wired(ChangeChatroom)
     delete_chatroom = wired(DeleteChatroom)
-    send_message = wired(SendMessage, queue=queue, limits=sending_limits)
+    send_message = wired(SendMessage, queue=queue, limits=sending_limits, plans=reply_plans)
     get_message = wired(GetMessage)
     cancel_message = wired(CancelMessage)
-    regenerate_message = wired(RegenerateMessage, queue=queue, limits=sending_limits)
+    regenerate_message = wired(RegenerateMessage, queue=queue, limits=sending_limits, plans=reply_plans)
     reply_watch = single(ReplyWatch, messages)
     stream_reply = wired(StreamReply)
     await_reply = wired(AwaitReply)
@@ -289,14 +297,20 @@ class Container(containers.DeclarativeContainer):
         AskModel,
         breaker=providers.Singleton(Breaker),
         first_token_seconds=settings.provided.first_token_seconds,
+        silence_seconds=settings.provided.silence_seconds,
         reply_seconds=settings.provided.reply_seconds,
+    )
+    suggest_title = wired(
+        SuggestTitle,
+        thinking=settings.provided.title_thinking,
+        thought_tokens=settings.provided.thought_budget,
     )
     generate_reply = wired(
         GenerateReply,
         queue=queue,
         lease=settings.provided.lease,
         suspects=providers.Singleton(Suspects),
-        suggest_title=providers.Singleton(SuggestTitle, chatrooms=chatrooms, ask_model=ask_model),
+        thought_tokens=settings.provided.thought_budget,
         instructions=settings.provided.system_instruction,
     )
     purge_expired = wired(PurgeExpired)

@@ -16,17 +16,21 @@ from urllib.parse import urlsplit
 import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from domain.chat import MAX_INSTRUCTIONS_CHARACTERS
+from domain.chat import MAX_INSTRUCTIONS_CHARACTERS, ThinkingLevel
 
 SERVERS = ("DATABASE_URL", "REDIS_URL")
 SERVE_NEEDS = (*SERVERS, "ACCESS_TOKEN_SECRET")
 WORKER_NEEDS = (*SERVERS, "GEMINI_API_KEY")
 MIGRATE_NEEDS = ("DATABASE_URL",)
 
+_THOUGHT_TOKENS = "minimal=1024,low=8192,medium=24576,high=32768"
+
 _STRIPE = ("stripe_secret_key", "stripe_price_id", "stripe_webhook_secret")
 
 _TWILIO = ("twilio_account_sid", "twilio_auth_token", "twilio_from")
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - production's default, for platforms that set PORT
+#: What the models of 2026 take as `maxOutputTokens`.
+MAX_OUTPUT_TOKENS = 65_536
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
@@ -73,6 +77,12 @@ class Settings(BaseModel):
     gemini_model: str = "gemini-flash-latest"
     gemini_sdk: Literal["google-genai", "google-generativeai"] = "google-genai"
     gemini_max_rpm: Annotated[int, Field(ge=0)] = 0
+    basic_thinking: ThinkingLevel = ThinkingLevel.LOW
+    pro_thinking: ThinkingLevel = ThinkingLevel.MEDIUM
+    title_thinking: ThinkingLevel = ThinkingLevel.MINIMAL
+    thought_tokens: str = _THOUGHT_TOKENS
+    basic_reply_tokens: Count = 4_096
+    pro_reply_tokens: Count = 16_384
     system_instruction: Annotated[str, Field(max_length=MAX_INSTRUCTIONS_CHARACTERS)] = ""
 
     stripe_secret_key: SecretStr = SecretStr("")
@@ -110,8 +120,9 @@ class Settings(BaseModel):
     sweep_seconds: Seconds = 2
     max_attempts: Count = 5
     max_message_minutes: Seconds = 10
-    first_token_seconds: Seconds = 30
-    reply_seconds: Seconds = 120
+    first_token_seconds: Seconds = 60
+    silence_seconds: Seconds = 60
+    reply_seconds: Seconds = 600
 
     trusted_proxies: str = ""
     cors_origins: str = ""
@@ -154,6 +165,12 @@ class Settings(BaseModel):
     @property
     def allowed_countries(self) -> list[str]:
         return _words(self.otp_countries)
+
+    @property
+    def thought_budget(self) -> dict[ThinkingLevel, int]:
+        """Tokens for thoughts, above the reply's, at each level."""
+        pairs = (word.split("=") for word in _words(f"{_THOUGHT_TOKENS},{self.thought_tokens}"))  # the last one holds
+        return {ThinkingLevel(level): int(tokens) for level, tokens in pairs}
 
     @property
     def lease(self) -> timedelta:
@@ -232,6 +249,14 @@ class Settings(BaseModel):
             raise ValueError("must be a two-letter region such as IN or DE")
         return value
 
+    @field_validator("thought_tokens")
+    @classmethod
+    def _levels(cls, value: str) -> str:
+        level = f"({'|'.join(ThinkingLevel)})"
+        if not all(re.fullmatch(rf"{level}=\d{{1,5}}", word, re.ASCII) for word in _words(value)):
+            raise ValueError("must be levels with tokens such as low=8192,high=32768, separated by commas")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: str) -> str:
@@ -271,6 +296,16 @@ class Settings(BaseModel):
     def _heartbeat_within_lease(self) -> Self:
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("HEARTBEAT_SECONDS must be at most half of LEASE_SECONDS")
+        return self
+
+    @model_validator(mode="after")
+    def _replies_with_thoughts_within_what_models_write(self) -> Self:
+        for name, tokens, level in (
+            ("BASIC_REPLY_TOKENS", self.basic_reply_tokens, self.basic_thinking),
+            ("PRO_REPLY_TOKENS", self.pro_reply_tokens, self.pro_thinking),
+        ):
+            if tokens + self.thought_budget[level] > MAX_OUTPUT_TOKENS:
+                raise ValueError(f"{name} and THOUGHT_TOKENS for {level} must be at most {MAX_OUTPUT_TOKENS} together")
         return self
 
     @model_validator(mode="after")
@@ -352,7 +387,7 @@ def _line(error: dict[str, Any]) -> str:
     match error["type"]:
         case "value_error":
             text = str(context["error"])
-        case "literal_error":
+        case "literal_error" | "enum":
             text = f"must be {context['expected']}"
         case "int_parsing" | "int_from_float" | "int_type":
             text = "must be a whole number"

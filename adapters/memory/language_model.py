@@ -15,12 +15,13 @@ from domain.errors import ReplyEmpty
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedReply:
-    """What one call does: its pieces, `seconds` before each of them, then `error` or the end.
+    """What one call does: its thoughts and pieces, `seconds` before each of them, then `error` or the end.
 
     With `finish_reason` None and no error it hangs after its pieces until it is left.
     """
 
     pieces: Sequence[str] = ("Hello", ", ", "world.")
+    thoughts: Sequence[str] = ()
     finish_reason: str | None = "STOP"
     seconds: float = 0.0
     error: Exception | None = None
@@ -64,12 +65,18 @@ class ScriptedLanguageModel(LanguageModel):
         self.open += 1
         ended = False
         try:
-            written, finish_reason = "", reply.finish_reason
+            written, finish_reason, thought = "", reply.finish_reason, 0
+            for text in reply.thoughts:
+                await asyncio.sleep(reply.seconds)
+                thought += estimated_tokens(text)
+                chunk = ReplyChunk(thought=text, usage=TokenUsage(input=asked, output=thought, thoughts=thought))
+                yield chunk
             for piece in reply.pieces:
                 await asyncio.sleep(reply.seconds)
                 kept = _cut(piece, conversation.max_output_tokens - estimated_tokens(written))
                 written += kept
-                chunk = ReplyChunk(kept, usage=TokenUsage(input=asked, output=estimated_tokens(written)))
+                output = estimated_tokens(written) + thought
+                chunk = ReplyChunk(kept, usage=TokenUsage(input=asked, output=output, thoughts=thought))
                 yield chunk
                 if kept != piece:
                     finish_reason = "MAX_TOKENS"
@@ -82,7 +89,7 @@ class ScriptedLanguageModel(LanguageModel):
             ended = True
             if not written:
                 raise ReplyEmpty(finish_reason)
-            yield replace(chunk, text="", finish_reason=finish_reason)
+            yield replace(chunk, text="", thought="", finish_reason=finish_reason)
         finally:
             self.open -= 1
             self.left += not ended

@@ -7,12 +7,22 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from application.chat.breaker import Breaker
 from application.ports.chat import LanguageModel, ModelBudget, ReplyWriter
 from application.ports.runtime import Clock
-from domain.chat import Conversation, MessageStatus, Outcome, TokenUsage
-from domain.errors import ModelDeferred, ModelError, ModelRateLimited, ModelUnavailable, ReplyEmpty, Unavailable
+from domain.chat import MAX_THOUGHT_CHARACTERS, Conversation, MessageStatus, Outcome, ReplyChunk, TokenUsage
+from domain.errors import (
+    ModelDeferred,
+    ModelError,
+    ModelRateLimited,
+    ModelTimedOut,
+    ModelUnavailable,
+    ReplyEmpty,
+    Unavailable,
+)
+from domain.ids import UserId
 
 log = logging.getLogger(__name__)
 
@@ -45,25 +55,61 @@ class Stop:
                 self._call = None
 
 
+@dataclass(slots=True, eq=False)
+class Call:
+    """One call of the model as its caller sees it: for whom, how to stop it, and what it came to, however it ends."""
+
+    user_id: UserId
+    #: The message has not failed before.
+    fresh: bool = True
+    stop: Stop = field(default_factory=Stop)
+    #: The model was asked. Until then nothing was spent.
+    made: bool = False
+    #: What it reported last.
+    usage: TokenUsage | None = None
+
+
 @dataclass(slots=True)
 class _Reply:
     """What the model has said so far."""
 
     writer: ReplyWriter
+    began: float = 0.0
     text: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    thought_characters: int = 0
+    thinking_seconds: float | None = None
     finish_reason: str | None = None
-    usage: TokenUsage | None = None
 
-    def add(self, text: str) -> None:
-        if text := _storable(text):
+    @property
+    def is_blank(self) -> bool:
+        return all(not piece or piece.isspace() for piece in self.text)
+
+    def add(self, chunk: ReplyChunk) -> None:
+        if thought := _storable(chunk.thought):
+            self.writer.thought(thought)
+            kept = thought[: MAX_THOUGHT_CHARACTERS - self.thought_characters]
+            self.thought_characters += len(kept)
+            self.thoughts.append(kept)
+        if text := _storable(chunk.text):
+            if not self.text:
+                self._end_thinking()
             self.text.append(text)
             self.writer.add(text)
+        self.finish_reason = chunk.finish_reason or self.finish_reason
 
-    def ended(self, status: MessageStatus) -> Outcome:
-        usage = self.usage
+    def _end_thinking(self) -> None:
+        self.thinking_seconds = asyncio.get_running_loop().time() - self.began
+
+    def ended(self, status: MessageStatus, usage: TokenUsage | None) -> Outcome:
+        if not self.text and self.thoughts:
+            self._end_thinking()
+        has_thought = bool(self.thoughts or (usage and usage.thoughts))
         return Outcome(
             status=status,
             response="".join(self.text) or None,
+            thoughts="".join(self.thoughts) or None,
+            thinking_seconds=round(self.thinking_seconds, 3) if has_thought and self.thinking_seconds else None,
             finish_reason=self.finish_reason if status is MessageStatus.COMPLETED else None,
             input_tokens=usage.input if usage else None,
             cached_tokens=usage.cached if usage else None,
@@ -78,75 +124,87 @@ class AskModel:
 
     Stopped, it ends as cancelled with what was said until then. Raises ModelError; ModelDeferred if
     the model was not asked at all, because it fails at the moment or its calls a minute are used up.
+    `call` tells, however it ends, whether the model was asked and what that took.
     """
 
     model: LanguageModel
     budget: ModelBudget
     breaker: Breaker
     clock: Clock
+    #: Until the first chunk, whatever it brings, and then from each to the next.
     first_token_seconds: float
+    silence_seconds: float
     reply_seconds: float
 
-    async def __call__(self, conversation: Conversation, *, writer: ReplyWriter, stop: Stop) -> Outcome:
+    async def __call__(self, conversation: Conversation, *, call: Call, writer: ReplyWriter) -> Outcome:
         reply = _Reply(writer)
         try:
-            async with stop.heeded():
-                await self._ask(conversation, reply)
+            async with call.stop.heeded():
+                await self._ask(conversation, reply, call)
         except (ModelError, TimeoutError):
-            if not stop.requested:
+            if not call.stop.requested:
                 raise
-            return reply.ended(MessageStatus.CANCELLED)
-        return reply.ended(MessageStatus.COMPLETED)
+            return reply.ended(MessageStatus.CANCELLED, call.usage)
+        return reply.ended(MessageStatus.COMPLETED, call.usage)
 
-    async def _ask(self, conversation: Conversation, reply: _Reply) -> None:
+    async def _ask(self, conversation: Conversation, reply: _Reply, call: Call) -> None:
         began = self.clock.now()
-        if (pause := self.breaker.wait(began)) is not None:
+        if (pause := self.breaker.wait(began, fresh=call.fresh)) is not None:
             raise ModelDeferred(retry_after=pause)
         try:
-            wait = await self._turn()
-            if wait is None:
-                raise ModelDeferred(retry_after=LONGEST_WAIT)
-            await asyncio.sleep(wait)
-            await self._read(conversation, reply)
+            await self._wait_for_turn()
+            call.made = True
+            await self._read(conversation, reply, call, began)
         except ModelDeferred:
             self.breaker.forget(began=began)
             raise
         except ModelError as error:
-            # A limit, a refusal or a blocked reply comes from a model that is well.
-            ill = isinstance(error, ModelUnavailable) and not isinstance(error, ModelRateLimited)
-            if self.breaker.report(failed=ill, began=began, now=self.clock.now()):
-                log.warning("model_breaker_opened")
+            self._report(call, began, failed=_is_illness(error))
             raise
         except BaseException:
             self.breaker.forget(began=began)
             raise
-        self.breaker.report(failed=False, began=began, now=self.clock.now())
+        self._report(call, began, failed=False)
 
-    async def _turn(self) -> float | None:
+    async def _wait_for_turn(self) -> None:
         try:
-            return await self.budget.reserve(within=LONGEST_WAIT)
+            wait = await self.budget.reserve(within=LONGEST_WAIT)
         except Unavailable:
-            return None  # a lost database must not look like a lost worker
+            wait = None  # a lost database must not look like a lost worker
+        if wait is None:
+            raise ModelDeferred(retry_after=LONGEST_WAIT)
+        await asyncio.sleep(wait)
 
-    async def _read(self, conversation: Conversation, reply: _Reply) -> None:
-        end = asyncio.get_running_loop().time() + self.reply_seconds
+    async def _read(self, conversation: Conversation, reply: _Reply, call: Call, began: datetime) -> None:
+        loop = asyncio.get_running_loop()
+        reply.began = loop.time()
+        end = reply.began + self.reply_seconds
+        is_silent = True
         try:
             async with (
-                asyncio.timeout(min(self.first_token_seconds, self.reply_seconds)) as deadline,
+                asyncio.timeout_at(min(reply.began + self.first_token_seconds, end)) as deadline,
                 aclosing(self.model.stream(conversation)) as chunks,
             ):
                 async for chunk in chunks:
-                    if chunk.text and not reply.text:
-                        deadline.reschedule(end)
-                    reply.add(chunk.text)
-                    if chunk.thought:
-                        reply.writer.thought(_storable(chunk.thought))
-                    reply.finish_reason = chunk.finish_reason or reply.finish_reason
-                    reply.usage = chunk.usage or reply.usage
+                    deadline.reschedule(min(loop.time() + self.silence_seconds, end))
+                    if is_silent:  # it answers: others need not wait until it has thought to the end
+                        self._report(call, began, failed=False)
+                        is_silent = False
+                    call.usage = chunk.usage or call.usage
+                    reply.add(chunk)
         except TimeoutError:
-            raise ModelUnavailable("The model took too long.") from None
-        if not reply.text:
+            raise ModelTimedOut from None
+        if reply.is_blank:
             raise ReplyEmpty(reply.finish_reason)
+
+    def _report(self, call: Call, began: datetime, *, failed: bool) -> None:
+        if self.breaker.report(call.user_id, failed=failed, began=began, now=self.clock.now()):
+            log.warning("model_breaker_opened")
+
+
+def _is_illness(error: ModelError) -> bool:
+    """A limit, a refusal, or a blocked or empty reply comes from a model that is well."""
+    return isinstance(error, ModelUnavailable) and not isinstance(error, ModelRateLimited)
 
 
 def _storable(text: str) -> str:

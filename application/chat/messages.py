@@ -9,7 +9,7 @@ from application.ports.chat import Messages, ReplyStream
 from application.ports.runtime import Clock, Ids, JobQueue
 from domain.accounts import User
 from domain.billing import Allowance, SendingLimits, Tier
-from domain.chat import Message
+from domain.chat import Message, ReplyPlan
 from domain.errors import MessageNotFound
 from domain.ids import ChatroomId, MessageId
 
@@ -28,11 +28,13 @@ class SendMessage:
     clock: Clock
     ids: Ids
     limits: Mapping[Tier, SendingLimits]
+    plans: Mapping[Tier, ReplyPlan]
 
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, input: str, message_id: MessageId | None = None
     ) -> tuple[Message, Allowance]:
         now = self.clock.now()
+        plan = self.plans[user.tier(now)]
         message = Message(
             id=message_id or MessageId(self.ids.new()),
             chatroom_id=chatroom_id,
@@ -41,7 +43,8 @@ class SendMessage:
             created_at=now,
             queued_at=now,
             allowance_day=now.date(),
-            max_output_tokens=user.tier(now).max_output_tokens,
+            max_output_tokens=plan.reply_tokens,
+            thinking=plan.thinking,
         )
         allowance = await self.messages.accept(message, limits=self.limits[user.tier(now)])
         await self.queue.ring([message.id])
@@ -90,12 +93,14 @@ class RegenerateMessage:
     queue: JobQueue
     clock: Clock
     limits: Mapping[Tier, SendingLimits]
+    plans: Mapping[Tier, ReplyPlan]
 
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId
     ) -> tuple[Message, Allowance]:
         ended = await self.messages.get(message_id, chatroom_id, user.id)
         now = self.clock.now()
+        plan = self.plans[user.tier(now)]
         message = Message(
             id=message_id,
             chatroom_id=chatroom_id,
@@ -105,7 +110,8 @@ class RegenerateMessage:
             attempt=ended.attempt,
             queued_at=now,
             allowance_day=now.date(),
-            max_output_tokens=user.tier(now).max_output_tokens,
+            max_output_tokens=plan.reply_tokens,
+            thinking=plan.thinking,
         )
         allowance = await self.messages.regenerate(message, limits=self.limits[user.tier(now)])
         await self.queue.ring([message_id])

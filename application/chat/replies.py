@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from traceback import format_tb
 
-from application.chat.asking import AskModel, Stop
+from application.chat.asking import AskModel, Call, Stop
 from application.chat.titles import SuggestTitle
 from application.patience import patiently
 from application.ports.chat import Messages, ReplyStream
@@ -23,9 +23,10 @@ from domain.chat import (
     MessageStatus,
     Outcome,
     RetryPolicy,
+    ThinkingLevel,
     conversation_window,
 )
-from domain.errors import GenerationFailed, ModelDeferred, ModelError, WorkersDied
+from domain.errors import GenerationFailed, ModelError, WorkersDied
 from domain.ids import MessageId
 
 log = logging.getLogger(__name__)
@@ -56,16 +57,16 @@ class Leases:
         self._lost: set[asyncio.Task[object]] = set()
 
     @asynccontextmanager
-    async def hold(self, message: Message) -> AsyncIterator[Stop]:
+    async def hold(self, message: Message, stop: Stop) -> AsyncIterator[None]:
         """Keep the message's lease alive inside the block; LeaseLost ends the block when it is gone.
 
         The stop is requested when somebody cancels the message.
         """
         task = asyncio.current_task()
         assert task is not None
-        held = self._held[message.id] = _Held(message.attempt, task, Stop())
+        held = self._held[message.id] = _Held(message.attempt, task, stop)
         try:
-            yield held.stop
+            yield
         except asyncio.CancelledError:
             if task not in self._lost:
                 raise
@@ -156,6 +157,8 @@ class GenerateReply:
     lease: timedelta
     suspects: Suspects
     suggest_title: SuggestTitle
+    #: What thoughts may take at each level.
+    thought_tokens: Mapping[ThinkingLevel, int]
     #: What the model is told before every conversation, by whoever runs the service.
     instructions: str | None = None
 
@@ -183,9 +186,10 @@ class GenerateReply:
                 await self.queue.ring([following])
 
     async def _work(self, message: Message) -> _Left | None:
+        call = Call(message.user_id, fresh=not message.failures and not message.deaths)
         try:
-            async with self.leases.hold(message) as stop:
-                return await self._answer(message, stop)
+            async with self.leases.hold(message, call.stop):
+                return await self._answer(message, call)
         except LeaseLost:
             return None
         except asyncio.CancelledError:
@@ -193,27 +197,30 @@ class GenerateReply:
             await self.queue.ring([message.id])
             raise
 
-    async def _answer(self, message: Message, stop: Stop) -> _Left | None:
+    async def _answer(self, message: Message, call: Call) -> _Left | None:
         if message.cancel_requested:
             return await self._finish(message, Outcome(status=MessageStatus.CANCELLED))
         try:
             if self.policy.is_poison(message):
                 raise WorkersDied
             context = await patiently(lambda: self.messages.context(message, limit=MAX_WINDOW_MESSAGES - 1))
-            conversation = conversation_window(message, context, instructions=self.instructions)
-            outcome = await self._ask(message, conversation, stop)
+            outcome = await self._ask(message, self._conversation(message, context), call)
         except ModelError as error:
-            return await self._fail(message, error, stop)
+            return await self._fail(message, error, call)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not be taken for a dead worker
             # Where, not what: an exception's text may quote the conversation.
             log.error("attempt_failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
-            return await self._fail(message, GenerationFailed(), stop)
+            return await self._fail(message, GenerationFailed(), call)
         return await self._finish(message, outcome, context)
 
-    async def _ask(self, message: Message, conversation: Conversation, stop: Stop) -> Outcome:
+    def _conversation(self, message: Message, context: Context) -> Conversation:
+        thoughts = self.thought_tokens[message.thinking] if message.thinking else max(self.thought_tokens.values())
+        return conversation_window(message, context, instructions=self.instructions, thought_tokens=thoughts)
+
+    async def _ask(self, message: Message, conversation: Conversation, call: Call) -> Outcome:
         writer = self.stream.write(message.id, message.attempt)
         try:
-            return await self.ask_model(conversation, writer=writer, stop=stop)
+            return await self.ask_model(conversation, call=call, writer=writer)
         finally:
             await writer.close()
 
@@ -226,13 +233,13 @@ class GenerateReply:
             return _Left(outcome.status, replace(message, response=outcome.response))
         return _Left(outcome.status)
 
-    async def _fail(self, message: Message, error: ModelError, stop: Stop) -> _Left | None:
-        if stop.requested:
+    async def _fail(self, message: Message, error: ModelError, call: Call) -> _Left | None:
+        if call.stop.requested:
             return await self._finish(message, Outcome(status=MessageStatus.CANCELLED))
         seconds = self.policy.delay(message, error, self.clock.now())
         if seconds is None:
             return await self._finish(message, Outcome.of_error(error))
-        put_back = self.messages.release if isinstance(error, ModelDeferred) else self.messages.retry
+        put_back = self.messages.retry if self.policy.is_failure(error) else self.messages.release
         delay = timedelta(seconds=seconds)
         held = await patiently(lambda: put_back(message.id, message.attempt, delay=delay))
         return _Left(MessageStatus.QUEUED) if held else None

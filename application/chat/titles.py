@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from application.chat.asking import AskModel, Stop
+from application.chat.asking import AskModel, Call
 from application.ports.chat import Chatrooms, ReplyWriter
-from domain.chat import Conversation, Message, Role, Turn
+from domain.chat import Conversation, Message, Role, ThinkingLevel, Turn
 from domain.errors import DomainError
 
 log = logging.getLogger(__name__)
 
 MAX_TITLE_CHARACTERS = 60
 _SECONDS = 20.0
-_TOKENS = 256  # a title has a dozen, but a model that thinks first counts its thoughts too
+_TOKENS = 256
 _EXCERPT = 1_000  # characters of each side: what it is about shows early
 _INSTRUCTIONS = (
     "You name conversations. Answer with nothing but a title of at most six words, in the language of the conversation."
@@ -32,14 +33,20 @@ class SuggestTitle:
 
     chatrooms: Chatrooms
     ask_model: AskModel
+    thinking: ThinkingLevel
+    #: What thoughts may take at each level.
+    thought_tokens: Mapping[ThinkingLevel, int]
 
     async def __call__(self, *, message: Message) -> None:
         excerpt = f"User: {message.input[:_EXCERPT]}\n\nAssistant: {(message.response or '')[:_EXCERPT]}\n\nTitle:"
-        question = Conversation((Turn(Role.USER, excerpt),), _TOKENS, _INSTRUCTIONS)
+        question = Conversation(
+            (Turn(Role.USER, excerpt),), _TOKENS, _INSTRUCTIONS, self.thinking, self.thought_tokens[self.thinking]
+        )
         try:
             async with asyncio.timeout(_SECONDS):
-                outcome = await self.ask_model(question, writer=_Nobody(), stop=Stop())
-                if title := clean_title(outcome.response or ""):
+                outcome = await self.ask_model(question, call=Call(message.user_id), writer=_Nobody())
+                is_whole = outcome.finish_reason == "STOP"
+                if is_whole and (title := clean_title(outcome.response or "")):
                     await self.chatrooms.entitle(message.chatroom_id, title)
         except (DomainError, TimeoutError) as error:
             log.info("no_title: %s", type(error).__name__)

@@ -224,6 +224,7 @@ class LanguageModel(Resource, Protocol):
         closes the connection. Ends after a chunk with a finish reason; whatever else happens is
         raised as a ModelError: ModelUnavailable (network, timeouts, 408, 429, 5xx, a stream cut
         short), ModelQuotaExhausted, ModelRefused, ReplyBlocked, ReplyEmpty (not one character).
+        Ahead of an error comes a chunk with the usage, if the model has reported one.
         """
 
 

@@ -23,8 +23,8 @@ _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {
     "error_in_stream": ({"after": 1}, "failed", "model_unavailable", 2),
     "cut": ({"after": 1}, "failed", "model_unavailable", 2),
     "disconnect": ({}, "failed", "model_unavailable", 2),
-    "hang": ({}, "failed", "model_unavailable", 2),
-    "hang_mid_stream": ({"after": 1}, "failed", "model_unavailable", 2),
+    "hang": ({}, "failed", "model_timed_out", 2),
+    "hang_mid_stream": ({"after": 1}, "failed", "model_timed_out", 2),
     "blocked": ({}, "blocked", "reply_blocked", 1),
     "blocked_mid_stream": ({"after": 1}, "blocked", "reply_blocked", 1),
     "empty": ({"reason": "MAX_TOKENS"}, "failed", "reply_empty", 1),
@@ -34,8 +34,12 @@ _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {
 async def model_faults(scale: Scale, seed: int) -> Row:
     """All at once, in one world: a wait the model asked for, and each kind of failure until it is for good."""
     asked_to_wait, deadline, per_kind = scale.of(2.016, 53.016), 2.0, scale.of(1, 1)
-    # Two attempts each; at most half of the calls of any twenty are failures of the model, so the breaker stays shut.
-    settings = {"MAX_ATTEMPTS": "2", "FIRST_TOKEN_SECONDS": str(deadline), "REPLY_SECONDS": str(2 * deadline)}
+    # Two attempts each, all of one person's messages: so the breaker stays shut.
+    settings = {
+        "MAX_ATTEMPTS": "2",
+        "FIRST_TOKEN_SECONDS": str(deadline),
+        "SILENCE_SECONDS": str(2 * deadline),
+    }
     async with world(apis=1, workers=1, **MANY, **settings, **scale.leases) as w:
         ledger = await Ledger(w).open()
         client = Client(w.urls)
@@ -211,7 +215,7 @@ def _resident_mb(w: World, what: str) -> float:
 
 
 async def _sent(load: Load, text: str) -> str:
-    answer = await load.send(text)
+    answer = await load.send(text, load.people[0])
     assert answer is not None
     assert answer.status == 202, answer.body
     return str(answer.json["data"]["id"])

@@ -3,171 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from adapters.memory.chat import MemoryModelBudget
 from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
-from adapters.memory.runtime import MemoryClock
-from application.chat.asking import LONGEST_WAIT, AskModel, Stop
+from application.chat.asking import LONGEST_WAIT, AskModel, Call, Stop
 from application.chat.breaker import Breaker
 from application.ports.chat import ModelBudget, ReplyWriter
-from domain.chat import Conversation, MessageStatus, Outcome, ReplyChunk, Role, TokenUsage, Turn
+from domain.chat import (
+    MAX_THOUGHT_CHARACTERS,
+    Conversation,
+    MessageStatus,
+    Outcome,
+    ReplyChunk,
+    Role,
+    TokenUsage,
+    Turn,
+)
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,
     ModelError,
+    ModelNotConfigured,
+    ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
     ModelRefused,
+    ModelTimedOut,
     ModelUnavailable,
     ReplyBlocked,
     ReplyEmpty,
 )
+from domain.ids import UserId
+from tests.unit.test_breaker import PATIENCE, PAUSE, Scene
 
 QUESTION = Conversation((Turn(Role.USER, "Why?"),), max_output_tokens=100)
-PAUSE = 30
 USED: dict[str, Any] = {"input_tokens": 1, "cached_tokens": 0, "output_tokens": 2, "thought_tokens": 0}
-
-
-class Scene:
-    """A breaker on a clock. In a pattern "." is a call that ended well and "x" one that failed."""
-
-    def __init__(self, window: int = 20) -> None:
-        self.clock = MemoryClock()
-        self.breaker = Breaker(window=window, pause=timedelta(seconds=PAUSE))
-
-    def wait(self) -> float | None:
-        return self.breaker.wait(self.clock.now())
-
-    def report(self, pattern: str, *, ago: float = 0) -> list[bool]:
-        """Whether each of these opened it; `ago`: seconds since the calls were let through."""
-        now = self.clock.now()
-        return [
-            self.breaker.report(failed=call == "x", began=now - timedelta(seconds=ago), now=now) for call in pattern
-        ]
-
-    def opened(self, pattern: str = "x" * 10) -> Scene:
-        assert self.report(pattern)[-1]
-        return self
-
-    def pass_(self, seconds: float) -> None:
-        self.clock.move(timedelta(seconds=seconds))
-
-
-class TestBreakerOpens:
-    @pytest.mark.parametrize(
-        ("pattern", "opens_at"),
-        [
-            ("xxxxxxxxx", None),  # the least number it judges by is ten
-            ("xxxxxxxxxx", 10),
-            (".....xxxxx", 10),
-            ("......xxxx", None),
-            ("xxxxx.....", 10),  # the tenth shows that half failed, although it went well itself
-            ("......xxxxxx", 12),
-            ("." * 20 + "x" * 9, None),
-            ("." * 20 + "x" * 10, 30),  # older ones have left the window
-            (".x" * 5, 10),
-            ("." * 10 + ".x" * 50, 30),  # the good beginning leaves the window one by one
-            ("..x" * 100, None),
-            ("." * 1_000, None),
-        ],
-    )
-    def test_when_half_of_the_window_failed(self, pattern: str, opens_at: int | None) -> None:
-        scene = Scene()
-        opened = None
-        for number, call in enumerate(pattern, 1):
-            assert scene.wait() is None
-            if scene.report(call) == [True]:
-                opened = number
-                break
-        assert opened == opens_at
-        assert (scene.wait() is None) is (opened is None)
-
-    @pytest.mark.parametrize(("window", "least"), [(2, 1), (4, 2), (20, 10)])
-    def test_with_windows_of_other_sizes(self, window: int, least: int) -> None:
-        assert Scene(window).report("x" * least) == [False] * (least - 1) + [True]
-
-
-class TestBreakerOpen:
-    def test_lets_nobody_through_and_says_how_long(self) -> None:
-        scene = Scene().opened()
-        assert scene.wait() == PAUSE
-        scene.pass_(PAUSE - 0.5)
-        assert scene.wait() == 0.5
-        assert scene.wait() == 0.5
-
-    @pytest.mark.parametrize("late", ["x" * 50, "." * 50])
-    def test_what_ends_late_changes_nothing(self, late: str) -> None:
-        scene = Scene().opened()
-        scene.pass_(10)
-        assert scene.report(late, ago=15) == [False] * 50
-        assert scene.wait() == PAUSE - 10
-
-    def test_then_lets_one_through_and_no_other(self) -> None:
-        scene = Scene().opened()
-        scene.pass_(PAUSE)
-        assert scene.wait() is None
-        for _ in range(5):
-            wait = scene.wait()
-            assert wait is not None
-            assert 0 < wait <= PAUSE
-
-    def test_a_probe_that_ends_well_closes_it_with_a_new_window(self) -> None:
-        scene = Scene().opened()
-        scene.pass_(PAUSE)
-        scene.wait()
-        assert scene.report(".") == [False]
-        assert [scene.wait() for _ in range(5)] == [None] * 5
-        assert scene.report("x" * 10) == [False] * 9 + [True]
-
-    def test_a_probe_that_fails_opens_it_again(self) -> None:
-        scene = Scene().opened()
-        for _ in range(3):
-            scene.pass_(PAUSE)
-            assert scene.wait() is None
-            scene.pass_(7)
-            assert scene.report("x", ago=7) == [True]
-            assert scene.wait() == PAUSE
-
-    def test_a_forgotten_probe_leaves_its_place_to_another(self) -> None:
-        scene = Scene().opened()
-        scene.pass_(PAUSE)
-        scene.wait()
-        scene.breaker.forget(began=scene.clock.now())
-        assert scene.wait() is None
-        assert scene.wait() is not None
-        assert scene.report(".") == [False]
-        assert scene.wait() is None
-
-    @pytest.mark.parametrize("late", ["x", "."])
-    def test_what_ends_late_is_not_taken_for_the_probe(self, late: str) -> None:
-        scene = Scene().opened()
-        scene.pass_(PAUSE)
-        assert scene.wait() is None
-        assert scene.report(late, ago=PAUSE + 1) == [False]
-        scene.breaker.forget(began=scene.clock.now() - timedelta(seconds=PAUSE + 1))
-        assert scene.wait() is not None, "the probe is still out"
-        assert scene.report(".") == [False]
-        assert scene.wait() is None
-
-    def test_what_ends_after_it_has_closed_again_does_not_count(self) -> None:
-        scene = Scene().opened()
-        scene.pass_(PAUSE)
-        scene.wait()
-        scene.report(".")
-        scene.pass_(5)
-        assert scene.report("x" * 50, ago=PAUSE + 10) == [False] * 50
-        assert scene.wait() is None
-
-    def test_forgetting_while_it_is_closed_is_nothing(self) -> None:
-        scene = Scene()
-        scene.breaker.forget(began=scene.clock.now())
-        assert scene.wait() is None
 
 
 class Heard(ReplyWriter):
@@ -185,26 +62,33 @@ class Heard(ReplyWriter):
 
 
 class Ask(Scene):
-    """AskModel with a breaker that opens at the second failure, and `calls` a minute."""
+    """AskModel with a breaker that opens when a second user is failed, and `calls` a minute.
+
+    Each call is another user's, unless one is named.
+    """
 
     def __init__(self, *script: Line, calls: int = 0, budget: ModelBudget | None = None, seconds: float = 5) -> None:
-        super().__init__(window=4)
+        super().__init__(least=2)
         self.model = ScriptedLanguageModel(script)
         self.writer = Heard()
         self.stop = Stop()
+        self.calls: list[Call] = []
         self.ask = AskModel(
             model=self.model,
             budget=budget or MemoryModelBudget(self.clock, calls),
             breaker=self.breaker,
             clock=self.clock,
             first_token_seconds=seconds,
+            silence_seconds=seconds,
             reply_seconds=seconds,
         )
 
-    async def __call__(self) -> Outcome | ModelError:
+    async def __call__(self, user: int | None = None, *, fresh: bool = True) -> Outcome | ModelError:
+        call = Call(UserId(UUID(int=user or 1_000 + len(self.calls))), fresh, self.stop)
+        self.calls.append(call)
         async with asyncio.timeout(10):
             try:
-                return await self.ask(QUESTION, writer=self.writer, stop=self.stop)
+                return await self.ask(QUESTION, call=call, writer=self.writer)
             except ModelError as error:
                 return error
 
@@ -231,7 +115,12 @@ class TestAskModel:
             (ModelQuotaExhausted(), False),
             (ModelRefused(), False),
             (ReplyBlocked("SAFETY"), False),
+            (ModelOverloaded(), True),
+            (ModelNotConfigured("API_KEY_INVALID"), False),
             (ReplyEmpty("MAX_TOKENS"), False),
+            (ReplyEmpty("STOP"), False),
+            (ReplyEmpty("NO_CANDIDATES"), False),
+            (" \n", False),
             ("A reply.", False),
         ],
         ids=repr,
@@ -241,7 +130,7 @@ class TestAskModel:
 
     async def test_a_timeout_is_an_unavailable_model(self) -> None:
         error = await Ask(ScriptedReply(pieces=(), finish_reason=None), seconds=0.02)()
-        assert type(error) is ModelUnavailable
+        assert type(error) is ModelTimedOut
         assert error.detail == "The model took too long."
 
     async def test_while_it_is_ill_it_is_not_asked(self) -> None:
@@ -458,3 +347,161 @@ class TestPieces:
         error = await Ask(ScriptedReply(pieces=("\0",)))()
         assert isinstance(error, ReplyEmpty)
         assert error.reason == "STOP"
+
+    @pytest.mark.parametrize("text", [" ", "\n\t", "\u2003\n"])
+    async def test_of_white_space_alone_are_none(self, text: str) -> None:
+        error = await Ask(ScriptedReply(pieces=(text, " ")))()
+        assert isinstance(error, ReplyEmpty)
+        assert error.reason == "STOP"
+
+
+class TestSignsOfLife:
+    async def test_any_chunk_is_one(self) -> None:
+        """Each comes in time, and all together take longer than the first or any other may."""
+
+        class Slow(ScriptedLanguageModel):
+            async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
+                for chunk in (ReplyChunk(thought="Hm"), ReplyChunk(usage=TokenUsage(input=1)), ReplyChunk("Yes")) * 3:
+                    await asyncio.sleep(0.3)
+                    yield chunk
+
+        ask = Ask()
+        ask.ask = replace(ask.ask, model=Slow(), first_token_seconds=1.0, silence_seconds=1.0, reply_seconds=60)
+        outcome = await ask()
+        assert isinstance(outcome, Outcome)
+        assert outcome.response == "YesYesYes"
+
+    @pytest.mark.parametrize(
+        ("limit", "line"),
+        [
+            ("first_token_seconds", ScriptedReply(pieces=(), finish_reason=None)),
+            ("silence_seconds", ScriptedReply(pieces=("Half a",), finish_reason=None)),
+            ("silence_seconds", ScriptedReply(pieces=(), thoughts=("Hm",), finish_reason=None)),
+            ("reply_seconds", ScriptedReply(pieces=("a",) * 1_000, seconds=0.01)),
+            ("reply_seconds", ScriptedReply(thoughts=("a",) * 1_000, seconds=0.01)),
+            ("reply_seconds", ScriptedReply(pieces=(), finish_reason=None)),
+        ],
+    )
+    async def test_each_limit_ends_it(self, limit: str, line: Line) -> None:
+        ask = Ask(line)
+        limits: dict[str, Any] = {"first_token_seconds": 60, "silence_seconds": 60, "reply_seconds": 60, limit: 0.05}
+        ask.ask = replace(ask.ask, **limits)
+        assert type(await ask()) is ModelTimedOut
+        assert (ask.model.open, ask.model.left) == (0, 1)
+
+    async def test_a_probe_need_not_think_to_its_end(self) -> None:
+        ask = Ask(
+            ModelUnavailable(), ModelUnavailable(), ScriptedReply(thoughts=("Hm",), pieces=(), finish_reason=None)
+        )
+        assert await ask.is_open_after_two()
+        ask.pass_(PAUSE)
+        task = asyncio.create_task(ask())
+        async with asyncio.timeout(5):
+            while not ask.writer.thoughts:  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0)
+        assert ask.wait() is None
+        ask.stop.request()
+        await task
+
+
+class TestThoughts:
+    async def test_are_passed_on_and_kept_with_the_time_they_took(self) -> None:
+        ask = Ask(ScriptedReply(thoughts=("Hm\0", " …"), pieces=("Yes", "."), seconds=0.01))
+        outcome = await ask()
+        assert isinstance(outcome, Outcome)
+        assert (outcome.response, outcome.thoughts) == ("Yes.", "Hm …")
+        assert ask.writer.thoughts == ["Hm", " …"]
+        assert outcome.thinking_seconds is not None
+        assert outcome.thinking_seconds >= 0.03
+        assert outcome.thought_tokens == ask.calls[0].usage.thoughts > 0  # type: ignore[union-attr]
+
+    async def test_without_them_it_has_not_thought(self) -> None:
+        outcome = await Ask("Yes.")()
+        assert isinstance(outcome, Outcome)
+        assert (outcome.thoughts, outcome.thinking_seconds) == (None, None)
+
+    async def test_are_bounded(self) -> None:
+        ask = Ask(ScriptedReply(thoughts=("x" * 20_000,) * 3, pieces=("Yes.",)))
+        outcome = await ask()
+        assert isinstance(outcome, Outcome)
+        assert outcome.thoughts == "x" * MAX_THOUGHT_CHARACTERS
+
+    async def test_alone_are_no_reply(self) -> None:
+        error = await Ask(ScriptedReply(thoughts=("Hm",), pieces=(), finish_reason="MAX_TOKENS"))()
+        assert isinstance(error, ReplyEmpty)
+
+    async def test_stopped_keep_what_was_thought(self) -> None:
+        ask = Ask(ScriptedReply(thoughts=("Hm",), pieces=(), finish_reason=None))
+        task = asyncio.create_task(ask())
+        async with asyncio.timeout(5):
+            while not ask.writer.thoughts:  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0)
+        ask.stop.request()
+        outcome = await task
+        assert isinstance(outcome, Outcome)
+        assert (outcome.status, outcome.response, outcome.thoughts) == (MessageStatus.CANCELLED, None, "Hm")
+        assert outcome.thinking_seconds is not None
+
+
+class TestCall:
+    """What whoever asks learns of it, however it ends."""
+
+    @pytest.mark.parametrize(
+        ("line", "usage"),
+        [
+            ("Yes.", TokenUsage(1, 0, 1)),
+            (ScriptedReply(pieces=("Half a",), error=ModelUnavailable()), TokenUsage(1, 0, 2)),
+            (ScriptedReply(pieces=("Half a",), error=LookupError("a defect")), TokenUsage(1, 0, 2)),
+            (ReplyBlocked("SAFETY"), None),
+        ],
+        ids=repr,
+    )
+    async def test_was_made_and_took_so_much(self, line: Line, usage: TokenUsage | None) -> None:
+        ask = Ask(line)
+        with contextlib.suppress(LookupError):
+            await ask()
+        assert (ask.calls[0].made, ask.calls[0].usage) == (True, usage)
+
+    async def test_was_not_made_if_it_was_put_off(self) -> None:
+        ask = Ask("Yes.", calls=1)
+        await ask()
+        assert isinstance(await ask(), ModelDeferred)
+        assert not ask.calls[1].made
+
+    async def test_was_not_made_if_it_was_stopped_before(self) -> None:
+        ask = Ask()
+        ask.stop.request()
+        await ask()
+        assert not ask.calls[0].made
+
+
+class TestOneUsersMessages:
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            ReplyEmpty("NO_CANDIDATES"),
+            ReplyEmpty("STOP"),
+            " ",
+            ModelUnavailable(),
+            ModelOverloaded(),
+            ScriptedReply(pieces=(), finish_reason=None),
+        ],
+        ids=repr,
+    )
+    async def test_stop_nobody_else(self, bad: Line) -> None:
+        ask = Ask(*[bad] * 10, seconds=0.02)
+        ask.ask = replace(ask.ask, breaker=Breaker())
+        for number in range(10):
+            assert isinstance(await ask(user=7, fresh=not number), ModelError)
+        for user in (1, 2, 3, 4, 7):
+            assert isinstance(await ask(user=user), Outcome)
+
+    async def test_that_failed_are_no_probes(self) -> None:
+        ask = Ask(ModelUnavailable(), ModelUnavailable())
+        assert await ask.is_open_after_two()
+        ask.pass_(PAUSE)
+        error = await ask(fresh=False)
+        assert isinstance(error, ModelDeferred)
+        assert error.retry_after == PATIENCE
+        assert isinstance(await ask(), Outcome)
+        assert isinstance(await ask(fresh=False), Outcome)

@@ -178,7 +178,7 @@ class TestRegenerateMessage:
         message, allowance = await world.container.regenerate_message()(
             user=user, chatroom_id=first.chatroom_id, message_id=first.id
         )
-        assert (message.max_output_tokens, allowance.total) == (8_192, None)
+        assert (message.max_output_tokens, allowance.total) == (16_384, None)
 
     async def test_of_an_old_one_is_asked_as_it_was(self, world: World) -> None:
         """What came after it is no part of it."""

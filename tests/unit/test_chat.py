@@ -11,7 +11,7 @@ from adapters.memory.chat import MemoryChatroomLists, MemoryMessages
 from application.chat.chatrooms import PAGE
 from application.ports.runtime import StoredReply
 from domain.billing import FOREVER, Allowance, Tier
-from domain.chat import Chatroom, Message, MessageStatus
+from domain.chat import Chatroom, Message, MessageStatus, ThinkingLevel
 from domain.errors import (
     ChatroomNotFound,
     DatabaseUnavailable,
@@ -137,7 +137,7 @@ class TestSendMessage:
         user = world.users.table.all()[0]
         message, allowance = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
         assert (message.input, message.status, message.attempt) == ("Why?", MessageStatus.QUEUED, 0)
-        assert message.max_output_tokens == 2_048
+        assert (message.max_output_tokens, message.thinking) == (4_096, ThinkingLevel.LOW)
         assert allowance == Allowance(world.clock.now().date(), 1, 5)
         assert world.queue.rung == [message.id]
         found = await world.container.get_message()(user=user, chatroom_id=room.id, message_id=message.id)
@@ -179,7 +179,23 @@ class TestSendMessage:
         for number in range(1, 21):
             message, allowance = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
             assert (allowance.used, allowance.total, allowance.remaining) == (number, None, None)
-            assert message.max_output_tokens == 8_192
+            assert (message.max_output_tokens, message.thinking) == (16_384, ThinkingLevel.MEDIUM)
+
+    async def test_what_a_reply_may_take_is_a_setting(self) -> None:
+        world = World(
+            BASIC_REPLY_TOKENS="100",
+            BASIC_THINKING="high",
+            PRO_REPLY_TOKENS="200",
+            PRO_THINKING="minimal",
+            THOUGHT_TOKENS="high=300,minimal=0",
+        )
+        room = await world.room()
+        for pro_until, asked in ((None, (100, ThinkingLevel.HIGH, 300)), (FOREVER, (200, ThinkingLevel.MINIMAL, 0))):
+            user = replace(world.users.table.all()[0], pro_until=pro_until)
+            message, _ = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
+            await world.container.generate_reply()(message_id=message.id)
+            conversation = world.model.asked[-1]
+            assert (conversation.max_output_tokens, conversation.thinking, conversation.thought_tokens) == asked
 
     async def test_a_bell_that_cannot_be_rung_is_no_error(self, world: World) -> None:
         world.queue.broken = True
@@ -265,7 +281,7 @@ class TestLimits:
             await world.sent(room=room)
         user = world.users.table.all()[0]
         world.users.table.put(user.id, replace(user, pro_until=FOREVER))
-        assert (await world.sent(room=room)).max_output_tokens == 8_192
+        assert (await world.sent(room=room)).max_output_tokens == 16_384
 
     async def test_a_message_sent_again_has_no_further_effect(self) -> None:
         world = World(RATE_LIMITS="on", BASIC_IN_FLIGHT="1", FREE_DAILY_MESSAGES="1")
@@ -384,5 +400,4 @@ class TestAllowance:
         assert Allowance(datetime(*day, tzinfo=UTC).date(), 1, 5).resets_at == datetime(*resets, tzinfo=UTC)
 
     def test_tiers(self) -> None:
-        assert (Tier.BASIC.max_output_tokens, Tier.PRO.max_output_tokens) == (2_048, 8_192)
         assert (str(Tier.BASIC), str(Tier.PRO)) == ("Basic", "Pro")

@@ -27,10 +27,14 @@ from domain.chat import (
 from domain.errors import (
     DatabaseUnavailable,
     DomainError,
+    GenerationFailed,
     ModelDeferred,
+    ModelNotConfigured,
+    ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
     ModelRefused,
+    ModelTimedOut,
     ModelUnavailable,
     ReplyBlocked,
     ReplyEmpty,
@@ -205,15 +209,76 @@ class TestRetryPolicy:
 
     @pytest.mark.parametrize(("asked", "least"), [(53.016, 53.016), (0.0, 0), (None, 0)])
     def test_never_shorter_than_the_model_asked(self, asked: float | None, least: float) -> None:
-        for error in (ModelRateLimited(retry_after=asked), ModelUnavailable(retry_after=asked)):
+        for error, longest in (
+            (ModelRateLimited(retry_after=asked), 2),
+            (ModelOverloaded(retry_after=asked), 2),
+            (ModelUnavailable(retry_after=asked), 1),
+        ):
             delays = self.delays(MESSAGE, error)
             assert len(delays) == 500
             assert min(delays) >= least
-            assert max(delays) <= max(least, 1)
+            assert max(delays) <= max(least, longest)
 
-    @pytest.mark.parametrize(("failures", "retried"), [(3, True), (4, False), (5, False)])
-    def test_five_attempts(self, failures: int, retried: bool) -> None:
-        assert bool(self.delays(replace(MESSAGE, failures=failures), ModelUnavailable())) is retried
+    @pytest.mark.parametrize(
+        ("error", "attempts"),
+        [
+            (ModelUnavailable(), 5),
+            (GenerationFailed(), 5),
+            (ModelTimedOut(), 2),
+            (ReplyEmpty("STOP"), 3),
+            (ReplyEmpty("OTHER"), 3),
+            (ReplyEmpty("NO_CANDIDATES"), 3),
+            (ReplyEmpty("MALFORMED_FUNCTION_CALL"), 3),
+            (ReplyEmpty("MALFORMED_RESPONSE"), 3),
+            (ReplyEmpty(None), 3),
+            (ReplyEmpty("MAX_TOKENS"), 1),
+            (ReplyEmpty("LANGUAGE"), 1),
+            (ModelRefused(), 1),
+            (ModelNotConfigured("API_KEY_INVALID"), 1),
+            (ModelQuotaExhausted(), 1),
+            (ReplyBlocked("SAFETY"), 1),
+            (WorkersDied(), 1),
+            (DatabaseUnavailable(), 1),
+        ],
+        ids=lambda value: f"{type(value).__name__}-{getattr(value, 'reason', '')}" if value else None,
+    )
+    def test_so_many_attempts(self, error: DomainError, attempts: int) -> None:
+        made = 1
+        while self.delays(replace(MESSAGE, failures=made - 1), error, times=50):
+            made += 1
+            assert made < 99
+        assert made == attempts
+        assert self.policy.is_failure(error)
+
+    @pytest.mark.parametrize("error", [ModelTimedOut(), ReplyEmpty("STOP"), ModelUnavailable()], ids=repr)
+    def test_the_setting_bounds_them_all(self, error: DomainError) -> None:
+        assert RetryPolicy(max_attempts=1).delay(MESSAGE, error, NOW) is None
+
+    def test_an_empty_reply_is_asked_for_again_quickly(self) -> None:
+        assert max(self.delays(replace(MESSAGE, failures=1), ReplyEmpty("STOP"))) <= 1
+
+    @pytest.mark.parametrize("error", [ModelOverloaded(), ModelRateLimited(), ModelDeferred(retry_after=0)], ids=repr)
+    @pytest.mark.parametrize("failures", [0, 1, 99])
+    def test_what_everybody_suffers_is_bounded_by_age_alone(self, error: DomainError, failures: int) -> None:
+        message = replace(MESSAGE, failures=failures)
+        assert self.delays(message, error, NOW + timedelta(minutes=9, seconds=50))
+        assert self.delays(message, error, NOW + timedelta(minutes=10, seconds=1)) == []
+        assert not self.policy.is_failure(error)
+
+    @pytest.mark.parametrize(("age", "ceiling"), [(0, 2), (1, 2), (20, 20), (59, 59), (300, 60)])
+    def test_the_longer_an_overload_lasts_the_longer_the_wait(self, age: float, ceiling: float) -> None:
+        delays = self.delays(MESSAGE, ModelOverloaded(), NOW + timedelta(seconds=age))
+        assert len(delays) == 500
+        assert min(delays) < ceiling * 0.1
+        assert ceiling * 0.9 < max(delays) <= ceiling
+
+    def test_an_overload_of_minutes_costs_few_calls(self) -> None:
+        for _ in range(50):
+            age, calls = 0.0, 0
+            while (delay := self.policy.delay(MESSAGE, ModelOverloaded(), NOW + timedelta(seconds=age))) is not None:
+                age, calls = age + max(delay, 0.1), calls + 1
+            assert age > 500
+            assert calls < 60
 
     @pytest.mark.parametrize(
         ("age", "asked", "retried"),
@@ -238,21 +303,6 @@ class TestRetryPolicy:
             assert len(set(delays)) > 40
         else:
             assert delays == [None] * 50
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            ModelQuotaExhausted(),
-            ModelRefused(),
-            ReplyBlocked("SAFETY"),
-            ReplyEmpty(),
-            WorkersDied(),
-            DatabaseUnavailable(),
-        ],
-        ids=repr,
-    )
-    def test_what_no_try_will_help_is_not_tried(self, error: DomainError) -> None:
-        assert self.delays(MESSAGE, error) == []
 
     @pytest.mark.parametrize(("deaths", "poison"), [(0, False), (2, False), (3, True), (4, True)])
     def test_three_deaths_are_poison(self, deaths: int, poison: bool) -> None:

@@ -10,26 +10,39 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from adapters.memory.chat import MemoryMessages
-from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
+from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import ModelBudget
-from domain.chat import Chatroom, Context, Conversation, Message, MessageStatus, Outcome, ReplyChunk, Role, Turn
+from domain.chat import (
+    Chatroom,
+    Context,
+    Conversation,
+    Message,
+    MessageStatus,
+    Outcome,
+    ReplyChunk,
+    Role,
+    ThinkingLevel,
+    Turn,
+)
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,
     ModelError,
+    ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
     ModelRefused,
+    ModelTimedOut,
     ModelUnavailable,
     ReplyBlocked,
     ReplyEmpty,
 )
-from domain.ids import MessageId
+from domain.ids import MessageId, UserId
 from tests.unit.conftest import World
 
 QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING
@@ -146,7 +159,9 @@ class TestCompletes:
                 Turn(Role.MODEL, "Hello, Ann."),
                 Turn(Role.USER, "What is my subject?"),
             ),
-            max_output_tokens=2_048,
+            max_output_tokens=4_096,
+            thinking=ThinkingLevel.LOW,
+            thought_tokens=8_192,
         )
 
     async def test_another_rooms_words_stay_there(self, world: World) -> None:
@@ -183,15 +198,44 @@ class TestCompletes:
 
 
 class TestFails:
-    @pytest.mark.parametrize("error", [ModelUnavailable(), ModelRateLimited()], ids=repr)
-    async def test_what_may_work_later_is_tried_later(self, world: World, error: ModelError) -> None:
+    @pytest.mark.parametrize(
+        ("error", "failures"),
+        [
+            (ModelUnavailable(), 1),
+            (ModelTimedOut(), 1),
+            (ReplyEmpty("STOP"), 1),
+            (ModelRateLimited(), 0),
+            (ModelOverloaded(), 0),
+        ],
+        ids=repr,
+    )
+    async def test_what_may_work_later_is_tried_later(self, world: World, error: ModelError, failures: int) -> None:
         world.model.add(error)
         message = await world.sent()
         assert await answer(world, message) is QUEUED
-        assert await world.stored(message) == replace(message, attempt=1, failures=1)
+        assert await world.stored(message) == replace(message, attempt=1, failures=failures)
         assert await world.used(message) == 1
-        world.clock.move(timedelta(seconds=1))
+        world.clock.move(timedelta(seconds=2))
         assert await answer(world, message) is COMPLETED
+
+    async def test_an_overload_of_minutes_is_waited_for(self, world: World) -> None:
+        world.model.add(*[ModelOverloaded()] * 12)
+        message = await world.sent()
+        for _ in range(9):
+            assert await answer(world, message) is QUEUED
+            world.clock.move(timedelta(seconds=60))
+        world.model._script.clear()  # noqa: SLF001
+        assert await answer(world, message) is COMPLETED
+        assert (await world.stored(message)).failures == 0
+
+    async def test_a_timeout_is_repeated_once(self, world: World) -> None:
+        world.model.add(*[ModelTimedOut()] * 3)
+        message = await world.sent()
+        assert await answer(world, message) is QUEUED
+        world.clock.move(timedelta(seconds=60))
+        assert await answer(world, message) is FAILED
+        assert (await world.stored(message)).error_code == "model_timed_out"
+        assert len(world.model.asked) == 2
 
     async def test_not_before_the_model_said(self, world: World) -> None:
         world.model.add(ModelRateLimited(retry_after=53))
@@ -244,10 +288,20 @@ class TestFails:
         assert await world.used(message) == 0, "one refund"
 
     async def test_a_reply_without_a_word(self, world: World) -> None:
-        world.model.add(ScriptedReply(pieces=("", ""), finish_reason="OTHER"))
+        world.model.add(*[ScriptedReply(pieces=("", ""), finish_reason="OTHER")] * 3)
         message = await world.sent()
-        assert await answer(world, message) is FAILED
+        for status in (QUEUED, QUEUED, FAILED):
+            assert await answer(world, message) is status
+            world.clock.move(timedelta(seconds=1))
         assert (await world.stored(message)).error_code == "reply_empty"
+
+    async def test_a_reply_of_white_space(self, world: World) -> None:
+        world.model.add("\n \n", "Yes.")
+        message = await world.sent()
+        assert await answer(world, message) is QUEUED
+        world.clock.move(timedelta(seconds=1))
+        assert await answer(world, message) is COMPLETED
+        assert (await world.stored(message)).response == "Yes."
 
     async def test_a_blocked_reply_is_paid_for(self, world: World) -> None:
         world.model.add(ScriptedReply(pieces=("How to ",), error=ReplyBlocked("SAFETY")))
@@ -303,10 +357,63 @@ class TestFails:
         assert world.model.asked == []
 
 
+class TestThoughts:
+    async def test_are_stored_with_the_reply(self, world: World) -> None:
+        world.model.add(ScriptedReply(thoughts=("Light", " scatters."), pieces=("Rayleigh.",), seconds=0.001))
+        message = await world.sent()
+        assert await answer(world, message) is COMPLETED
+        stored = await world.stored(message)
+        assert (stored.response, stored.thoughts, stored.thought_tokens) == ("Rayleigh.", "Light scatters.", 5)
+        assert stored.thinking_seconds is not None
+        assert stored.thinking_seconds > 0
+
+
+class TestOneUsersMessages:
+    @pytest.mark.parametrize("count", [3, 10])
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            ReplyEmpty("NO_CANDIDATES"),
+            ReplyEmpty("STOP"),
+            ModelUnavailable(),
+            SILENT,
+            " \n",
+        ],
+        ids=["no candidates", "an empty STOP", "500", "silence", "white space"],
+    )
+    async def test_delay_nobody_elses(self, count: int, bad: Line) -> None:
+        """Whatever becomes of them: at each moment, an innocent's message is answered at its first try."""
+
+        def reply(conversation: Conversation) -> Line:
+            return bad if conversation.turns[-1].text == "bad" else "Yes."
+
+        world = World(FREE_DAILY_MESSAGES="100", FIRST_TOKEN_SECONDS="0.05")
+        world.replace(language_model=ScriptedLanguageModel(reply))
+        one = await world.room()
+        others = [await world.room(await world.user(f"+91987654321{number}")) for number in range(1, 5)]
+        messages = [await world.sent("bad", one) for _ in range(count)]
+        for _ in range(6):
+            results = await asyncio.gather(*(answer(world, message) for message in messages))
+            assert COMPLETED not in results
+            for room in others:
+                innocent = await world.sent("good", room)
+                assert await answer(world, innocent) is COMPLETED
+                assert (await world.stored(innocent)).attempt == 1
+            world.clock.move(timedelta(seconds=20))
+        assert {(await world.stored(message)).status for message in messages} == {FAILED}
+
+
 class TestDeadlines:
-    @pytest.mark.parametrize("reply", [SILENT, ScriptedReply(pieces=("", ""), finish_reason=None)])
-    async def test_for_the_first_word(self, reply: ScriptedReply) -> None:
-        world = World(FIRST_TOKEN_SECONDS="0.05")
+    @pytest.mark.parametrize(
+        ("setting", "reply"),
+        [
+            ("FIRST_TOKEN_SECONDS", SILENT),
+            ("SILENCE_SECONDS", HANGS),
+            ("SILENCE_SECONDS", ScriptedReply(pieces=(), thoughts=("Hm",), finish_reason=None)),
+        ],
+    )
+    async def test_for_each_chunk(self, setting: str, reply: ScriptedReply) -> None:
+        world = World(**{setting: "0.05"})
         world.model.add(reply)
         message = await world.sent()
         async with asyncio.timeout(5):
@@ -438,7 +545,7 @@ class TestDeferred:
 
     def open_breaker(self, world: World) -> None:
         breaker, now = world.container.ask_model().breaker, world.clock.now()
-        while not breaker.report(failed=True, began=now, now=now):
+        while not breaker.report(UserId(uuid4()), failed=True, began=now, now=now):
             pass
 
     async def test_while_the_model_is_ill(self, world: World) -> None:

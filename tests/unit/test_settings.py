@@ -7,6 +7,7 @@ from itertools import combinations
 
 import pytest
 
+from domain.chat import ThinkingLevel
 from entrypoints.http.operations import warnings
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
 
@@ -77,6 +78,13 @@ def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
         ("LEASE_SECONDS", "hunter2", "must be a number"),
         ("LEASE_SECONDS", "nan", "LEASE_SECONDS must be"),
         ("REPLY_SECONDS", "0", "must be greater than 0"),
+        ("SILENCE_SECONDS", "0", "must be greater than 0"),
+        ("BASIC_THINKING", "hunter2", "must be 'minimal', 'low', 'medium' or 'high'"),
+        ("THOUGHT_TOKENS", "hunter2", "must be levels with tokens"),
+        ("THOUGHT_TOKENS", "low=-1", "must be levels with tokens"),
+        ("THOUGHT_TOKENS", "low=٣", "must be levels with tokens"),
+        ("BASIC_REPLY_TOKENS", "0", "must be at least 1"),
+        ("PRO_REPLY_TOKENS", "65000", "must be at most 65536 together"),
         ("POSTGRES_POOL", "0", "must be at least 1"),
         ("HEARTBEAT_SECONDS", "5.1", "must be at most half of LEASE_SECONDS"),
     ],
@@ -87,6 +95,15 @@ def test_a_bad_value_is_named_and_not_shown(name: str, value: str, says: str) ->
     assert says in line
     assert line.endswith(".")
     assert "hunter2" not in line
+
+
+def test_levels_of_thinking_that_are_not_named_keep_their_tokens() -> None:
+    assert Settings.from_environment({"THOUGHT_TOKENS": "low=1, high=2"}).thought_budget == {
+        ThinkingLevel.MINIMAL: 1_024,
+        ThinkingLevel.LOW: 1,
+        ThinkingLevel.MEDIUM: 24_576,
+        ThinkingLevel.HIGH: 2,
+    }
 
 
 def test_what_is_needed_is_named() -> None:
