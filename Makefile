@@ -13,17 +13,15 @@ help: ## print this help
 
 setup: $(READY) ## make or refresh the environment in .venv
 
-# uv itself comes from the lock file too, by hash; it then installs the rest.
+# It says what it does, and ends with one clear sentence where it cannot.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3")'
-	@$(PYTHON) -m venv --clear .venv || { echo "$(PYTHON) cannot make a virtual environment (on Debian: apt install python3-venv)." >&2; exit 1; }
-	@awk '/^uv==/ {on=1; print; next} /^[^ ]/ {on=0} on' requirements.lock > .venv/uv.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -m entrypoints.local.setup
 	@touch $@
 
+# Compiled first: what was changed since the set-up, for who has PYTHONDONTWRITEBYTECODE set.
 run: setup ## start the whole product on this machine
+	@$(BIN)/python -m compileall -q domain application adapters entrypoints || true
 	@$(BIN)/gemini-backend up
 
 test: setup ## all tests, on real Postgres and Valkey

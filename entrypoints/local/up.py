@@ -36,6 +36,7 @@ from entrypoints.local.processes import (
     port_is_free,
     try_lock,
 )
+from entrypoints.local.steps import complain, say, step
 from entrypoints.local.valkey import EmbeddedValkey
 from entrypoints.settings import Settings, SettingsError
 
@@ -56,17 +57,17 @@ def up(environment: Mapping[str, str], *, command: Sequence[str] = CLI) -> int:
         settings = Settings.from_environment(environment)
     except SettingsError as error:
         for line in error.lines:
-            _complain(line)
+            complain(line)
         return 2
     if os.name != "posix":
-        _complain("up needs Linux or macOS; on Windows use WSL, or run serve and worker with servers of your own")
+        complain("up needs Linux or macOS; on Windows use WSL, or run serve and worker with servers of your own")
         return 1
     try:
         _Run(settings, dict(environment), command).run()
     except KeyboardInterrupt:
         pass
     except LocalServerError as error:
-        _complain(str(error))
+        complain(str(error))
         return 1
     return 0
 
@@ -105,7 +106,7 @@ class _Run:
             for service in reversed(self.services):
                 service.stop()
             if running and self.stop_requested.is_set():
-                _say(f"Stopped. The data stays in {self.settings.data_dir}.")
+                say(f"Stopped. The data stays in {self.settings.data_dir}.")
 
     # --- before anything starts
 
@@ -142,7 +143,6 @@ class _Run:
     # --- start
 
     def _start(self) -> None:
-        _say("Starting …")
         if not self.environment.get("ACCESS_TOKEN_SECRET"):
             self.environment["ACCESS_TOKEN_SECRET"] = kept_secret(self.data / "access_token_secret")
         if not self.environment.get("PUBLIC_URL"):  # where Stripe's pages lead back to
@@ -150,7 +150,8 @@ class _Run:
         self._start_servers()
         self._start_gemini_stand_in()
         self._start_stripe_stand_in()
-        self._migrate()
+        with step("Migrating the database"):
+            self._migrate()
         api = self._program(
             "API",
             "api",
@@ -161,9 +162,10 @@ class _Run:
         worker = self._program("worker", "worker", [*self.command, "worker"], grace=self.settings.shutdown_seconds + 5)
         # The API is the first to stop, so that it takes nothing in which no worker would answer.
         self.services += [worker, api]
-        for program in (worker, api):
-            program.start()
-        self._await(api, self.port, "/ready")
+        with step("Starting the API and the worker"):
+            for program in (worker, api):
+                program.start()
+            self._await(api, self.port, "/ready")
 
     def _start_servers(self) -> None:
         wanted: list[tuple[str, type[EmbeddedServer], Path]] = [
@@ -177,9 +179,12 @@ class _Run:
             else:
                 servers[variable] = kind(folder, log=self.logs / f"{kind.name.lower()}.log")
         self.services += servers.values()
-        with ThreadPoolExecutor() as pool:
-            urls = pool.map(_start_or_show_log, servers.values())
-            self.environment.update(zip(servers, urls, strict=True))
+        if servers:
+            new = "" if all(server.data_dir.exists() for server in servers.values()) else " with new data"
+            names = " and ".join(server.name for server in servers.values())
+            with step(f"Starting {names}{new}"), ThreadPoolExecutor() as pool:
+                urls = pool.map(_start_or_show_log, servers.values())
+                self.environment.update(zip(servers, urls, strict=True))
         self.places += [(server.name, f"{LOCALHOST}:{server.port}") for server in servers.values()]
 
     def _start_gemini_stand_in(self) -> None:
@@ -192,9 +197,7 @@ class _Run:
             # Few thoughts: at a model's default they would use up the limits of a request that sets no level.
             command = [*GEMINI_STAND_IN, "--port", str(port), "--directives", "[[thoughts tokens=100]]"]
             stand_in = self._program("Gemini stand-in", "gemini", command, grace=5)
-            self.services.append(stand_in)
-            stand_in.start()
-            self._await(stand_in, port, "/health", host=LOCALHOST)
+            self._start_stand_in(stand_in, port)
             self.environment.update(GEMINI_BASE_URL=f"http://{LOCALHOST}:{port}", GEMINI_API_KEY="stand-in")
             place = f"a stand-in at {LOCALHOST}:{port}; set GEMINI_API_KEY to talk with Google's"
         self.places.append(("Gemini", place))
@@ -214,12 +217,16 @@ class _Run:
                 command += ["--webhook-url", f"{self._api_url()}/webhook/stripe"]
                 command += ["--state", str(self.data / "stripe" / "account.json")]
                 stand_in = self._program("Stripe stand-in", "stripe", command, grace=5)
-                self.services.append(stand_in)
-                stand_in.start()
-                self._await(stand_in, port, "/health", host=LOCALHOST)
+                self._start_stand_in(stand_in, port)
                 self.environment["STRIPE_API_BASE"] = f"http://{LOCALHOST}:{port}"
                 place = f"a stand-in at http://{LOCALHOST}:{port}; set STRIPE_SECRET_KEY to use Stripe's"
         self.places.append(("Stripe", place))
+
+    def _start_stand_in(self, stand_in: Program, port: int) -> None:
+        self.services.append(stand_in)
+        with step(f"Starting the {stand_in.name}"):
+            stand_in.start()
+            self._await(stand_in, port, "/health", host=LOCALHOST)
 
     def _migrate(self) -> None:
         migration = self._program("migration", "migrate", [*self.command, "migrate"], grace=5)
@@ -275,8 +282,8 @@ class _Run:
             *self.places,
             ("Data", f"{self.settings.data_dir}   logs: {self.settings.data_dir / 'log'}"),
         ]:
-            _say(f"  {label:<9} {place}")
-        _say(
+            say(f"  {label:<9} {place}")
+        say(
             f"\nOpen {api} in a browser, or try:\n"
             f'  curl {api}/auth/signup {json} \'{{"mobile": "+919876543210", "name": "Me"}}\'\n'
             f'  curl {api}/auth/send-otp {json} \'{{"mobile": "+919876543210"}}\'\n'
@@ -308,10 +315,10 @@ class _Run:
             except LocalServerError as error:
                 self._put_off(one, now, str(error))
             else:
-                _say(f"{service.name} runs again.")
+                say(f"{service.name} runs again.")
 
     def _put_off(self, one: _Watched, now: float, why: str) -> None:
-        _say(f"{why}; starting it again in {one.delay:.0f} s. Log: {one.service.log}")
+        say(f"{why}; starting it again in {one.delay:.0f} s. Log: {one.service.log}")
         one.due = now + one.delay
         one.delay = min(one.delay * 2, LONGEST_DELAY)
 
@@ -359,13 +366,3 @@ def _ended_while_starting(service: Service, code: int) -> LocalServerError:
     return LocalServerError(
         f"{tail}\nthe {service.name} ended with exit code {code} while starting; its log is {service.log}"
     )
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):  # the reader of our output may be gone; the servers must still be stopped
-        print(text, flush=True)
-
-
-def _complain(text: str) -> None:
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

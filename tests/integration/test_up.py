@@ -130,6 +130,13 @@ async def execute(url: str, sql: str) -> Any:
 
 async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_comes_back(up: Callable[..., Up]) -> None:
     first = up().ready()
+    assert [line for line in first.output.splitlines() if line.endswith(" …")] == [
+        "Starting Postgres and Valkey with new data …",
+        "Starting the Gemini stand-in …",
+        "Starting the Stripe stand-in …",
+        "Migrating the database …",
+        "Starting the API and the worker …",
+    ]
     told = first.ask()
     assert told is not None
     assert told["GEMINI_BASE_URL"].startswith("http://127.0.0.1:")

@@ -1,0 +1,161 @@
+"""`make setup`: the environment in .venv, from requirements.lock.
+
+It is run by the Python that the environment is made from, before anything is installed: it and what it imports use the
+standard library alone. Whatever its tools say goes to .venv/setup.log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from entrypoints.local.steps import complain, say, step
+
+PRODUCT = ("domain", "application", "adapters", "entrypoints")
+LOCK = "requirements.lock"
+
+#: Where systems keep the certificates that they trust, for a pip that brings its own.
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # Alpine, macOS
+)
+_CERTIFICATE = re.compile(
+    r"certificate.verify.failed|UnknownIssuer|invalid peer certificate|self.signed", re.IGNORECASE
+)
+_NETWORK = re.compile(
+    r"Failed to establish a new connection|connection broken by|ConnectTimeout|ReadTimeout|Max retries exceeded"
+    r"|error sending request|dns error|tcp connect error|Network is unreachable|name resolution",
+    re.IGNORECASE,
+)
+
+
+class SetupFailed(Exception):
+    """One clear sentence for the person at the terminal, after what the tool said if that is needed."""
+
+
+def main() -> int:
+    try:
+        set_up(Path.cwd(), dict(os.environ))
+    except SetupFailed as error:
+        complain(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def set_up(root: Path, environment: dict[str, str]) -> None:
+    """Raises SetupFailed."""
+    venv = root / ".venv"
+    python, log = str(venv / "bin" / "python"), venv / "setup.log"
+    lock = (root / LOCK).read_text()
+    with step("Creating the environment in .venv"):
+        _create(venv)
+    environment |= certificates(_pip_version(venv), environment, pip_config=_pip_config(python))
+    uv = [str(venv / "bin" / "uv"), "pip", "install", "--python", python]
+
+    pinned = venv / "uv.lock"
+    pinned.write_text(_of_uv(lock))
+    with step(f"Installing {lock_line(lock, 'uv')}", detail=lambda: _last_line(log)):
+        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", str(pinned)]
+        _run(pip, root, environment, log)
+    count = len(re.findall(r"(?m)^[\w.-]+(?:\[[\w,-]+\])?==", lock))
+    with step(f"Installing up to {count} packages and compiling them", detail=lambda: _last_line(log)):
+        _run([*uv, "--compile-bytecode", "--require-hashes", "-r", LOCK], root, environment, log)
+    with step("Installing gemini-backend and compiling it", detail=lambda: _last_line(log)):
+        _run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], root, environment, log)
+        _run([python, "-m", "compileall", "-q", *PRODUCT], root, environment, log)
+    say("Set up.")
+
+
+def certificates(pip: tuple[int, ...], given: Mapping[str, str], *, pip_config: str = "") -> dict[str, str]:
+    """What has uv and pip trust whom the system trusts, such as a proxy that signs TLS anew. What is set stays."""
+    found = {} if given.get("UV_SYSTEM_CERTS") else {"UV_SYSTEM_CERTS": "true"}
+    if pip >= (24, 2) or given.get("PIP_CERT") or re.search(r"\.cert=", pip_config):
+        return found
+    if pip >= (23, 3):
+        return {**found, "PIP_USE_FEATURE": f"{given.get('PIP_USE_FEATURE', '')} truststore".strip()}
+    bundle = next((bundle for bundle in _BUNDLES if Path(bundle).exists()), None)
+    return {**found, "PIP_CERT": bundle} if bundle else found
+
+
+def explanation(output: str) -> str:
+    """The sentence for a tool that has failed with this output."""
+    if _CERTIFICATE.search(output):
+        return (
+            "The package index shows a certificate that this machine does not trust. Behind a proxy that signs TLS"
+            " anew, add its certificate to the system's and repeat; .venv/setup.log has the details."
+        )
+    if _NETWORK.search(output):
+        return (
+            "The package index cannot be reached: check the network (behind a proxy, HTTPS_PROXY) and repeat;"
+            " .venv/setup.log has the details."
+        )
+    tail = "\n".join(f"  {line}" for line in output.splitlines()[-15:])
+    return f"{tail}\nSetting up failed; .venv/setup.log has the details."
+
+
+def lock_line(lock: str, name: str) -> str:
+    """`name` with its version."""
+    version = re.search(rf"(?m)^{name}==(\S+)", lock)
+    return f"{name} {version[1]}" if version else name
+
+
+def _create(venv: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "venv", "--clear", str(venv)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        output = f"{done.stdout}{done.stderr}".rstrip()
+        raise SetupFailed(
+            f"{output}\n{sys.executable} cannot make a virtual environment (on Debian: apt install python3-venv)."
+        )
+
+
+def _of_uv(lock: str) -> str:
+    """uv's own lines of the lock file: it comes by hash, too."""
+    block = re.search(r"(?m)^uv==.*\n(?:[ \t].*\n)*", lock)
+    if block is None:
+        raise SetupFailed(f"{LOCK} does not name uv.")
+    return block[0]
+
+
+def _pip_version(venv: Path) -> tuple[int, ...]:
+    for folder in venv.glob("lib/python*/site-packages/pip-*.dist-info"):
+        return tuple(map(int, re.findall(r"\d+", folder.name)))
+    return ()
+
+
+def _pip_config(python: str) -> str:
+    return subprocess.run([python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False).stdout
+
+
+def _run(command: Sequence[str], root: Path, environment: Mapping[str, str], log: Path) -> None:
+    before = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as output:
+        done = subprocess.run(
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise SetupFailed(explanation(log.read_bytes()[before:].decode(errors="replace")))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return lines[-1].strip()[:100] if lines else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""What is going on, for a person at a terminal: a line for each step, and one every few seconds while a step lasts."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+EVERY_SECONDS = 5.0
+
+
+def say(text: str) -> None:
+    with suppress(OSError):  # the reader of our output may be gone; what was started must still be stopped
+        print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def step(text: str, *, detail: Callable[[], str] = str, every: float = EVERY_SECONDS) -> Iterator[None]:
+    """`detail` may add to the repeated line what the step is at."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def repeat() -> None:
+        while not ended.wait(every):
+            more = detail()
+            say(f"  … {time.monotonic() - began:.0f} s{f': {more}' if more else ''}")
+
+    say(f"{text} …")
+    repeating = threading.Thread(target=repeat, name="step", daemon=True)
+    repeating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        repeating.join()
