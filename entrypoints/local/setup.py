@@ -62,12 +62,15 @@ def set_up(root: Path, environment: dict[str, str]) -> None:
 
     pinned = venv / "uv.lock"
     pinned.write_text(_of_uv(lock))
-    with step(f"Installing {lock_line(lock, 'uv')}", detail=lambda: _last_line(log)):
+    with step(f"Installing uv {pinned_version(lock, 'uv')}", detail=lambda: _last_line(log)):
         pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", str(pinned)]
         _run(pip, root, environment, log)
-    count = len(re.findall(r"(?m)^[\w.-]+(?:\[[\w,-]+\])?==", lock))
-    with step(f"Installing up to {count} packages and compiling them", detail=lambda: _last_line(log)):
-        _run([*uv, "--compile-bytecode", "--require-hashes", "-r", LOCK], root, environment, log)
+    # With PYTHONDONTWRITEBYTECODE each start would compile them again. The tests' tools are not worth the time.
+    with step("Installing the product's packages and compiling them", detail=lambda: _last_line(log)):
+        runtime = ["--compile-bytecode", "--constraint", LOCK, "--extra", "local", "-r", "pyproject.toml"]
+        _run([*uv, "--require-hashes", *runtime], root, environment, log)
+    with step("Installing the packages of tests and checks", detail=lambda: _last_line(log)):
+        _run([*uv, "--require-hashes", "-r", LOCK], root, environment, log)
     with step("Installing gemini-backend and compiling it", detail=lambda: _last_line(log)):
         _run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], root, environment, log)
         _run([python, "-m", "compileall", "-q", *PRODUCT], root, environment, log)
@@ -101,10 +104,11 @@ def explanation(output: str) -> str:
     return f"{tail}\nSetting up failed; .venv/setup.log has the details."
 
 
-def lock_line(lock: str, name: str) -> str:
-    """`name` with its version."""
+def pinned_version(lock: str, name: str) -> str:
     version = re.search(rf"(?m)^{name}==(\S+)", lock)
-    return f"{name} {version[1]}" if version else name
+    if version is None:
+        raise SetupFailed(f"{LOCK} does not name {name}.")
+    return version[1]
 
 
 def _create(venv: Path) -> None:
@@ -120,10 +124,7 @@ def _create(venv: Path) -> None:
 
 def _of_uv(lock: str) -> str:
     """uv's own lines of the lock file: it comes by hash, too."""
-    block = re.search(r"(?m)^uv==.*\n(?:[ \t].*\n)*", lock)
-    if block is None:
-        raise SetupFailed(f"{LOCK} does not name uv.")
-    return block[0]
+    return "".join(re.findall(r"(?m)^uv==.*\n(?:[ \t].*\n)*", lock))
 
 
 def _pip_version(venv: Path) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 from urllib.request import urlopen
 from uuid import uuid4
@@ -30,6 +31,7 @@ from entrypoints.local.processes import packaged
 from entrypoints.settings import Settings
 from tests.chaos.scenarios import SCENARIOS
 from tests.database import new_database
+from tests.http_client import new_mobile
 from tests.processes import ROOT, whole_product
 
 README = (ROOT / "README.md").read_text()
@@ -39,6 +41,9 @@ CLIENT_GUIDE = (ROOT / "docs" / "client-guide.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BASE_URL = "http://127.0.0.1:8000"
+NUMBER = "+919876543210"
+#: What goes before a session. zsh allows comments in scripts; in what is typed or pasted it does not.
+SHELLS = {"bash": "", "zsh": "setopt no_interactive_comments\n"}
 
 TOP_LEVEL = {
     ".ci",
@@ -179,11 +184,12 @@ def test_the_readme_names_every_call(product: str) -> None:
     assert all(ask(product + call.removeprefix("GET ")) for call in UNDESCRIBED)
 
 
-def test_the_readmes_session_can_be_pasted_again_and_again(product: str) -> None:
-    session = code_blocks(README, "bash")
-    assert f"\nAPI={BASE_URL}\n" in f"\n{session}"
+@pytest.mark.parametrize("shell", ["bash", *(["zsh"] if which("zsh") else [])])
+def test_the_readmes_session_can_be_pasted_again_and_again(product: str, shell: str) -> None:
+    session = code_blocks(README, "bash").replace(BASE_URL, product).replace(NUMBER, f"+91{new_mobile()}")
+    assert f"\nAPI={product}\n" in f"\n{session}"
     for status in (None, 409):
-        lines = run("bash", stdin=session.replace(BASE_URL, product)).splitlines()
+        lines = run(shell, stdin=SHELLS[shell] + session).splitlines()
         signed_up, message = json.loads(lines[0]), json.loads(lines[-1])
         assert signed_up.get("status") == status
         assert message["data"]["status"] == "completed"
@@ -191,6 +197,14 @@ def test_the_readmes_session_can_be_pasted_again_and_again(product: str) -> None
         events = [line.removeprefix("event: ") for line in lines if line.startswith("event: ")]
         assert events[0] == "delta"
         assert events[-1] == "done"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_is_pasted_into_a_shell_has_no_comments(name: str) -> None:
+    """Typed or pasted, zsh takes them for words: macOS' shell does not know comments there."""
+    for language, block in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", (ROOT / name).read_text()):
+        if language in ("", "bash", "sh", "zsh", "console"):
+            assert not re.search(r"(?m)(?:^|\s)#", block), block
 
 
 @pytest.mark.parametrize(("language", "command"), [("python", sys.executable), ("bash", "bash")])
