@@ -19,9 +19,16 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
-from application.ports.accounts import AccessToken, AccessTokens, CommonPasswords, RefreshTokens, SecretHasher
+from application.ports.accounts import (
+    AccessToken,
+    AccessTokens,
+    CommonPasswords,
+    NumberDigests,
+    RefreshTokens,
+    SecretHasher,
+)
 from application.ports.runtime import Clock
-from domain.accounts import MIN_PASSWORD_CHARACTERS, Session
+from domain.accounts import MIN_PASSWORD_CHARACTERS, MobileNumber, Session
 from domain.errors import TokenExpired, TokenInvalid
 from domain.ids import SessionId, UserId
 
@@ -147,6 +154,14 @@ class HmacRefreshTokens(RefreshTokens):
 def _bytes(token: str) -> bytes:
     """A cookie may hold any bytes; those that are no UTF-8 come as lone surrogates."""
     return token.encode(errors="surrogatepass")
+
+
+class HmacNumberDigests(NumberDigests):
+    def __init__(self, *, key: bytes) -> None:
+        self._key = key
+
+    def digest(self, number: MobileNumber) -> str:
+        return urlsafe_b64encode(hmac.digest(self._key, number.encode(), "sha256")[:16]).rstrip(b"=").decode()
 
 
 class ZxcvbnCommonPasswords(CommonPasswords):

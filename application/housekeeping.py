@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions
+from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
 from application.ports.billing import BillingAccounts
 from application.ports.runtime import Clock, IdempotencyKeys
 
@@ -14,11 +14,14 @@ EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and 
 
 @dataclass(frozen=True, slots=True)
 class PurgeExpired:
-    """Remove codes, sessions, guesses, idempotency keys and ids of events that can do nothing any more.
+    """Remove what can do nothing any more.
+
+    That is codes, sessions, guesses, idempotency keys, ids of events, and what deleted accounts have used of past days.
 
     Any worker, any number of times.
     """
 
+    users: Users
     challenges: OtpChallenges
     sessions: Sessions
     budgets: GuessBudgets
@@ -29,6 +32,7 @@ class PurgeExpired:
 
     async def __call__(self) -> None:
         now = self.clock.now()
+        await self.users.purge(today=now.date())
         await self.challenges.purge(expired_before=now)
         await self.sessions.purge(now=now)
         await self.budgets.purge(now=now)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from uuid import UUID
 
 from domain.errors import (
     DomainError,
@@ -134,6 +135,8 @@ class Message:
     thinking: ThinkingLevel | None = None
     kept_characters: int = 0
     kept_attempt: int = 0
+    #: Of the request that queued it anew, if that may come again: it takes effect once.
+    request_id: UUID | None = None
     completed_at: datetime | None = None
 
 

@@ -256,6 +256,11 @@ class IdempotencyKeyReused(DomainError):
     detail = "This Idempotency-Key was used for another request."
 
 
+class IdempotencyKeyUnsupported(DomainError):
+    code = "idempotency_key_unsupported"
+    detail = "This call takes no Idempotency-Key. Nothing was done; send it without one."
+
+
 class IdempotencyKeyInUse(DomainError):
     code = "idempotency_key_in_use"
     detail = "The request with this Idempotency-Key is still running. Repeat it shortly."

@@ -28,7 +28,14 @@ from adapters.redis.cache import RedisChatroomLists
 from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.redis.reply_stream import RedisReplyStream
-from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords, derived_key
+from adapters.security import (
+    Argon2Hasher,
+    HmacNumberDigests,
+    HmacRefreshTokens,
+    JwtAccessTokens,
+    ZxcvbnCommonPasswords,
+    derived_key,
+)
 from adapters.system import SystemClock, TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
 from application.accounts.otp import CheckOtp, ConsumeOtp, SendOtp, VerifyOtp
@@ -192,7 +199,8 @@ class Container(containers.DeclarativeContainer):
     )
 
     unit_of_work = single(PostgresUnitOfWork)
-    users = single(PostgresUsers)
+    number_digests = single(HmacNumberDigests, key=providers.Callable(_key_for, settings, "mobile numbers"))
+    users = single(PostgresUsers, number_digests)
     sessions = single(PostgresSessions)
     challenges = single(PostgresOtpChallenges)
     chatrooms = single(PostgresChatrooms)
@@ -212,8 +220,8 @@ class Container(containers.DeclarativeContainer):
         command_seconds=settings.provided.redis_command_seconds,
     )
     otp_sender = single(_otp_sender, settings)
-    budgets = single(PostgresGuessBudgets)
-    sendings = single(PostgresOtpSendings)
+    budgets = single(PostgresGuessBudgets, number_digests)
+    sendings = single(PostgresOtpSendings, number_digests)
     common_passwords = single(ZxcvbnCommonPasswords)
     refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(_key_for, settings, "refresh tokens"))
     # Parameters after OWASP ASVS 5.0: 64 MiB and three passes for passwords, its floor for short-lived codes.
@@ -230,6 +238,7 @@ class Container(containers.DeclarativeContainer):
     language_model = single(_language_model, settings)
     model_budget = single(PostgresModelBudget, settings.provided.gemini_max_rpm)
     idempotency_keys = single(PostgresIdempotencyKeys)
+    idempotency_hash_key = providers.Callable(_key_for, settings, "idempotency keys")
     billing_accounts = single(PostgresBillingAccounts, unit_of_work)
     payment_gateway = single(_payment_gateway, settings)
     readings = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from typing import Protocol
 
 from adapters.memory.store import Table
 from application.ports.accounts import (
@@ -44,14 +45,27 @@ from domain.errors import (
 from domain.ids import SessionId, UserId
 
 
+class Belongings(Protocol):
+    """What is kept elsewhere of a user."""
+
+    def user_added(self, user: User) -> None: ...
+
+    def user_deleted(self, user: User) -> None: ...
+
+    def purge(self, today: date) -> None: ...
+
+
 class MemoryUsers(Users):
     def __init__(self) -> None:
         self.table: Table[UserId, User] = Table()
+        self.belongings: list[Belongings] = []
 
     async def add(self, user: User) -> None:
         if any(other.mobile == user.mobile for other in self.table.all()):
             raise MobileTaken
         self.table.put(user.id, user)
+        for belongings in self.belongings:
+            belongings.user_added(user)
 
     async def find_by_mobile(self, mobile: MobileNumber) -> User | None:
         return next((user for user in self.table.all() if user.mobile == mobile), None)
@@ -61,12 +75,19 @@ class MemoryUsers(Users):
             self.table.put(user_id, replace(user, name=name))
 
     async def delete(self, user_id: UserId) -> None:
-        """Of what is kept elsewhere the tests of memory know nothing."""
-        self.table.put(user_id, None)
+        """With chatrooms, messages and the allowance; the rest is only modelled in Postgres."""
+        if user := self.table.get(user_id):
+            self.table.put(user_id, None)
+            for belongings in self.belongings:
+                belongings.user_deleted(user)
 
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
         if user := self.table.get(user_id):
             self.table.put(user_id, replace(user, password_hash=password_hash))
+
+    async def purge(self, *, today: date) -> None:
+        for belongings in self.belongings:
+            belongings.purge(today)
 
 
 @dataclass(frozen=True, slots=True)

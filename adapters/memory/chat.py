@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from adapters.memory.accounts import MemoryUsers
+from adapters.memory.accounts import Belongings, MemoryUsers
 from adapters.memory.store import Table
 from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
 from application.ports.runtime import Clock
+from domain.accounts import MobileNumber, User
 from domain.billing import Allowance, SendingLimits
 from domain.chat import MAX_DEATHS, Chatroom, Context, Message, MessageStatus, Outcome
 from domain.errors import (
@@ -25,11 +26,24 @@ from domain.errors import (
 from domain.ids import ChatroomId, MessageId, UserId
 
 
-class MemoryChatrooms(Chatrooms):
+class MemoryChatrooms(Chatrooms, Belongings):
     def __init__(self, users: MemoryUsers, messages: MemoryMessages) -> None:
         self._users = users
         self._messages = messages
         self.table = messages.rooms
+        users.belongings.append(self)
+
+    def user_added(self, user: User) -> None:
+        self._messages.restore_days_use(user)
+
+    def user_deleted(self, user: User) -> None:
+        for room in [room for room in self.table.all() if room.user_id == user.id]:
+            self._messages.remove_all(room.id)
+            self.table.put(room.id, None)
+        self._messages.keep_days_use(user)
+
+    def purge(self, today: date) -> None:
+        self._messages.purge_days_use(today)
 
     async def add(self, chatroom: Chatroom) -> Chatroom:
         if self._users.table.get(chatroom.user_id) is None:
@@ -125,6 +139,24 @@ class MemoryMessages(Messages):
         self.rooms: Table[ChatroomId, Chatroom] = Table()
         self.table: Table[MessageId, _Queued] = Table()
         self.allowances: Table[UserId, _Counted] = Table()
+        self.kept_allowances: Table[MobileNumber, _Counted] = Table()
+
+    def keep_days_use(self, user: User) -> None:
+        """For the number's next account, of the day that is not over."""
+        counted = self.allowances.get(user.id)
+        if counted and counted.day >= self._clock.now().date():
+            self.kept_allowances.put(user.mobile, replace(counted, in_flight=0))
+        self.allowances.put(user.id, None)
+
+    def restore_days_use(self, user: User) -> None:
+        if kept := self.kept_allowances.get(user.mobile):
+            self.kept_allowances.put(user.mobile, None)
+            self.allowances.put(user.id, kept)
+
+    def purge_days_use(self, today: date) -> None:
+        for mobile, kept in self.kept_allowances.items():
+            if kept.day < today:
+                self.kept_allowances.put(mobile, None)
 
     def newest(self, chatroom_id: ChatroomId, *, limit: int, before: MessageId | None) -> list[Message]:
         found = [
@@ -155,6 +187,8 @@ class MemoryMessages(Messages):
 
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
         stored = await self.get(message.id, message.chatroom_id, message.user_id)
+        if message.request_id is not None and stored.request_id == message.request_id:
+            return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
         if not stored.status.is_final:
             raise MessageNotEnded
         return self._queue(replace(message, attempt=stored.attempt), message.queued_at, limits)

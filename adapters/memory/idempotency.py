@@ -54,6 +54,11 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
         if kept and kept.reply is None:
             self.table.put((scope, key), replace(kept, busy_until=self._clock.now()))
 
+    async def forget(self, scope: str, key: str) -> None:
+        kept = self.table.get((scope, key))
+        if kept and kept.reply is None:
+            self.table.put((scope, key), None)
+
     async def purge(self) -> None:
         for key in [key for key, kept in self.table.items() if kept.created_at <= self._clock.now() - _KEPT_FOR]:
             self.table.put(key, None)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 import asyncpg
 import structlog
 
 from adapters.postgres.connection import rows, transaction
-from adapters.postgres.mapping import constraint, to_entity, to_row
+from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.tables import OtpChallengeRow, SessionRow, UserRow
-from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
+from application.ports.accounts import GuessBudgets, NumberDigests, OtpChallenges, OtpSendings, Sessions, Users
 from domain.accounts import (
     CODES_OFF_AFTER,
     FREE_GUESSES,
@@ -72,13 +72,37 @@ _SEND_AGAIN_AT = "greatest({})".format(
         f"sending.sent_at[{rule.most}] + interval '{rule.within.total_seconds():.0f} s'" for rule in SENDING_RULES
     )
 )
+# What outlives an account: of the day that is not over, and nothing in flight.
+_DAYS_USE = "day, used, minute_from, minute_used, input_tokens, output_tokens, empty_cuts"
+_KEEP_DAYS_USE = f"""
+INSERT INTO kept_allowances (number_digest, {_DAYS_USE})
+SELECT $2, {_DAYS_USE} FROM allowances WHERE user_id = $1 AND day >= (now() AT TIME ZONE 'UTC')::date
+ON CONFLICT (number_digest) DO UPDATE SET ({_DAYS_USE}) = ({", ".join(f"excluded.{c}" for c in _DAYS_USE.split(", "))})
+"""
+_RESTORE_DAYS_USE = f"""
+WITH kept AS (DELETE FROM kept_allowances WHERE number_digest = $2 RETURNING *)
+INSERT INTO allowances (user_id, in_flight, {_DAYS_USE}) SELECT $1, 0, {_DAYS_USE} FROM kept
+"""
 _GUESS_LIMITS = (FREE_GUESSES, LONGEST_GUESS_WAIT, GUESSES_AN_HOUR, GUESSES_A_DAY)
 
 
 class PostgresUsers(Users):
+    def __init__(self, digests: NumberDigests) -> None:
+        self._digests = digests
+
     async def add(self, user: User) -> None:
-        with constraint("users_mobile_key", MobileTaken), constraint("users_pkey", MobileTaken):
-            await UserRow.create(**to_row(user))
+        row = to_row(user)
+        values = ", ".join(f"${number}" for number, _ in enumerate(row, 1))
+        # No violation of a constraint: Postgres would write the number into its log. Whoever is being deleted with this
+        # number is waited for, and what that leaves is seen by the second statement, not by the first.
+        insert = f"INSERT INTO users ({', '.join(row)}) VALUES ({values}) ON CONFLICT DO NOTHING RETURNING id"
+
+        async def run(connection: asyncpg.Connection) -> None:
+            if not await connection.fetch(insert, *row.values()):
+                raise MobileTaken
+            await connection.execute(_RESTORE_DAYS_USE, user.id, self._digests.digest(user.mobile))
+
+        await transaction(run)
 
     async def find_by_mobile(self, mobile: MobileNumber) -> User | None:
         row = await UserRow.get_or_none(mobile=mobile)
@@ -95,23 +119,31 @@ class PostgresUsers(Users):
             await connection.execute("SELECT FROM messages WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
             await connection.execute("SELECT FROM allowances WHERE user_id = $1 FOR UPDATE", user_id)
             await connection.execute("SELECT FROM billing_accounts WHERE user_id = $1 FOR UPDATE", user_id)
-            for table in ("otp_sendings", "otp_challenges", "guess_budgets"):
-                await connection.execute(
-                    f"DELETE FROM {table} WHERE mobile = (SELECT mobile FROM users WHERE id = $1)", user_id
-                )
-            await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", user_id)
+            await connection.execute(
+                "DELETE FROM otp_challenges WHERE mobile = (SELECT mobile FROM users WHERE id = $1)", user_id
+            )
+            mobile = await connection.fetchval("SELECT mobile FROM users WHERE id = $1 FOR UPDATE", user_id)
+            if mobile is None:
+                return
             await connection.execute("SELECT FROM sessions WHERE user_id = $1 ORDER BY id FOR UPDATE", user_id)
+            digest = self._digests.digest(mobile)
+            # After the user is locked: from then on nobody sends a first message of theirs.
+            await connection.execute(_KEEP_DAYS_USE, user_id, digest)
             await connection.execute("DELETE FROM users WHERE id = $1", user_id)
-            # Kept replies are scoped by who asked; who signed up was nobody yet. These operators, unlike LIKE, always
-            # use the index.
-            by_scope = "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2"
-            await connection.execute(by_scope, f"{user_id} ", f"{user_id}!")
-            await connection.execute(f"{by_scope} AND resource_id = $3", "anybody ", "anybody!", user_id)
+            # Kept replies are scoped by who asked: by the user, or by the number where nobody was logged in. These
+            # operators, unlike LIKE, always use the index.
+            for owner in (user_id, digest):
+                await connection.execute(
+                    "DELETE FROM idempotency_keys WHERE scope ~>=~ $1 AND scope ~<~ $2", f"{owner} ", f"{owner}!"
+                )
 
         await transaction(run)
 
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
         await UserRow.filter(id=user_id).update(password_hash=password_hash)
+
+    async def purge(self, *, today: date) -> None:
+        await rows("DELETE FROM kept_allowances WHERE day < $1", today)
 
 
 class PostgresSessions(Sessions):
@@ -239,16 +271,19 @@ class PostgresOtpChallenges(OtpChallenges):
 
 
 class PostgresGuessBudgets(GuessBudgets):
+    def __init__(self, digests: NumberDigests) -> None:
+        self._digests = digests
+
     async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
         most_in_a_row = CODES_OFF_AFTER if kind is GuessKind.CODE else None
         while True:
             counted = await rows(
-                "INSERT INTO guess_budgets AS budget (mobile, kind, wrong_at, in_a_row)"
-                " VALUES ($1, $2, ARRAY[$7::timestamptz], 1) ON CONFLICT (mobile, kind) DO UPDATE SET"
+                "INSERT INTO guess_budgets AS budget (number_digest, kind, wrong_at, in_a_row)"
+                " VALUES ($1, $2, ARRAY[$7::timestamptz], 1) ON CONFLICT (number_digest, kind) DO UPDATE SET"
                 " wrong_at = ($7::timestamptz || budget.wrong_at)[:$6], in_a_row = budget.in_a_row + 1"
                 f" WHERE coalesce({_GUESS_AFTER} <= $7, true) AND ($8::int IS NULL OR budget.in_a_row < $8)"
                 " RETURNING budget.in_a_row",
-                mobile,
+                self._digests.digest(mobile),
                 kind.value,
                 *_GUESS_LIMITS,
                 now,
@@ -258,8 +293,8 @@ class PostgresGuessBudgets(GuessBudgets):
                 return
             found = await rows(
                 f"SELECT in_a_row, {_GUESS_AFTER} AS guess_after FROM guess_budgets budget"
-                " WHERE mobile = $1 AND kind = $2",
-                mobile,
+                " WHERE number_digest = $1 AND kind = $2",
+                self._digests.digest(mobile),
                 kind.value,
                 *_GUESS_LIMITS,
             )
@@ -270,13 +305,14 @@ class PostgresGuessBudgets(GuessBudgets):
 
     async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
         await rows(
-            "UPDATE guess_budgets SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE mobile = $1 AND kind = $2",
-            mobile,
+            "UPDATE guess_budgets SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_digest = $1 AND kind = $2",
+            self._digests.digest(mobile),
             kind.value,
         )
 
     async def reset(self, mobile: MobileNumber) -> bool:
-        return bool(await rows("DELETE FROM guess_budgets WHERE mobile = $1 RETURNING id", mobile))
+        sql = "DELETE FROM guess_budgets WHERE number_digest = $1 RETURNING id"
+        return bool(await rows(sql, self._digests.digest(mobile)))
 
     async def purge(self, *, now: datetime) -> None:
         await rows(
@@ -291,20 +327,24 @@ class PostgresGuessBudgets(GuessBudgets):
 
 
 class PostgresOtpSendings(OtpSendings):
+    def __init__(self, digests: NumberDigests) -> None:
+        self._digests = digests
+
     async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
         while True:
             counted = await rows(
-                "INSERT INTO otp_sendings AS sending (mobile, sent_at) VALUES ($1, ARRAY[$2::timestamptz])"
-                " ON CONFLICT (mobile) DO UPDATE SET sent_at = ($2::timestamptz || sending.sent_at)[:$3]"
-                f" WHERE {_SEND_AGAIN_AT} <= $2 RETURNING mobile",
-                mobile,
+                "INSERT INTO otp_sendings AS sending (number_digest, sent_at) VALUES ($1, ARRAY[$2::timestamptz])"
+                " ON CONFLICT (number_digest) DO UPDATE SET sent_at = ($2::timestamptz || sending.sent_at)[:$3]"
+                f" WHERE {_SEND_AGAIN_AT} <= $2 RETURNING number_digest",
+                self._digests.digest(mobile),
                 now,
                 _SENDINGS_KEPT,
             )
             if counted:
                 return
             found = await rows(
-                f"SELECT {_SEND_AGAIN_AT} AS again_at FROM otp_sendings sending WHERE mobile = $1", mobile
+                f"SELECT {_SEND_AGAIN_AT} AS again_at FROM otp_sendings sending WHERE number_digest = $1",
+                self._digests.digest(mobile),
             )
             if found and found[0]["again_at"] > now:
                 raise CodesSentTooOften(retry_after=(found[0]["again_at"] - now).total_seconds())

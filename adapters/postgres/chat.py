@@ -69,7 +69,8 @@ _REGENERATE = f"""
 WITH room AS (SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3 FOR KEY SHARE),
 payable AS (
     SELECT messages.id FROM messages JOIN room ON room.id = chatroom_id
-    WHERE messages.id = $1 AND status NOT IN ('queued', 'generating') FOR UPDATE OF messages
+    WHERE messages.id = $1 AND status NOT IN ('queued', 'generating')
+        AND ($11::uuid IS NULL OR messages.request_id IS DISTINCT FROM $11) FOR UPDATE OF messages
 ),
 {_CONSUMED},
 queued AS (
@@ -77,7 +78,7 @@ queued AS (
         finish_reason = NULL, input_tokens = NULL, cached_tokens = NULL, output_tokens = NULL, thought_tokens = NULL,
         error_code = NULL, error_detail = NULL, completed_at = NULL, failures = 0, deaths = 0,
         cancel_requested = false, allowance_day = day, charged = true, queued_at = $4, max_output_tokens = $9,
-        thinking = $10, kept_characters = 0, kept_attempt = 0, due_at = now(), rung_at = now()
+        thinking = $10, kept_characters = 0, kept_attempt = 0, request_id = $11, due_at = now(), rung_at = now()
     FROM consumed WHERE id = $1
 )
 SELECT * FROM consumed
@@ -116,7 +117,7 @@ class PostgresMessages(Messages):
 
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
         while True:
-            if consumed := await _consume(_REGENERATE, message, message.queued_at, limits):
+            if consumed := await _consume(_REGENERATE, message, message.queued_at, limits, message.request_id):
                 return consumed
             try:
                 now = await _counters(message, message.queued_at)
@@ -124,6 +125,8 @@ class PostgresMessages(Messages):
                 raise MessageNotFound from error
             if now["status"] is None:
                 raise MessageNotFound
+            if message.request_id is not None and now["request_id"] == message.request_id:  # it came before
+                return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
             if not MessageStatus(now["status"]).is_final:
                 raise MessageNotEnded
             _refuse(now, limits)
@@ -340,7 +343,7 @@ async def _counters(message: Message, at: datetime) -> Mapping[str, Any]:
     Raises ChatroomNotFound.
     """
     found = await rows(
-        "SELECT messages.status, greatest(day, $3::date) AS day,"
+        "SELECT messages.status, messages.request_id, greatest(day, $3::date) AS day,"
         " coalesce(used * (day >= $3)::int, 0) AS used, coalesce(in_flight, 0) AS in_flight,"
         " CASE WHEN minute_from + interval '60 s' > $4 THEN minute_used ELSE 0 END AS minute_used,"
         " extract(epoch FROM coalesce(minute_from, $4) + interval '60 s' - $4)::float8 AS minute_left"

@@ -38,5 +38,8 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
     async def abandon(self, scope: str, key: str) -> None:
         await SQL.abandon(scope=scope, key=key)
 
+    async def forget(self, scope: str, key: str) -> None:
+        await SQL.forget(scope=scope, key=key)
+
     async def purge(self) -> None:
         await SQL.purge(kept_for=_KEPT_FOR)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import asyncpg
-from tortoise.exceptions import IntegrityError
 from tortoise.models import Model
-
-from domain.errors import DomainError
 
 E = TypeVar("E")
 
@@ -49,17 +45,6 @@ def to_row(entity: object) -> dict[str, Any]:
     return {name: getattr(entity, name) for name, _ in _fields(type(entity))}
 
 
-@contextmanager
-def constraint(name: str, error: type[DomainError]) -> Iterator[None]:
-    """A violation of this constraint is that domain error."""
-    try:
-        yield
-    except IntegrityError as violation:
-        if violated(violation) == name:
-            raise error from violation
-        raise
-
-
-def violated(error: IntegrityError | asyncpg.IntegrityConstraintViolationError) -> str | None:
-    """The name of the violated constraint; Tortoise wraps the error that has it."""
-    return getattr(error.args[0] if isinstance(error, IntegrityError) else error, "constraint_name", None)
+def violated(error: asyncpg.IntegrityConstraintViolationError) -> str | None:
+    """The name of the violated constraint."""
+    return getattr(error, "constraint_name", None)

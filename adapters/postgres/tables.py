@@ -65,27 +65,46 @@ class RefreshTokenRow(Model):
 
 
 class GuessBudgetRow(Model):
-    """The times of a number's latest wrong guesses, latest first: as many as a day has."""
+    """The times of a number's latest wrong guesses, latest first: as many as a day has.
+
+    It outlives the number's account, so it has the number's keyed digest, as the next two have.
+    """
 
     id = fields.BigIntField(primary_key=True)
-    mobile = fields.CharField(max_length=16)
+    number_digest = fields.CharField(max_length=22)
     kind = fields.CharEnumField(GuessKind, max_length=16)
     wrong_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
     in_a_row = fields.IntField()
 
     class Meta:
         table = "guess_budgets"
-        unique_together = (("mobile", "kind"),)
+        unique_together = (("number_digest", "kind"),)
 
 
 class OtpSendingRow(Model):
     """The times of the latest codes sent to a number, latest first: as many as the rules look back to."""
 
-    mobile = fields.CharField(max_length=16, primary_key=True)
+    number_digest = fields.CharField(max_length=22, primary_key=True)
     sent_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
 
     class Meta:
         table = "otp_sendings"
+
+
+class KeptAllowanceRow(Model):
+    """The day's use of an account that was deleted during the day: the next one of the number begins with it."""
+
+    number_digest = fields.CharField(max_length=22, primary_key=True)
+    day = fields.DateField()
+    used = fields.IntField()
+    minute_from = fields.DatetimeField()
+    minute_used = fields.IntField()
+    input_tokens = fields.BigIntField()
+    output_tokens = fields.BigIntField()
+    empty_cuts = fields.IntField()
+
+    class Meta:
+        table = "kept_allowances"
 
 
 class OtpChallengeRow(Model):
@@ -150,6 +169,7 @@ class MessageRow(Model):
     thinking = fields.CharEnumField(ThinkingLevel, max_length=16, null=True)
     kept_characters = fields.IntField(default=0, db_default=0)
     kept_attempt = fields.IntField(default=0, db_default=0)
+    request_id = fields.UUIDField(null=True)
     completed_at = fields.DatetimeField(null=True)
     due_at = fields.DatetimeField()
     lease_until = fields.DatetimeField(null=True)

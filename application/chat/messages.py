@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from application.ports.chat import Messages, ReplyStream
 from application.ports.runtime import Clock, Ids, JobQueue
@@ -86,6 +87,7 @@ class CancelMessage:
 class RegenerateMessage:
     """Have a message that has ended answered anew, its last reply forgotten. It counts as a message.
 
+    With a `request_id` of the caller's, asking again has no further effect, until somebody else asks anew.
     Raises MessageNotEnded, and all that sending raises.
     """
 
@@ -96,7 +98,7 @@ class RegenerateMessage:
     plans: Mapping[Tier, ReplyPlan]
 
     async def __call__(
-        self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId
+        self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, request_id: UUID | None = None
     ) -> tuple[Message, Allowance]:
         ended = await self.messages.get(message_id, chatroom_id, user.id)
         now = self.clock.now()
@@ -112,6 +114,7 @@ class RegenerateMessage:
             allowance_day=now.date(),
             max_output_tokens=plan.reply_tokens,
             thinking=plan.thinking,
+            request_id=request_id,
         )
         allowance = await self.messages.regenerate(message, limits=self.limits[user.tier(now)])
         await self.queue.ring([message_id])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from application.ports.runtime import Resource
@@ -13,9 +13,18 @@ from domain.ids import SessionId, UserId
 
 
 class Users(Protocol):
+    """Users, and what their numbers have used of the day's allowance if they were deleted during the day.
+
+    The allowance belongs to the number: whoever deletes the account and signs up again, in whatever
+    order and however often at once, finds the day's use as it was, with nothing in flight.
+    """
+
     @abstractmethod
     async def add(self, user: User) -> None:
-        """Store a new user. Raises MobileTaken, however many try at once, also if it is this very user's already."""
+        """Store a new user, with the day's use that an earlier account of the number has left.
+
+        Raises MobileTaken, however many try at once, also if it is this very user's already.
+        """
 
     @abstractmethod
     async def find_by_mobile(self, mobile: MobileNumber) -> User | None: ...
@@ -25,10 +34,18 @@ class Users(Protocol):
 
     @abstractmethod
     async def delete(self, user_id: UserId) -> None:
-        """Remove the user and all that is theirs, whatever table it is in, kept replies and codes included."""
+        """Remove the user and all that is theirs, whatever table it is in, kept replies and codes included.
+
+        What stays until it expires does not tell whose it was: the day's use, and the counts of codes
+        sent and of wrong guesses, under the number's digest.
+        """
 
     @abstractmethod
     async def set_password(self, user_id: UserId, password_hash: str) -> None: ...
+
+    @abstractmethod
+    async def purge(self, *, today: date) -> None:
+        """Forget what deleted accounts have used of days before this one."""
 
 
 class Sessions(Protocol):
@@ -95,7 +112,11 @@ class OtpChallenges(Protocol):
 
 
 class GuessBudgets(Protocol):
-    """Wrong guesses a number, whoever makes them. Neither a new code nor the loss of Redis resets them."""
+    """Wrong guesses a number, whoever makes them.
+
+    Neither a new code, nor deleting the account and signing up again, nor the loss of Redis resets them.
+    Nothing is kept that tells the number.
+    """
 
     @abstractmethod
     async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
@@ -119,7 +140,10 @@ class GuessBudgets(Protocol):
 
 
 class OtpSendings(Protocol):
-    """How often codes are sent to a number."""
+    """How often codes are sent to a number, whether it has an account, had one or never will.
+
+    Nothing is kept that tells the number.
+    """
 
     @abstractmethod
     async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
@@ -150,6 +174,15 @@ class MobileNumbers(Protocol):
     @abstractmethod
     def country(self, number: MobileNumber) -> str:
         """Its two-letter country, such as IN; empty if it is of no country in particular."""
+
+
+class NumberDigests(Protocol):
+    @abstractmethod
+    def digest(self, number: MobileNumber) -> str:
+        """22 characters that stand for the number where it is not to be kept: always the same ones.
+
+        Keyed, because numbers are too few for a plain hash: it could be searched.
+        """
 
 
 class SecretHasher(Protocol):

@@ -105,7 +105,8 @@ class Messages(Protocol):
         """Queue a message that has ended anew: `accept` for one that is stored.
 
         `message` is as it is to be from now on; its `attempt` goes on from what is stored, and of
-        the last reply nothing stays. Atomic: of many at once one is taken. Raises MessageNotFound,
+        the last reply nothing stays. Atomic: of many at once one is taken. If the `request_id` is the
+        one that is stored, it has had its effect and has no other. Raises MessageNotFound,
         MessageNotEnded, or as `accept` does.
         """
 

@@ -55,8 +55,8 @@ class IdempotencyKeys(Protocol):
     ) -> UUID | StoredReply:
         """The id to create with, for one caller at a time; or the reply, if the request has had one.
 
-        Raises IdempotencyKeyReused (another body) or IdempotencyKeyInUse (begun less than
-        `busy_for` ago and not finished).
+        It is `new_id` for the first who begins. Raises IdempotencyKeyReused (another body) or
+        IdempotencyKeyInUse (begun less than `busy_for` ago and not finished).
         """
 
     @abstractmethod
@@ -66,6 +66,10 @@ class IdempotencyKeys(Protocol):
     @abstractmethod
     async def abandon(self, scope: str, key: str) -> None:
         """Free a request that ended in a reply not worth keeping. Its id stays: it may have had its effect."""
+
+    @abstractmethod
+    async def forget(self, scope: str, key: str) -> None:
+        """Drop the key of a request that is not finished and that certainly had no effect."""
 
     @abstractmethod
     async def purge(self) -> None:

@@ -136,9 +136,12 @@ async def refresh(container: Container, body: RefreshBody) -> SignedInReply:
     return SignedInReply.of(await container.refresh_session()(refresh_token=body.refresh_token))
 
 
-@endpoints.add("POST", "/auth/logout", reply=Reply, authenticated=True, refresh_cookie=True)
+@endpoints.add("POST", "/auth/logout", reply=Reply, authenticated=True, refresh_cookie=True, idempotent=True)
 async def log_out(container: Container, caller: Caller) -> Reply:
-    """End this session. Its tokens are refused from now on."""
+    """End this session. Its tokens are refused from now on.
+
+    Repeated it is answered with 401, with an `Idempotency-Key` too: the session has ended.
+    """
     await container.end_session()(caller=caller)
     return Reply(message="Logged out.")
 
@@ -189,6 +192,7 @@ async def forgot_password(container: Container, body: MobileBody) -> OtpReply:
     body=ResetPasswordBody,
     reply=Reply,
     limits=("verify",),
+    idempotent=True,
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
 )
 async def reset_password(container: Container, body: ResetPasswordBody) -> Reply:
@@ -207,6 +211,7 @@ async def reset_password(container: Container, body: ResetPasswordBody) -> Reply
     reply=Reply,
     authenticated=True,
     limits=("verify",),
+    idempotent=True,
     errors=(OtpInvalid, PasswordWrong, TooManyGuesses, CodesOff),
 )
 async def change_password(container: Container, caller: Caller, body: ChangePasswordBody) -> Reply:
@@ -244,7 +249,8 @@ async def rename_user(container: Container, caller: Caller, body: RenameBody) ->
 async def delete_user(container: Container, caller: Caller) -> Reply:
     """Delete your account and all that belongs to it.
 
-    At once and for good. A subscription is cancelled at Stripe first; if that fails, nothing is deleted.
+    At once and for good. A subscription is cancelled at Stripe first; if that fails, nothing is deleted. What the
+    number has used of today's messages stays used, also for a new account.
     """
     await container.delete_user()(user=caller.user)
     return Reply(message="The account is deleted.")

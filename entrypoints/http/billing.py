@@ -33,7 +33,7 @@ WEBHOOK = "/webhook/stripe"
     "/subscribe/pro",
     reply=UrlReply,
     authenticated=True,
-    creates="checkout",
+    idempotent=True,
     errors=(AlreadySubscribed, PaymentsUnavailable, PaymentsRefused),
 )
 async def subscribe_pro(container: Container, caller: Caller) -> UrlReply:
@@ -62,6 +62,7 @@ async def get_subscription(container: Container, caller: Caller) -> Subscription
     "/subscription/portal",
     reply=UrlReply,
     authenticated=True,
+    idempotent=True,
     errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused),
 )
 async def open_portal(container: Container, caller: Caller) -> UrlReply:

@@ -243,6 +243,7 @@ async def get_message(
     follows=True,
     waits=2,
     authenticated=True,
+    idempotent=True,
     errors=(MessageNotFound, MessageEnded),
 )
 async def cancel_message(
@@ -264,10 +265,15 @@ async def cancel_message(
     status=202,
     follows=True,
     authenticated=True,
+    idempotent=True,
     errors=(MessageNotFound, MessageNotEnded, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
 async def regenerate_message(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
+    container: Container,
+    caller: Caller,
+    chatroom_id: ChatroomId,
+    message_id: MessageId,
+    request_id: UUID | None = None,
 ) -> AcceptedReply:
     """Ask the model again.
 
@@ -275,6 +281,6 @@ async def regenerate_message(
     after `send_message`.
     """
     message, allowance = await container.regenerate_message()(
-        user=caller.user, chatroom_id=chatroom_id, message_id=message_id
+        user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
     )
     return AcceptedReply.of(message, allowance)

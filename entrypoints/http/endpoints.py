@@ -21,6 +21,7 @@ from domain.accounts import Device
 from domain.errors import (
     ChatroomNotFound,
     DomainError,
+    IdempotencyKeyUnsupported,
     MessageNotFound,
     NotFound,
     SessionNotFound,
@@ -67,8 +68,10 @@ class Endpoint:
     errors: tuple[type[DomainError], ...] = ()
     #: The rate limits that it counts in, by the names of their rules.
     limits: tuple[str, ...] = ()
-    #: The handler's argument for the id of what it creates: such a call takes an Idempotency-Key.
+    #: The handler's argument for the id of what it creates. Such a call is idempotent.
     creates: str | None = None
+    #: It takes an Idempotency-Key; other POSTs refuse one. Its handler may ask for `request_id`: see idempotency.py.
+    idempotent: bool = False
     #: It tells of a message whose end the caller may wait for (Prefer: wait) or, if it was accepted just now, stream.
     follows: bool = False
     #: Seconds that such a call waits for this end if the caller does not say otherwise.
@@ -88,6 +91,10 @@ class Endpoint:
     @property
     def all_limits(self) -> tuple[str, ...]:
         return ("reads", *self.limits) if self.authenticated and self.method == "GET" else self.limits
+
+    @property
+    def takes_key(self) -> bool:
+        return self.idempotent or self.creates is not None
 
     @property
     def path_ids(self) -> list[str]:
@@ -141,11 +148,19 @@ def _sanic_handler(
     authenticate = container.authenticate()
     trusted_proxies = container.settings().trusted_networks
     keys, ids = container.idempotency_keys(), container.ids()
+    hash_key = container.idempotency_hash_key()
     busy_for = timedelta(seconds=container.settings().request_seconds + 5)
+
+    def stranger(body: Any) -> str:
+        """Who is not logged in is known by the number that they name."""
+        return container.number_digests().digest(container.mobile_numbers().parse(body.mobile))
 
     async def handle(request: Request, **path: str) -> HTTPResponse | None:
         identifier = request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=identifier):
+            has_key = endpoint.method == "POST" and idempotency.HEADER in request.headers
+            if has_key and not endpoint.takes_key:
+                raise IdempotencyKeyUnsupported
             arguments: dict[str, Any] = {"container": container} if "container" in takes else {}
             if endpoint.authenticated:
                 caller: Caller = await authenticate(token=bearer_token(request))
@@ -168,11 +183,10 @@ def _sanic_handler(
                 arguments[name] = UUID(text)
 
             async def respond(new_id: UUID | None = None) -> HTTPResponse:
-                created = (
-                    {endpoint.creates: new_id} if endpoint.creates and endpoint.creates in takes and new_id else {}
-                )
+                names = {endpoint.creates or "", "request_id"} & takes.keys()
+                keyed = dict.fromkeys(names, new_id) if new_id else {}
                 try:
-                    reply = await endpoint.handler(**arguments, **created)
+                    reply = await endpoint.handler(**arguments, **keyed)
                 except UserNotFound:
                     if not endpoint.authenticated:
                         raise
@@ -193,11 +207,17 @@ def _sanic_handler(
                 return response
 
             async def answer() -> HTTPResponse:
-                if not endpoint.creates or idempotency.HEADER not in request.headers:
+                if not has_key:
                     return await respond()
-                who = arguments["caller"].user.id if endpoint.authenticated else "anybody"
+                who = caller.user.id if endpoint.authenticated else stranger(arguments["body"])
                 return await idempotency.once(
-                    request, keys, scope=f"{who} {endpoint.name}", new_id=ids.new(), busy_for=busy_for, run=respond
+                    request,
+                    keys,
+                    scope=f"{who} {endpoint.name}",
+                    hash_key=hash_key,
+                    new_id=ids.new(),
+                    busy_for=busy_for,
+                    run=respond,
                 )
 
             streams: sse.Streams = request.app.ctx.streams

@@ -43,6 +43,7 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.QuotaExceeded: 403,
     errors.TooManyRequests: 429,
     errors.IdempotencyKeyReused: 422,
+    errors.IdempotencyKeyUnsupported: 400,
     errors.IdempotencyKeyInUse: 409,
     errors.Unavailable: 503,
 }

@@ -16,6 +16,7 @@ from domain.errors import (
     DomainError,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
+    IdempotencyKeyUnsupported,
     RateLimited,
     StreamsExhausted,
     TokenExpired,
@@ -40,8 +41,9 @@ login and lasts for `expiresIn` seconds; refresh gives the next one. A token has
 404 `route_not_found`, 405 `method_not_allowed`, 408 `request_timeout`, 413 `body_too_large`, 417
 `expectation_failed`, 431 `headers_too_large`, 500 `internal_error` or 503 `timeout`.
 
-**Repeating.** Where a call takes an `Idempotency-Key`, a request that is repeated with the same key takes effect
-once.
+**Repeating.** A POST takes an `Idempotency-Key`: a request that is repeated with the same key takes effect once. A
+refusal (4xx) is not kept, so a request that was refused may be tried again with its key. Calls whose reply is a secret,
+a code or a token, refuse a key with 400 `idempotency_key_unsupported`.
 
 **Form.** JSON with camelCase keys, ids as UUIDs, times in UTC. Fields may be added to replies: ignore what you do not
 know. Paths answer with and without a trailing slash. Every answer carries `X-Request-ID`.
@@ -74,7 +76,7 @@ _IDEMPOTENCY_KEY = {
     "in": "header",
     "required": False,
     "description": "A text of your choice, a new one for each thing to be done. It makes repeating the request safe:"
-    " its first reply is kept for 24 hours and replayed.",
+    " the first reply of one that took effect is kept for 24 hours and replayed.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["7c5e1f0a-send-1"]},
 }
 _PREFER = {
@@ -172,7 +174,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     }
     if description:
         operation["description"] = _prose(description)
-    if endpoint.creates:
+    if endpoint.takes_key:
         operation["parameters"].append(_IDEMPOTENCY_KEY)
     if endpoint.follows:
         operation["parameters"].append(_PREFER)
@@ -231,8 +233,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     raised: list[type[DomainError]] = [*endpoint.errors]
     if endpoint.authenticated:
         raised += _AUTHENTICATION_ERRORS
-    if endpoint.creates:
+    if endpoint.takes_key:
         raised += (IdempotencyKeyReused, IdempotencyKeyInUse)
+    elif endpoint.method == "POST":
+        raised.append(IdempotencyKeyUnsupported)
     if endpoint.may_stream:
         raised += (TooManyStreams, StreamsExhausted)
     if endpoint.all_limits:
@@ -248,7 +252,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         problems.setdefault(422, []).append("`validation_failed`: A value is missing or does not fit.")
     replies = _replies(endpoint)
     carried = {
-        "Idempotency-Replayed": endpoint.creates,
+        "Idempotency-Replayed": endpoint.takes_key,
         "Preference-Applied": endpoint.follows,
         "RateLimit": endpoint.all_limits,
         "RateLimit-Policy": endpoint.all_limits,

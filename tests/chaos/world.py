@@ -19,7 +19,7 @@ import asyncpg
 from adapters.postgres.accounts import PostgresSessions, PostgresUsers
 from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.migrate import migrate
-from adapters.security import HmacRefreshTokens, JwtAccessTokens
+from adapters.security import HmacNumberDigests, HmacRefreshTokens, JwtAccessTokens
 from adapters.system import SystemClock, TimeOrderedIds
 from application.accounts.sessions import OpenSession
 from application.chat.chatrooms import CreateChatroom
@@ -129,7 +129,7 @@ class World:
                 user = User(
                     id=UserId(ids.new()), mobile=mobile, name="Asha", pro_until=pro_until, created_at=clock.now()
                 )
-                await PostgresUsers().add(user)
+                await PostgresUsers(HmacNumberDigests(key=b"key")).add(user)
                 token = (await sign_in(user=user, device=Device())).access.token
                 made.append(Person(str(user.id), token, str((await create_room(user=user, name="A room")).id)))
         return made

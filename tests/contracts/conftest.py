@@ -30,7 +30,7 @@ from adapters.memory.store import MemoryUnitOfWork
 from adapters.postgres.budget import PostgresModelBudget
 from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
-from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
+from application.ports.accounts import GuessBudgets, NumberDigests, OtpChallenges, OtpSendings, Sessions, Users
 from application.ports.billing import BillingAccounts
 from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
@@ -210,6 +210,7 @@ class InMemory(Adapters):
 @dataclass(frozen=True, kw_only=True)
 class InPostgresAndRedis(Adapters):
     database_url: str
+    digests: NumberDigests
 
     def budget(self, per_minute: int) -> ModelBudget:
         return PostgresModelBudget(per_minute)
@@ -275,6 +276,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         "DELETE FROM otp_challenges",
         "DELETE FROM otp_sendings",
         "DELETE FROM guess_budgets",
+        "DELETE FROM kept_allowances",
         "DELETE FROM idempotency_keys",
         "DELETE FROM payment_events",
         "UPDATE model_budget SET booked_until = now()",
@@ -295,6 +297,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         clock=container.clock(),
         ids=container.ids(),
         database_url=database_url,
+        digests=container.number_digests(),
     )
     yield adapters
     await adapters.check_counters()

@@ -211,6 +211,49 @@ class TestAbandon:
         assert await in_use(adapters)
 
 
+class TestForget:
+    async def test_the_key_is_as_good_as_new(self, adapters: Adapters) -> None:
+        own = await begin(adapters)
+        await adapters.keys.forget(SCOPE, KEY)
+        new_id = adapters.ids.new()
+        assert await begin(adapters, b"another", new_id=new_id) == new_id != own
+
+    async def test_does_not_forget_a_reply(self, adapters: Adapters) -> None:
+        await begin(adapters)
+        await adapters.keys.finish(SCOPE, KEY, REPLY)
+        await adapters.keys.forget(SCOPE, KEY)
+        assert await begin(adapters) == REPLY
+
+    async def test_of_what_is_not_there_is_no_error(self, adapters: Adapters) -> None:
+        await adapters.keys.forget(SCOPE, KEY)
+
+    async def test_other_scopes_and_keys_keep_theirs(self, adapters: Adapters) -> None:
+        pairs = [(SCOPE, KEY + "2"), (SCOPE + "2", KEY)]
+        for scope, key in pairs:
+            await begin(adapters, scope=scope, key=key)
+        await adapters.keys.forget(SCOPE, KEY)
+        for scope, key in pairs:
+            with pytest.raises(IdempotencyKeyInUse):
+                await begin(adapters, scope=scope, key=key)
+
+    async def test_while_many_ask_one_begins(self, adapters: Adapters) -> None:
+        await begin(adapters)
+        results = await adapters.race(
+            adapters.keys.forget(SCOPE, KEY),
+            *(begin(adapters) for _ in range(19)),
+            rows_of="idempotency_keys",
+        )
+        begun = Counter(map(type, results[1:]))
+        assert begun[UUID] <= 1
+        assert begun[UUID] + begun[IdempotencyKeyInUse] == 19
+
+    async def test_rolled_back_is_none(self, adapters: Adapters) -> None:
+        await begin(adapters)
+        async with adapters.rolled_back():
+            await adapters.keys.forget(SCOPE, KEY)
+        assert await in_use(adapters)
+
+
 class TestADayLater:
     @pytest.mark.parametrize("finished", [True, False])
     async def test_the_key_is_new(self, adapters: Adapters, finished: bool) -> None:

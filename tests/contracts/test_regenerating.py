@@ -170,3 +170,62 @@ class TestRegenerate:
             await adapters.messages.regenerate(adapters.anew(message), limits=SendingLimits())
         assert await adapters.stored(message) == message
         assert await counters(adapters, message) == (1, 0)
+
+
+class TestOneRequest:
+    """One that may come again, as long as nobody else asked anew: it takes effect once."""
+
+    async def test_has_no_further_effect(self, adapters: Adapters) -> None:
+        over = await adapters.ended()
+        anew = adapters.anew(over, request_id=adapters.ids.new())
+        first = await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2))
+        adapters.unseen[over.user_id] += 1
+        assert await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2)) == first, "while it is queued"
+        claimed = await adapters.messages.claim(over.id, lease=HOUR)
+        assert claimed
+        assert claimed.request_id == anew.request_id
+        await adapters.messages.finish(claimed.id, claimed.attempt, COMPLETED)
+        again = await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2))
+        assert again.used == 2, "and when it has ended, though the allowance is used up"
+        assert (await adapters.stored(over)).status is MessageStatus.COMPLETED
+        assert await counters(adapters, over) == (2, 0)
+
+    async def test_another_one_does(self, adapters: Adapters) -> None:
+        over = await adapters.ended()
+        for request_id in (adapters.ids.new(), None, adapters.ids.new()):
+            await adapters.messages.regenerate(adapters.anew(over, request_id=request_id), limits=SendingLimits())
+            adapters.unseen[over.user_id] += 1
+            claimed = await adapters.messages.claim(over.id, lease=HOUR)
+            assert claimed
+            assert claimed.request_id == request_id
+            await adapters.messages.finish(claimed.id, claimed.attempt, COMPLETED)
+        assert await counters(adapters, over) == (4, 0)
+
+    async def test_at_once_is_counted_once(self, adapters: Adapters) -> None:
+        over = await adapters.ended()
+        anew = adapters.anew(over, request_id=adapters.ids.new())
+        results = await adapters.race(
+            *(adapters.messages.regenerate(anew, limits=SendingLimits(daily=5)) for _ in range(20)), rows_of="messages"
+        )
+        adapters.unseen[over.user_id] += 1
+        assert names(results) == {"Allowance": 20}
+        assert {result.used for result in results if isinstance(result, Allowance)} == {2}
+        assert await counters(adapters, over) == (2, 1)
+
+    async def test_refused_it_may_come_again(self, adapters: Adapters) -> None:
+        over = await adapters.ended()
+        anew = adapters.anew(over, request_id=adapters.ids.new())
+        with pytest.raises(QuotaExceeded):
+            await adapters.messages.regenerate(anew, limits=SendingLimits(daily=1))
+        await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2))
+        adapters.unseen[over.user_id] += 1
+        assert await counters(adapters, over) == (2, 1)
+
+    async def test_rolled_back_it_had_no_effect(self, adapters: Adapters) -> None:
+        over = await adapters.ended()
+        anew = adapters.anew(over, request_id=adapters.ids.new())
+        async with adapters.rolled_back():
+            await adapters.messages.regenerate(anew, limits=SendingLimits())
+        await adapters.messages.regenerate(anew, limits=SendingLimits())
+        adapters.unseen[over.user_id] += 1
+        assert await counters(adapters, over) == (2, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.http_client import Person, new_mobile, sign_up
+from tests.http_client import Person, log_in, new_mobile, sign_up
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 TOKEN = re.compile(r"[\w-]{43}")
@@ -39,6 +39,30 @@ def at(http: httpx.AsyncClient, person: Person, reply: dict[str, Any]) -> Person
 async def devices(person: Person) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = (await person.get("/auth/sessions"))["data"]
     return found
+
+
+async def test_deleting_and_signing_up_again_renews_no_allowance(http: httpx.AsyncClient) -> None:
+    """However often in a day, and however the number is spelled."""
+    mobile, sent = new_mobile(), 0
+    spellings = [
+        mobile,
+        f"+91{mobile}",
+        f"0{mobile}",
+        f"+91 {mobile[:5]} {mobile[5:]}",
+        f"+91-{mobile[:5]}-{mobile[5:]}",
+    ]
+    for number in range(20):
+        spelled = spellings[number % len(spellings)]
+        signed_up = await http.post("/auth/signup", json={"mobile": spelled, "name": "Ann"})
+        assert signed_up.status_code == 201
+        person = await log_in(http, spelled, signed_up.json()["user"]["id"])
+        assert await person.remaining() == 5 - sent
+        room = await person.room()
+        replies = [await person.ask("POST", f"/chatroom/{room}/message", {"input": "Why?"}) for _ in range(2)]
+        sent += sum(reply.status_code == 202 for reply in replies)
+        assert {reply.status_code for reply in replies} <= {202, 403}
+        assert (await person.ask("DELETE", "/user/me")).status_code == 200
+    assert sent == 5
 
 
 class TestRefresh:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 
 import httpx
 import pytest
 
+from entrypoints.http import accounts, billing, chat
+from entrypoints.http.endpoints import Endpoint
 from tests.database import execute
 from tests.http_client import Person, new_mobile, sign_up
 
@@ -68,16 +71,21 @@ async def test_keys_are_each_users_and_each_calls_own(person: Person, stranger: 
     assert (await person.ask("POST", f"/chatroom/{room}/message", {"input": "A"}, headers=headers)).status_code == 202
 
 
-async def test_a_refusal_is_kept_but_what_may_be_tried_again_is_not(person: Person) -> None:
+async def test_a_refusal_is_not_kept(person: Person, api_environment: dict[str, str]) -> None:
+    """What did nothing may be tried again with its key, as soon as there is no reason to refuse it any more."""
     room = await person.room()
     for _ in range(5):
         await person.send(room, "Why?")
-    refused = [
-        await person.ask("POST", f"/chatroom/{room}/message", {"input": "6"}, headers={KEY: "sixth"}) for _ in range(2)
-    ]
-    assert refused[0].status_code == 403
-    assert as_sent(refused[1]) == as_sent(refused[0])
-    assert refused[1].headers["idempotency-replayed"] == "true"
+    path, headers = f"/chatroom/{room}/message", {KEY: "sixth"}
+    for _ in range(2):
+        refused = await person.ask("POST", path, {"input": "6"}, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
+        assert "idempotency-replayed" not in refused.headers
+    left = await execute(api_environment["DATABASE_URL"], "SELECT FROM idempotency_keys WHERE key = 'sixth'")
+    assert left == []
+    await execute(api_environment["DATABASE_URL"], "UPDATE allowances SET used = 0")
+    accepted = await person.ask("POST", path, {"input": "6, in other words"}, headers=headers)
+    assert accepted.status_code == 202
     taken = {"mobile": person.mobile, "name": "Ann"}
     for _ in range(2):
         conflict = await person.ask("POST", "/auth/signup", taken, headers={KEY: f"taken-{person.id}"})
@@ -133,13 +141,125 @@ async def test_what_was_answered_by_503_after_its_effect_is_no_second_effect(
     assert "idempotency-replayed" not in again.headers
 
 
-async def test_what_may_be_tried_again_keeps_its_key_to_itself(person: Person) -> None:
-    headers = {KEY: f"busy-{person.id}"}
-    for _ in range(2):
-        taken = await person.ask("POST", "/auth/signup", {"mobile": person.mobile, "name": "Ann"}, headers=headers)
-        assert taken.json()["code"] == "mobile_taken"
-    other = await person.ask("POST", "/auth/signup", {"mobile": new_mobile(), "name": "Ann"}, headers=headers)
-    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+async def test_strangers_have_keys_of_their_own(http: httpx.AsyncClient) -> None:
+    """Signing up is scoped by the number, however it is spelled: nobody can take or learn of another's key."""
+    headers, mobiles = {KEY: "the-same-for-everybody"}, [new_mobile() for _ in range(3)]
+    replies = [
+        await http.post("/auth/signup", json={"mobile": mobile, "name": "Ann"}, headers=headers) for mobile in mobiles
+    ]
+    assert [reply.status_code for reply in replies] == [201] * 3
+    assert not any("idempotency-replayed" in reply.headers for reply in replies)
+    other = {"mobile": f"+91 {mobiles[0]}", "name": "Ann"}
+    again = await http.post("/auth/signup", json=other, headers=headers)
+    assert again.json()["code"] == "idempotency_key_reused", "the same number with other bytes"
+
+
+async def test_a_repeated_regeneration_is_charged_once(
+    person: Person, second_http: httpx.AsyncClient, api_environment: dict[str, str]
+) -> None:
+    room = await person.room()
+    message = await person.send(room, "Why?")
+    path = f"/chatroom/{room}/message/{message}"
+    assert (await person.ask("POST", f"{path}/cancel")).status_code == 200
+    other, headers = person.at(second_http), {KEY: "once-more"}
+
+    async def again(number: int) -> httpx.Response:
+        return await (person, other)[number % 2].ask("POST", f"{path}/regenerate", headers=headers)
+
+    replies = await asyncio.gather(*(again(number) for number in range(50)))
+    assert {reply.status_code for reply in replies} <= {202, 409}
+    assert {reply.json()["code"] for reply in replies if reply.status_code == 409} <= {"idempotency_key_in_use"}
+    assert len({reply.content for reply in replies if reply.status_code == 202}) == 1
+    for _ in range(3):
+        replayed = await again(0)
+        assert replayed.status_code == 202
+        assert replayed.headers["idempotency-replayed"] == "true"
+    assert await person.remaining() == 3
+
+    # The same if the process dies between the effect and the kept reply, and the message has ended meanwhile.
+    await person.ask("POST", f"{path}/cancel")
+    await execute(
+        api_environment["DATABASE_URL"],
+        "UPDATE idempotency_keys SET status = NULL, reply = NULL, busy_until = now() WHERE key = 'once-more'",
+    )
+    assert (await again(0)).status_code == 202
+    assert await person.remaining() == 3
+    assert (await person.message(room, message))["status"] == "cancelled"
+    without = await person.ask("POST", f"{path}/regenerate")
+    assert without.status_code == 202
+    assert await person.remaining() == 2, "without a key each one counts"
+
+
+async def test_a_repeated_cancel_is_answered_as_the_first(person: Person) -> None:
+    room = await person.room()
+    path = f"/chatroom/{room}/message/{await person.send(room, 'Why?')}/cancel"
+    replies = [await person.ask("POST", path, headers={KEY: "stop"}) for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [200] * 3
+    assert [reply.headers.get("idempotency-replayed") for reply in replies] == [None, "true", "true"]
+    assert (await person.ask("POST", path)).json()["code"] == "message_ended"
+
+
+async def test_a_repeated_change_of_the_password_spends_one_code(person: Person) -> None:
+    http, body = person.http, {"mobile": person.mobile}
+    code = (await http.post("/auth/forgot-password", json=body)).json()["otp"]
+    change = {"otp": code, "newPassword": "seven blue herons"}
+    replies = await asyncio.gather(
+        *(person.ask("POST", "/auth/change-password", change, headers={KEY: "change"}) for _ in range(10))
+    )
+    assert {reply.status_code for reply in replies} <= {200, 409}
+    assert (await person.ask("POST", "/auth/change-password", change, headers={KEY: "change"})).status_code == 200
+    assert (await person.ask("POST", "/auth/change-password", change)).json()["code"] == "otp_invalid"
+
+    code = (await http.post("/auth/forgot-password", json=body)).json()["otp"]
+    reset = {**body, "otp": code, "newPassword": "eight blue herons"}
+    replies = [await http.post("/auth/reset-password", json=reset, headers={KEY: "reset"}) for _ in range(2)]
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert replies[1].headers["idempotency-replayed"] == "true"
+    wrong = {**reset, "otp": "000000"}
+    assert (await http.post("/auth/reset-password", json=wrong, headers={KEY: "reset"})).status_code == 422
+    logged_in = await http.post("/auth/login", json={**body, "password": "eight blue herons"})
+    assert logged_in.status_code == 200
+
+
+async def test_what_is_kept_of_a_password_cannot_be_searched(person: Person, api_environment: dict[str, str]) -> None:
+    code = (await person.http.post("/auth/forgot-password", json={"mobile": person.mobile})).json()["otp"]
+    change = {"otp": code, "newPassword": "seven blue herons"}
+    await person.ask("POST", "/auth/change-password", change, headers={KEY: "a-secret-one"})
+    sql = "SELECT body_hash, reply FROM idempotency_keys WHERE key = 'a-secret-one'"
+    [kept] = await execute(api_environment["DATABASE_URL"], sql)
+    sent = httpx.Request("POST", "http://test/", json=change).content
+    for plain in (sent, b"/auth/change-password\0" + sent):
+        assert kept["body_hash"] != hashlib.sha256(plain).digest()
+    assert b"herons" not in kept["reply"]
+
+
+async def test_a_session_ends_once(person: Person) -> None:
+    replies = [await person.ask("POST", "/auth/logout", headers={KEY: "out"}) for _ in range(2)]
+    assert [reply.status_code for reply in replies] == [200, 401]
+
+
+POSTS = [endpoint for area in (accounts, billing, chat) for endpoint in area.endpoints if endpoint.method == "POST"]
+
+
+@pytest.mark.parametrize("endpoint", [e for e in POSTS if not e.takes_key], ids=lambda e: e.name)
+async def test_where_a_key_would_keep_a_secret_it_is_refused(person: Person, endpoint: Endpoint) -> None:
+    """Rather than ignored: who sends a key relies on it."""
+    code = (await person.http.post("/auth/send-otp", json={"mobile": person.mobile})).json()["otp"]
+    bodies: dict[str, dict[str, str]] = {
+        "verify_otp": {"mobile": person.mobile, "otp": code},
+        "log_in": {"mobile": person.mobile, "password": "seven blue herons"},
+        "refresh": {"refreshToken": "x" * 43},
+    }
+    body = bodies.get(endpoint.name, {"mobile": person.mobile})
+    refused = await person.ask("POST", endpoint.path, body, headers={KEY: "a key"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "idempotency_key_unsupported")
+    spent = await person.http.post("/auth/verify-otp", json=bodies["verify_otp"])
+    assert spent.status_code == 200, "it did nothing: the code is the last one, and not spent"
+
+
+def test_only_calls_whose_reply_is_a_secret_refuse_a_key() -> None:
+    refusing = {endpoint.name for endpoint in POSTS if not endpoint.takes_key}
+    assert refusing == {"send_otp", "forgot_password", "verify_otp", "log_in", "refresh"}
 
 
 async def test_too_many_unanswered_messages_must_wait(limited_http: httpx.AsyncClient) -> None:

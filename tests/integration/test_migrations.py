@@ -21,6 +21,7 @@ from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import rows, tortoise_config
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import LOCATION, aerich_command, migrate
+from adapters.security import HmacNumberDigests
 from adapters.system import TimeOrderedIds
 from domain.accounts import MobileNumber, User
 from domain.billing import FOREVER, SendingLimits
@@ -38,6 +39,7 @@ TABLES = [
     "checkouts",
     "guess_budgets",
     "idempotency_keys",
+    "kept_allowances",
     "messages",
     "model_budget",
     "model_calls",
@@ -77,7 +79,7 @@ async def write_and_read(url: str) -> Message:
     ids, now = TimeOrderedIds(), datetime.now(UTC).replace(microsecond=0)
     async with connected(url):
         user = User(id=UserId(ids.new()), mobile=MobileNumber("+919876543210"), name="Ann", created_at=now)
-        await PostgresUsers().add(user)
+        await PostgresUsers(HmacNumberDigests(key=b"key")).add(user)
         room = Chatroom(id=ChatroomId(ids.new()), user_id=user.id, name="Physics", created_at=now)
         await PostgresChatrooms().add(room)
         message = Message(

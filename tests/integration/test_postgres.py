@@ -22,6 +22,7 @@ from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import PostgresUnitOfWork, rows
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import migrate
+from adapters.security import HmacNumberDigests
 from adapters.system import TimeOrderedIds
 from application.ports.runtime import StoredReply
 from domain.accounts import Device, MobileNumber, Session, User
@@ -34,7 +35,7 @@ from entrypoints.local.processes import free_port
 from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
 
 IDS = TimeOrderedIds()
-USERS = PostgresUsers()
+USERS = PostgresUsers(HmacNumberDigests(key=b"key"))
 BOUND = 5.0
 """Seconds. Far more than any limit set here: it tells waiting from waiting for ever."""
 

@@ -27,6 +27,10 @@ WHERE scope = :scope AND key = :key AND status IS NULL;
 -- Let the next request with the key run at once.
 UPDATE idempotency_keys SET busy_until = now() WHERE scope = :scope AND key = :key AND status IS NULL;
 
+-- forget --
+-- Drop the key of a request that had no effect.
+DELETE FROM idempotency_keys WHERE scope = :scope AND key = :key AND status IS NULL;
+
 -- purge --
 -- Remove what is no longer replayed.
 DELETE FROM idempotency_keys WHERE created_at <= now() - :kept_for::interval;
