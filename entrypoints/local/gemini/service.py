@@ -34,8 +34,9 @@ class StandIn:
             try:
                 return await self._answer(request, question, call, streamed=streamed)
             except HungUp:
+                begun = streamed and call.status == 200
                 call.outcome = "failed"
-                return HTTPResponse()  # goes nowhere
+                return None if begun else HTTPResponse()  # goes nowhere
             except GoogleError as error:
                 call.status = error.code
                 raise
