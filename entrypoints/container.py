@@ -130,14 +130,27 @@ def _reply_plans(settings: Settings) -> dict[Tier, ReplyPlan]:
 
 def _language_model(settings: Settings) -> LanguageModel:
     # Imported here: each SDK takes over a second and 65 MB, and only the worker asks.
-    key, model, base_url = settings.gemini_api_key.get_secret_value(), settings.gemini_model, settings.gemini_base_url
-    if settings.gemini_sdk == "google-generativeai":
-        from adapters.gemini.google_generativeai import GoogleGenerativeai
+    from adapters.gemini.model import DEFAULT_BASE_URL, Endpoint, GeminiModel
 
-        return GoogleGenerativeai(api_key=key, model=model, base_url=base_url)
-    from adapters.gemini.google_genai import GoogleGenai
+    endpoint = Endpoint(
+        api_key=settings.gemini_api_key.get_secret_value(),
+        model=settings.gemini_model,
+        base_url=settings.gemini_base_url or DEFAULT_BASE_URL,
+        proxy=settings.gemini_proxy.get_secret_value(),
+    )
+    match settings.gemini_sdk:
+        case "rest":
+            from adapters.gemini.rest import RestTransport
 
-    return GoogleGenai(api_key=key, model=model, base_url=base_url)
+            return GeminiModel(endpoint, RestTransport(endpoint))
+        case "google-genai":
+            from adapters.gemini.google_genai import GoogleGenaiTransport
+
+            return GeminiModel(endpoint, GoogleGenaiTransport(endpoint))
+        case "google-generativeai":
+            from adapters.gemini.google_generativeai import GoogleGenerativeaiTransport
+
+            return GeminiModel(endpoint, GoogleGenerativeaiTransport(endpoint))
 
 
 def _payment_gateway(settings: Settings) -> PaymentGateway:

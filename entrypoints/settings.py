@@ -75,7 +75,8 @@ class Settings(BaseModel):
     gemini_api_key: SecretStr = SecretStr("")
     gemini_base_url: str = ""
     gemini_model: str = "gemini-flash-latest"
-    gemini_sdk: Literal["google-genai", "google-generativeai"] = "google-genai"
+    gemini_sdk: Literal["rest", "google-genai", "google-generativeai"] = "rest"
+    gemini_proxy: SecretStr = SecretStr("")
     gemini_max_rpm: Annotated[int, Field(ge=0)] = 0
     basic_thinking: ThinkingLevel = ThinkingLevel.LOW
     pro_thinking: ThinkingLevel = ThinkingLevel.MEDIUM
@@ -213,6 +214,19 @@ class Settings(BaseModel):
     @classmethod
     def _redis_url(cls, value: SecretStr) -> SecretStr:
         return _url(value, "redis", "rediss")
+
+    @field_validator("gemini_api_key")
+    @classmethod
+    def _header_value(cls, value: SecretStr) -> SecretStr:
+        key = value.get_secret_value()
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError("must be printable ASCII without spaces")
+        return value
+
+    @field_validator("gemini_proxy")
+    @classmethod
+    def _proxy_url(cls, value: SecretStr) -> SecretStr:
+        return _url(value, "http", "https")
 
     @field_validator(
         "gemini_base_url",

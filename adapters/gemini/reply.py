@@ -1,28 +1,16 @@
-"""What both of Google's SDKs have in common: which ending of a call means what to the product."""
+"""The events of a streamed reply, and what has become of the reply at its end."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+import json
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
+from adapters.gemini.failures import failure_in_stream
 from domain.chat import ReplyChunk, TokenUsage
-from domain.errors import (
-    ModelError,
-    ModelQuotaExhausted,
-    ModelRateLimited,
-    ModelRefused,
-    ModelUnavailable,
-    ReplyBlocked,
-    ReplyEmpty,
-)
-
-DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
-
-#: Seconds to wait for the end of a stream that has told its finish reason.
-END_SECONDS = 2.0
-
-_RETRYABLE = frozenset({408, 500, 502, 503, 504})
+from domain.errors import ModelError, ModelUnavailable, ReplyBlocked, ReplyEmpty
 
 #: Finish reasons with which Google's filters stop a reply. RECITATION is among them: the text came
 #: too close to a protected source, so Google withdraws it, and asking again ends the same way.
@@ -31,50 +19,57 @@ _BLOCKED = frozenset({
     "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
 })  # fmt: skip
 
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s?")
+
+class _Received(Struct, rename="camel", gc=False):
+    """Fields that are not named here are skipped. Reasons stay text: Google adds new ones."""
 
 
-def error_of(code: int, details: Iterable[Any] = (), headers: Mapping[str, str] | None = None) -> ModelError:
-    """The domain's error for one of Google's, told by its HTTP code and its `google.rpc` details.
-
-    The wait is the longest that was asked for, in the body's RetryInfo or a Retry-After header.
-    Google's message stays here: it may quote the prompt or the key.
-    """
-    waits = [_seconds((headers or {}).get("Retry-After"))]
-    daily = False
-    for detail in details:
-        if not isinstance(detail, Mapping):
-            continue
-        kind = str(detail.get("@type", ""))
-        if kind.endswith("google.rpc.RetryInfo"):
-            waits.append(_seconds(detail.get("retryDelay")))
-        elif kind.endswith("google.rpc.QuotaFailure"):
-            violations = detail.get("violations") or []
-            daily = daily or any("PerDay" in str(violation.get("quotaId", "")) for violation in violations)
-    retry_after = max((wait for wait in waits if wait is not None), default=None)
-    if code == 429:
-        return ModelQuotaExhausted() if daily else ModelRateLimited(retry_after=retry_after)
-    if code in _RETRYABLE or not 400 <= code < 500:
-        return ModelUnavailable(retry_after=retry_after)
-    return ModelRefused()
+class Part(_Received):
+    text: str | None = None
+    thought: bool | None = None
 
 
-def details_of(body: Any) -> list[Any]:
-    """The details in a body of Google's errors, which a proxy on the way may have replaced by anything."""
-    body = body[0] if isinstance(body, list) and body else body
-    error = body.get("error", body) if isinstance(body, Mapping) else {}
-    details = error.get("details") if isinstance(error, Mapping) else None
-    return details if isinstance(details, list) else []
+class Content(_Received):
+    parts: list[Part] | None = None
 
 
-def _seconds(given: object) -> float | None:
-    # The date form of Retry-After is not Google's; without a number our own back-off decides.
-    found = _SECONDS.fullmatch(given.strip()) if isinstance(given, str) else None
-    return float(found[1]) if found else None
+class Candidate(_Received):
+    content: Content | None = None
+    finish_reason: str | None = None
+
+
+class PromptFeedback(_Received):
+    block_reason: str | None = None
+
+
+class UsageMetadata(_Received):
+    prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+
+
+class Event(_Received):
+    candidates: list[Candidate] | None = None
+    prompt_feedback: PromptFeedback | None = None
+    usage_metadata: UsageMetadata | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(Event, strict=False).decode
+
+
+def event_of(data: bytes) -> Event:
+    """Raises what msgspec or json raise for what nobody can read."""
+    try:
+        return _decode(data)
+    except msgspec.DecodeError:
+        # Python's reader takes what msgspec refuses and Google has sent: half of a surrogate pair.
+        return msgspec.convert(json.loads(data), Event, strict=False)
 
 
 class Reply:
-    """Reads a stream's chunks and knows, at its end, what has become of the reply.
+    """Reads a stream's events and knows, at its end, what has become of the reply.
 
     The finish reason is kept for `end()`: some models repeat it on every chunk, so only the end of
     the stream tells that there is no more.
@@ -82,40 +77,64 @@ class Reply:
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
+        #: To be raised after the chunk that came with it, which has the tokens used until then.
+        self.failure: ModelError | None = None
+        self._has_candidate = False
         self._has_text = False
+        self._counts = UsageMetadata()
         self._usage: TokenUsage | None = None
 
-    def read(
-        self,
-        *,
-        text: str,
-        finish_reason: str | None,
-        block_reason: str | None,
-        input_tokens: int | None,
-        answer_tokens: int | None,
-        thought_tokens: int | None,
-    ) -> ReplyChunk:
-        """Raises ReplyBlocked. Thoughts count as output: Google bills them so."""
-        if block_reason:
-            raise ReplyBlocked(block_reason)
-        if finish_reason in _BLOCKED:
-            raise ReplyBlocked(finish_reason)
-        self.finish_reason = finish_reason or self.finish_reason
-        self._has_text = self._has_text or bool(text)
-        if input_tokens or answer_tokens or thought_tokens:
-            known = self._usage or TokenUsage()
-            output = (answer_tokens or 0) + (thought_tokens or 0)
-            self._usage = TokenUsage(
-                input=input_tokens or known.input,
-                output=output or known.output,
-                thoughts=thought_tokens or known.thoughts,
-            )
-        return ReplyChunk(text, usage=self._usage)
+    def read(self, data: bytes) -> ReplyChunk:
+        """Every event makes a chunk, since each of them is a sign of life."""
+        event = event_of(data)
+        if event.usage_metadata is not None:
+            self._count(event.usage_metadata)
+        if event.error is not None:
+            if self.finish_reason is None:  # else all was said
+                self.failure = failure_in_stream(event.error).error
+            return ReplyChunk(usage=self._usage)
+        candidate = event.candidates[0] if event.candidates else None
+        feedback = event.prompt_feedback
+        blocked = (feedback.block_reason if feedback else None) or (
+            candidate.finish_reason if candidate and candidate.finish_reason in _BLOCKED else None
+        )
+        if blocked:
+            self.failure = ReplyBlocked(blocked)
+            return ReplyChunk(usage=self._usage)
+        return ReplyChunk(usage=self._usage) if candidate is None else self._read(candidate)
 
     def end(self) -> ReplyChunk:
         """The last chunk. Raises ModelUnavailable for a stream that was cut, and ReplyEmpty."""
+        if not self._has_candidate:
+            raise ReplyEmpty("NO_CANDIDATES")
         if self.finish_reason is None:
             raise ModelUnavailable
         if not self._has_text:
             raise ReplyEmpty(self.finish_reason)
         return ReplyChunk(finish_reason=self.finish_reason, usage=self._usage)
+
+    def _read(self, candidate: Candidate) -> ReplyChunk:
+        self._has_candidate = True
+        self.finish_reason = candidate.finish_reason or self.finish_reason
+        text = thought = ""
+        for part in (candidate.content.parts if candidate.content else None) or ():
+            if part.thought:
+                thought += part.text or ""
+            else:
+                text += part.text or ""
+        self._has_text = self._has_text or bool(text and not text.isspace())
+        return ReplyChunk(text, thought, usage=self._usage)
+
+    def _count(self, latest: UsageMetadata) -> None:
+        """Counts are cumulative; one that an event lacks stays. Thoughts are billed as output."""
+        counts = self._counts
+        for name in UsageMetadata.__struct_fields__:
+            if (number := getattr(latest, name)) is not None:
+                setattr(counts, name, number)
+        thoughts = counts.thoughts_token_count or 0
+        self._usage = TokenUsage(
+            input=counts.prompt_token_count or 0,
+            cached=counts.cached_content_token_count or 0,
+            output=(counts.candidates_token_count or 0) + thoughts,
+            thoughts=thoughts,
+        )

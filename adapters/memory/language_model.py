@@ -10,20 +10,22 @@ from typing import TypeAlias
 
 from application.ports.chat import LanguageModel
 from domain.chat import Conversation, ReplyChunk, TokenUsage, estimated_tokens
-from domain.errors import ReplyEmpty
+from domain.errors import ModelError, ReplyEmpty
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptedReply:
-    """What one call does: its thoughts and pieces, `seconds` before each of them, then `error` or the end.
+    """What one call does: its thoughts, its pieces, `seconds` before each of them, then `error` or the end.
 
-    With `finish_reason` None and no error it hangs after its pieces until it is left.
+    With `finish_reason` None and no error it hangs after its pieces until it is left. `cached` are tokens of the
+    prompt that count as cached.
     """
 
-    pieces: Sequence[str] = ("Hello", ", ", "world.")
     thoughts: Sequence[str] = ()
+    pieces: Sequence[str] = ("Hello", ", ", "world.")
     finish_reason: str | None = "STOP"
     seconds: float = 0.0
+    cached: int = 0
     error: Exception | None = None
 
 
@@ -35,8 +37,10 @@ class ScriptedLanguageModel(LanguageModel):
     """Takes a line of its script for each call, in order, then `default`; or asks a function.
 
     `asked` keeps every conversation; `open` and `left` count the streams being read and those
-    that were closed or cancelled before their end.
+    that were closed or cancelled before their end. `unusable` is what a check raises.
     """
+
+    name = "gemini"
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class ScriptedLanguageModel(LanguageModel):
         self.asked: list[Conversation] = []
         self.open = 0
         self.left = 0
+        self.unusable: ModelError | None = None
 
     def add(self, *lines: Line) -> None:
         self._script.extend(lines)
@@ -60,24 +65,24 @@ class ScriptedLanguageModel(LanguageModel):
     async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
         self.asked.append(conversation)
         reply = _reply(self._choose(conversation) if self._choose else self._next())
-        asked = sum(estimated_tokens(turn.text) for turn in conversation.turns)
-        chunk = ReplyChunk(usage=TokenUsage(input=asked))
+        usage = TokenUsage(input=sum(estimated_tokens(turn.text) for turn in conversation.turns), cached=reply.cached)
+        thoughts = 0
         self.open += 1
         ended = False
         try:
-            written, finish_reason, thought = "", reply.finish_reason, 0
-            for text in reply.thoughts:
+            for thought in reply.thoughts:
                 await asyncio.sleep(reply.seconds)
-                thought += estimated_tokens(text)
-                chunk = ReplyChunk(thought=text, usage=TokenUsage(input=asked, output=thought, thoughts=thought))
-                yield chunk
+                thoughts += estimated_tokens(thought)
+                usage = replace(usage, output=thoughts, thoughts=thoughts)
+                yield ReplyChunk(thought=thought, usage=usage)
+            room = conversation.max_output_tokens + conversation.thought_tokens - thoughts
+            written, finish_reason = "", reply.finish_reason
             for piece in reply.pieces:
                 await asyncio.sleep(reply.seconds)
-                kept = _cut(piece, conversation.max_output_tokens - estimated_tokens(written))
+                kept = _cut(piece, room - estimated_tokens(written))
                 written += kept
-                output = estimated_tokens(written) + thought
-                chunk = ReplyChunk(kept, usage=TokenUsage(input=asked, output=output, thoughts=thought))
-                yield chunk
+                usage = replace(usage, output=thoughts + estimated_tokens(written))
+                yield ReplyChunk(kept, usage=usage)
                 if kept != piece:
                     finish_reason = "MAX_TOKENS"
                     break
@@ -87,12 +92,16 @@ class ScriptedLanguageModel(LanguageModel):
             if finish_reason is None:
                 await asyncio.Event().wait()
             ended = True
-            if not written:
+            if not written or written.isspace():
                 raise ReplyEmpty(finish_reason)
-            yield replace(chunk, text="", thought="", finish_reason=finish_reason)
+            yield ReplyChunk(finish_reason=finish_reason, usage=usage)
         finally:
             self.open -= 1
             self.left += not ended
+
+    async def check(self) -> None:
+        if self.unusable is not None:
+            raise self.unusable
 
     async def close(self) -> None: ...
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import date, timedelta
 from typing import Protocol
 
-from application.ports.runtime import Resource
+from application.ports.runtime import Dependency, Resource
 from domain.billing import Allowance, SendingLimits
 from domain.chat import (
     START,
@@ -214,18 +214,30 @@ class ModelBudget(Protocol):
         """Seconds until a call may be made, which is then counted; None if that would be more than `within`."""
 
 
-class LanguageModel(Resource, Protocol):
+class LanguageModel(Resource, Dependency, Protocol):
     """The model. Starting it loads what it needs; a stream on one that was not started starts it."""
 
     @abstractmethod
     def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
-        """The reply, piece by piece, as the model writes it.
+        """The reply, piece by piece, as the model writes it; any chunk, be it empty, is a sign of life.
 
-        One request, never repeated by the adapter. Closing the iterator, or cancelling the task,
-        closes the connection. Ends after a chunk with a finish reason; whatever else happens is
-        raised as a ModelError: ModelUnavailable (network, timeouts, 408, 429, 5xx, a stream cut
-        short), ModelQuotaExhausted, ModelRefused, ReplyBlocked, ReplyEmpty (not one character).
-        Ahead of an error comes a chunk with the usage, if the model has reported one.
+        One request, never repeated by the adapter, with one exception: a request that is refused while it says how
+        much to think is sent again without the level and, if need be, without anything about thinking. What was
+        taken in the end is remembered for that level. Nothing of a refused request is billed.
+
+        Closing the iterator, or cancelling the task, closes the connection. Thoughts are chunks of their own and no
+        part of the text. Usage that was reported has been yielded before anything is raised. Ends after a chunk with
+        a finish reason; whatever else happens is raised as a ModelError: ModelUnavailable (network, 408, 500, 502,
+        504, a stream cut short), ModelOverloaded (499, 503), ModelRateLimited, ModelQuotaExhausted,
+        ModelNotConfigured (key, project, model's name), ModelRefused, ReplyBlocked, ReplyEmpty (nothing but white
+        space, with the finish reason, or NO_CANDIDATES).
+        """
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Return within two seconds if the model is there for this key, asking it nothing that is billed.
+
+        Raises as `stream` does. It needs no start.
         """
 
 

@@ -1,22 +1,26 @@
-"""What every LanguageModel promises: both of Google's SDKs against the stand-in, and the scripted one."""
+"""What every LanguageModel promises: Gemini over each transport against the stand-in, and the scripted one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
 
-from adapters.gemini.google_genai import GoogleGenai
-from adapters.gemini.google_generativeai import GoogleGenerativeai
+from adapters.gemini.google_genai import GoogleGenaiTransport
+from adapters.gemini.google_generativeai import GoogleGenerativeaiTransport
+from adapters.gemini.model import Endpoint, GeminiModel, Transport
+from adapters.gemini.rest import RestTransport
 from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import LanguageModel
 from domain.chat import Conversation, ReplyChunk, Role, TokenUsage, Turn
 from domain.errors import (
     ModelError,
+    ModelNotConfigured,
+    ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
     ModelRefused,
@@ -103,27 +107,31 @@ class OverHttp:
         return int(self.server.log(0)["open"])
 
 
-def sdk(name: str, url: str) -> GoogleGenai | GoogleGenerativeai:
-    adapter: type[GoogleGenai | GoogleGenerativeai] = GoogleGenai if name == "google-genai" else GoogleGenerativeai
-    return adapter(api_key="any", model=MODEL, base_url=url)
+TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {
+    "rest": RestTransport,
+    "google-genai": GoogleGenaiTransport,
+    "google-generativeai": GoogleGenerativeaiTransport,
+}
 
 
-SDKS = ["google-genai", "google-generativeai"]
+def gemini(transport: str, url: str, *, model: str = MODEL, key: str = "any", proxy: str = "") -> GeminiModel:
+    endpoint = Endpoint(api_key=key, model=model, base_url=url, proxy=proxy)
+    return GeminiModel(endpoint, TRANSPORTS[transport](endpoint))
 
 
-@pytest.fixture(params=["scripted", *SDKS])
+@pytest.fixture(params=["scripted", *TRANSPORTS])
 async def stage(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -> AsyncIterator[Stage]:
     if request.param == "scripted":
         yield Scripted()
         return
-    model = sdk(request.param, gemini_standin.url)
+    model = gemini(request.param, gemini_standin.url)
     yield OverHttp(model, gemini_standin)
     await model.close()
 
 
-@pytest.fixture(params=SDKS)
+@pytest.fixture(params=list(TRANSPORTS))
 async def wire(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -> AsyncIterator[OverHttp]:
-    model = sdk(request.param, gemini_standin.url)
+    model = gemini(request.param, gemini_standin.url)
     yield OverHttp(model, gemini_standin)
     await model.close()
 
@@ -265,7 +273,7 @@ async def test_it_works_on_after_streams_that_were_left(stage: Stage) -> None:
 # What goes wrong on the wire
 
 FAULTS: list[tuple[str, dict[str, Any], type[ModelError]]] = [
-    ("unavailable", {}, ModelUnavailable),
+    ("unavailable", {}, ModelOverloaded),
     ("internal", {}, ModelUnavailable),
     ("timeout", {}, ModelUnavailable),
     ("disconnect", {}, ModelUnavailable),
@@ -273,14 +281,14 @@ FAULTS: list[tuple[str, dict[str, Any], type[ModelError]]] = [
     ("cut", {"after": 2}, ModelUnavailable),
     ("broken_json", {"after": 0}, ModelUnavailable),
     ("broken_json", {"after": 2}, ModelUnavailable),
-    ("error_in_stream", {"after": 0, "error": "unavailable"}, ModelUnavailable),
+    ("error_in_stream", {"after": 0, "error": "unavailable"}, ModelOverloaded),
     ("error_in_stream", {"after": 2, "error": "internal"}, ModelUnavailable),
     ("error_in_stream", {"after": 2, "error": "daily_quota"}, ModelQuotaExhausted),
     ("error_in_stream", {"after": 2, "error": "bad_request"}, ModelRefused),
     ("daily_quota", {}, ModelQuotaExhausted),
     ("bad_request", {}, ModelRefused),
-    ("bad_key", {}, ModelRefused),
-    ("not_found", {}, ModelRefused),
+    ("bad_key", {}, ModelNotConfigured),
+    ("not_found", {}, ModelNotConfigured),
 ]
 
 
@@ -308,13 +316,13 @@ async def test_a_rate_limit_names_its_wait_to_the_fraction(wire: OverHttp, kind:
 
 async def test_a_retry_after_header_is_honoured(wire: OverHttp) -> None:
     wire.server.fault("unavailable", retry_after="17")
-    _, error = await failure(wire.model, ModelUnavailable)
+    _, error = await failure(wire.model, ModelOverloaded)
     assert error.retry_after == 17.0
 
 
 async def test_nobody_listening_is_unavailable(wire: OverHttp) -> None:
-    for name in SDKS:
-        model = sdk(name, "http://127.0.0.1:9")
+    for name in TRANSPORTS:
+        model = gemini(name, "http://127.0.0.1:9")
         await failure(model, ModelUnavailable)
         await model.close()
 

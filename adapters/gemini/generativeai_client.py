@@ -1,4 +1,4 @@
-"""The former SDK's REST client, made to do one request, report its errors and be interruptible.
+"""The former SDK's REST client, made to send our body once, hand over the response and be interruptible.
 
 Imported in a thread and only if this SDK is chosen: it costs seconds and 70 MB.
 """
@@ -8,18 +8,17 @@ Imported in a thread and only if this SDK is chosen: it costs seconds and 70 MB.
 
 from __future__ import annotations
 
-import json
 import threading
+from contextlib import suppress
 from typing import Any, Protocol
 
 import google.generativeai as genai
 import requests
 from google.ai.generativelanguage_v1beta.services.generative_service.transports.rest import (
-    GenerativeServiceRestInterceptor,
     GenerativeServiceRestTransport,
 )
 from google.api_core.exceptions import GoogleAPICallError
-from google.api_core.rest_streaming import ResponseIterator
+from google.generativeai import protos
 from google.generativeai.client import get_default_generative_client
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -33,17 +32,22 @@ class Watcher(Protocol):
 
 
 class OfThread(threading.local):
-    """Who is told of the connection that the present thread uses."""
+    """The call that the present thread makes: who is told of its connection, its body and its response."""
 
     watcher: Watcher | None = None
+    body: bytes = b""
+    response: requests.Response | None = None
+
+    def begin(self, watcher: Watcher, body: bytes) -> None:
+        self.watcher, self.body, self.response = watcher, body, None
 
 
 of_thread = OfThread()
 
 
-def open_client(api_key: str, base_url: str) -> Any:
+def open_client(api_key: str, base_url: str, proxy: str) -> Any:
     def transport(**arguments: Any) -> GenerativeServiceRestTransport:
-        return _Transport(api_key, interceptor=_Interceptor(), **arguments)
+        return _Transport(api_key, proxy, **arguments)
 
     with _configuring:
         # With its scheme, since without one the library takes https for granted.
@@ -53,71 +57,43 @@ def open_client(api_key: str, base_url: str) -> Any:
         return get_default_generative_client()
 
 
-class StreamedError(GoogleAPICallError):
-    """An error object inside a reply that began with 200."""
-
-    def __init__(self, error: dict[str, Any]) -> None:
-        super().__init__("", details=error.get("details") or ())
-        self.code = error.get("code")
-
-
-class _Chunks(ResponseIterator):
-    """The library reads a body one character at a time, and knows neither errors nor thoughts in it."""
-
-    def __init__(self, response: requests.Response, message: Any) -> None:
-        super().__init__(response, message)
-        self._response_itr = response.iter_content(chunk_size=None, decode_unicode=True)
-
-    def cancel(self) -> None:
-        super().cancel()
-        # It refers back to this object; the cycle would keep the connection until garbage is collected.
-        self.__dict__.pop("_grab", None)
-
-    def _create_grab(self) -> Any:
-        grab = super()._create_grab()
-
-        def checked(this: _Chunks) -> Any:
-            if '"error"' in this._ready_objs[0] or '"thought' in this._ready_objs[0]:
-                this._ready_objs[0] = _without_surprises(this._ready_objs[0])
-            return grab(this)
-
-        return checked
+def ask(client: Any, model: str, body: bytes, watcher: Watcher, timeout: float) -> requests.Response:
+    """The response of one request, made in this thread; its body is still to be read."""
+    of_thread.begin(watcher, body)
+    with suppress(GoogleAPICallError):  # raised by the library for a response that is an error
+        # `retry=None`: by default the library repeats a 503 for a minute.
+        client.stream_generate_content(protos.GenerateContentRequest(model=model), retry=None, timeout=timeout)
+    if of_thread.response is None:
+        raise RuntimeError("the SDK sent no request")
+    return of_thread.response
 
 
-def _without_surprises(text: str) -> str:
-    """Raises an error object, which would pass as an empty chunk.
+class _Session(requests.Session):
+    """Sends the body that the codec made, asks for server-sent events, and keeps the response.
 
-    Thoughts, younger than this SDK, would pass as text and their tokens be lost: the former are
-    taken out, the latter added to the output's.
+    The library's own types are years old: they lose what is younger, such as thoughts and finish reasons.
     """
-    whole = json.loads(text)
-    if "error" in whole:
-        raise StreamedError(whole["error"])
-    for candidate in whole.get("candidates", ()):
-        content = candidate.get("content", {})
-        content["parts"] = [part for part in content.get("parts", ()) if not part.get("thought")]
-    usage = whole.get("usageMetadata", {})
-    if thoughts := usage.pop("thoughtsTokenCount", 0):
-        usage["candidatesTokenCount"] = usage.get("candidatesTokenCount", 0) + thoughts
-    return json.dumps(whole)
 
-
-class _Interceptor(GenerativeServiceRestInterceptor):
-    def post_stream_generate_content(self, response: Any) -> Any:
-        return _Chunks(response._response, genai.protos.GenerateContentResponse)  # noqa: SLF001 - no public way
+    def post(self, url: Any, data: Any = None, json: Any = None, **named: Any) -> requests.Response:
+        named |= {"params": {"alt": "sse"}, "allow_redirects": False}
+        of_thread.response = super().post(url, data=of_thread.body, **named)
+        return of_thread.response
 
 
 class _Transport(GenerativeServiceRestTransport):
-    def __init__(self, api_key: str, **arguments: Any) -> None:
+    def __init__(self, api_key: str, proxy: str, **arguments: Any) -> None:
         self._api_key = api_key
+        self._proxy = proxy
         super().__init__(**arguments)
 
     def _prep_wrapped_messages(self, client_info: Any) -> None:
         # The library's own session repeats a request that met a 401, and trusts the environment's
         # proxies and .netrc. It is replaced here, since the methods about to be wrapped carry it.
-        session = requests.Session()
+        session = _Session()
         session.trust_env = False
         session.headers["x-goog-api-key"] = self._api_key
+        if self._proxy:
+            session.proxies = {"http": self._proxy, "https": self._proxy}
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(pool_maxsize=512))
         self._session = session  # type: ignore[assignment] # it is declared to be the library's own
@@ -153,7 +129,7 @@ class _Adapter(HTTPAdapter):
 
     def close(self) -> None:
         # The library leaves its idle connections to the garbage collector.
-        pools = self.poolmanager.pools
-        for key in pools.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
-            pools[key].close()
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in manager.pools.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
+                manager.pools[key].close()
         super().close()
