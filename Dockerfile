@@ -15,7 +15,7 @@ RUN awk '/^uv==/ {on=1; print; next} /^[^ ]/ {on=0} on' requirements.lock > uv.l
 
 # What pyproject.toml asks for, without its dev group, at the versions and hashes of the lock file: with
 # --require-hashes uv refuses whatever the constraints do not name with a hash.
-# EXTRA=google-generativeai adds Google's former SDK.
+# EXTRA=google-genai or google-generativeai adds one of Google's SDKs.
 ARG EXTRA=""
 COPY pyproject.toml ./
 RUN /opt/uv/bin/uv pip install --require-hashes --constraint requirements.lock ${EXTRA:+--extra "$EXTRA"} \

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
+from application.ports.chat import LanguageModel
 from domain.chat import MessageStatus
-from domain.errors import DomainError
+from domain.errors import DomainError, ModelError, ModelNotConfigured
 from domain.ids import MessageId, UserId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError
 
@@ -59,7 +60,7 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """check the settings and that Postgres and Redis can be used"""
+    """check the settings, and that Postgres, Redis and the model can be used"""
     settings = Settings.from_environment(environment, needs=SERVERS)
     from entrypoints.container import Container, running
     from entrypoints.telemetry import configure_logs
@@ -77,9 +78,24 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
                 except DomainError as error:
                     failed = 1
                     print(f"{dependency.name}: {error.detail}")
+            if settings.gemini_api_key.get_secret_value():  # only workers need one
+                failed = await _check_model(container.language_model()) or failed
         return failed
 
     return asyncio.run(run())
+
+
+async def _check_model(model: LanguageModel) -> int:
+    """A model that is away is no fault of this deployment, and no reason to restart its workers: only said."""
+    try:
+        await model.check()
+        print(f"{model.name}: ok")
+    except ModelNotConfigured as error:
+        print(f"{model.name}: {error.detail} ({error.reason})")
+        return 1
+    except ModelError as error:
+        print(f"{model.name}: {error.detail}")
+    return 0
 
 
 def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:

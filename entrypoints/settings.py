@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, distribution
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -218,9 +219,19 @@ class Settings(BaseModel):
     @field_validator("gemini_api_key")
     @classmethod
     def _header_value(cls, value: SecretStr) -> SecretStr:
-        key = value.get_secret_value()
+        key = value.get_secret_value().strip()  # a copied one often ends with a line break
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("must be printable ASCII without spaces")
+        return SecretStr(key)
+
+    @field_validator("gemini_sdk")
+    @classmethod
+    def _installed(cls, value: str) -> str:
+        if value != "rest":
+            try:
+                distribution(value)
+            except PackageNotFoundError:
+                raise ValueError(f"{value} is not installed: it comes with the extra of that name") from None
         return value
 
     @field_validator("gemini_proxy")

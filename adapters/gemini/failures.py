@@ -62,7 +62,7 @@ def failure_of_connection(error: Exception) -> ModelError:
     status = getattr(error, "status", None)
     logger.warning("model_call_failed", error=type(error).__name__, status_code=status)
     if status == 407:
-        return ModelNotConfigured("PROXY_AUTHENTICATION_REQUIRED")
+        return ModelNotConfigured("HTTP_407")
     return ModelUnavailable()
 
 

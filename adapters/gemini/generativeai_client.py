@@ -9,7 +9,6 @@ Imported in a thread and only if this SDK is chosen: it costs seconds and 70 MB.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import Any, Protocol
 
 import google.generativeai as genai
@@ -17,7 +16,6 @@ import requests
 from google.ai.generativelanguage_v1beta.services.generative_service.transports.rest import (
     GenerativeServiceRestTransport,
 )
-from google.api_core.exceptions import GoogleAPICallError
 from google.generativeai import protos
 from google.generativeai.client import get_default_generative_client
 from requests.adapters import HTTPAdapter
@@ -60,9 +58,13 @@ def open_client(api_key: str, base_url: str, proxy: str) -> Any:
 def ask(client: Any, model: str, body: bytes, watcher: Watcher, timeout: float) -> requests.Response:
     """The response of one request, made in this thread; its body is still to be read."""
     of_thread.begin(watcher, body)
-    with suppress(GoogleAPICallError):  # raised by the library for a response that is an error
+    try:
         # `retry=None`: by default the library repeats a 503 for a minute.
         client.stream_generate_content(protos.GenerateContentRequest(model=model), retry=None, timeout=timeout)
+    except Exception:
+        # What the library makes of a response that is an error, if it can read it at all, is not needed.
+        if of_thread.response is None:
+            raise
     if of_thread.response is None:
         raise RuntimeError("the SDK sent no request")
     return of_thread.response

@@ -75,11 +75,10 @@ class ScriptedLanguageModel(LanguageModel):
                 thoughts += estimated_tokens(thought)
                 usage = replace(usage, output=thoughts, thoughts=thoughts)
                 yield ReplyChunk(thought=thought, usage=usage)
-            room = conversation.max_output_tokens + conversation.thought_tokens - thoughts
             written, finish_reason = "", reply.finish_reason
             for piece in reply.pieces:
                 await asyncio.sleep(reply.seconds)
-                kept = _cut(piece, room - estimated_tokens(written))
+                kept = _cut(piece, conversation.max_output_tokens - estimated_tokens(written))
                 written += kept
                 usage = replace(usage, output=thoughts + estimated_tokens(written))
                 yield ReplyChunk(kept, usage=usage)

@@ -175,13 +175,13 @@ def test_migrate_and_check(product: dict[str, str], postgres_url: str) -> None:
         assert first.stdout.startswith("applied ")
         assert second.stdout == "The database is up to date.\n"
         ready = run("check", **environment)
-        assert (ready.returncode, ready.stdout) == (0, "postgres: ok\nredis: ok\n")
+        assert (ready.returncode, ready.stdout) == (0, "postgres: ok\nredis: ok\ngemini: ok\n")
 
 
 def test_check_and_migrate_without_servers() -> None:
-    checked = run("check", **GOOD)
+    checked = run("check", **GOOD, GEMINI_BASE_URL="http://127.0.0.1:1")
     assert checked.returncode == 1
-    assert [line.split(":")[0] for line in checked.stdout.splitlines()] == ["postgres", "redis"]
+    assert [line.split(":")[0] for line in checked.stdout.splitlines()] == ["postgres", "redis", "gemini"]
     migrated = run("migrate", **GOOD)
     assert migrated.returncode == 2
     assert migrated.stdout == ""

@@ -181,6 +181,17 @@ def test_what_the_image_runs_by_itself_is_there(image: Image) -> None:
     ]
 
 
+@pytest.mark.parametrize("sdk", ["google-genai", "google-generativeai"])
+def test_an_sdk_that_is_not_in_the_image_is_refused_at_start(image: Image, sdk: str) -> None:
+    needs = {"DATABASE_URL": "postgres://a@127.0.0.1/b", "REDIS_URL": "redis://127.0.0.1", "GEMINI_API_KEY": "any"}
+    with tempfile.TemporaryFile() as output:
+        command = [*image.entrypoint, "worker"]
+        assert image.start(command, {**needs, "GEMINI_SDK": sdk}, output).wait(30) == 2
+        output.seek(0)
+        said = output.read().decode()
+    assert said == f"gemini-backend: GEMINI_SDK {sdk} is not installed: it comes with the extra of that name.\n"
+
+
 def test_nothing_in_the_image_can_be_changed_by_what_runs_in_it(image: Image) -> None:
     with tempfile.TemporaryFile() as output:
         try_it = "import entrypoints, pathlib; pathlib.Path(entrypoints.__file__).with_name('more').touch()"

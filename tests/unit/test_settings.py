@@ -58,7 +58,11 @@ def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
         ("PORT", "-1", "must be at least 0"),
         ("APP_ENV", "hunter2", "must be 'development' or 'production'"),
         ("LOG_LEVEL", "hunter2", "must be 'debug'"),
-        ("GEMINI_SDK", "hunter2", "must be 'google-genai' or 'google-generativeai'"),
+        ("GEMINI_SDK", "hunter2", "must be 'rest', 'google-genai' or 'google-generativeai'"),
+        ("GEMINI_PROXY", "socks5://user:hunter2@proxy", "must be a URL that starts with http:// or https://"),
+        ("GEMINI_API_KEY", "hun ter2hunter2", "must be printable ASCII"),
+        ("GEMINI_API_KEY", "hunter2\nhunter2", "must be printable ASCII"),
+        ("GEMINI_API_KEY", "hünter2", "must be printable ASCII"),
         ("ACCESS_TOKEN_OLD_SECRETS", "hunter2", "too weak"),
         ("ACCESS_TOKEN_OLD_SECRETS", f"{SECRET},hunter2", "too weak"),
         ("OTP_IN_RESPONSE", "hunter2", "must be"),
@@ -238,11 +242,16 @@ def test_good_ones_are_taken_and_others_ignored() -> None:
     assert settings.heartbeat_seconds == 5
 
 
+def test_white_space_around_a_copied_key_does_not_matter() -> None:
+    settings = Settings.from_environment({"GEMINI_API_KEY": " hunter2\n"})
+    assert settings.gemini_api_key.get_secret_value() == "hunter2"
+
+
 def test_secrets_do_not_show() -> None:
     settings = Settings.from_environment({
         "DATABASE_URL": "postgres://user:hunter2@db/name", "REDIS_URL": "redis://:hunter2@cache",
         "ACCESS_TOKEN_SECRET": SECRET, "ACCESS_TOKEN_OLD_SECRETS": f"{SECRET},{SECRET}hunter2",
-        "GEMINI_API_KEY": "hunter2", **STRIPE, **TWILIO,
+        "GEMINI_API_KEY": "hunter2", "GEMINI_PROXY": "http://user:hunter2@proxy", **STRIPE, **TWILIO,
     })  # fmt: skip
     for shown in (repr(settings), str(settings), settings.model_dump_json(), f"{settings.model_dump()}"):
         assert "hunter2" not in shown
