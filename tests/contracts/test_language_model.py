@@ -142,9 +142,9 @@ def conversation(*texts: str, max_output_tokens: int = 2_048) -> Conversation:
     return Conversation(turns, max_output_tokens)
 
 
-async def read(model: LanguageModel, asked: Conversation | None = None) -> list[ReplyChunk]:
+async def read(model: LanguageModel, asked: Conversation | None = None, *, seconds: float = 30) -> list[ReplyChunk]:
     """All chunks; a hang fails the test."""
-    async with asyncio.timeout(15), aclosing(model.stream(asked or conversation())) as chunks:
+    async with asyncio.timeout(seconds), aclosing(model.stream(asked or conversation())) as chunks:
         return [chunk async for chunk in chunks]
 
 
@@ -380,6 +380,11 @@ async def test_the_environment_does_not_redirect_the_call(wire: OverHttp, monkey
 
 
 async def test_more_streams_at_once_than_a_client_pools_by_default(wire: OverHttp) -> None:
-    wire.server.pace(first_chunk_seconds=2)
-    await asyncio.gather(*(read(wire.model) for _ in range(150)))
-    assert wire.server.log(0)["mostOpen"] == 150
+    wire.server.fault("hang", times=150)
+    asking = [asyncio.create_task(read(wire.model, seconds=120)) for _ in range(150)]
+    try:
+        await wire.server.until(lambda log: log["open"] == 150, seconds=60)
+    finally:
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
