@@ -59,7 +59,7 @@ security: setup ## attack the product at length; prints a table
 	@$(BIN)/python -m tests.security
 
 postman: setup ## write docs/postman anew from the OpenAPI document
-	@$(BIN)/python -m entrypoints.http.postman docs/postman
+	@$(BIN)/python -m entrypoints.http.documents.postman docs/postman
 
 web: ## build the page anew into entrypoints/web/dist; needs npm
 	@cd entrypoints/web && npm ci --no-fund --no-audit --silent && npm run --silent build

@@ -55,7 +55,7 @@ DomainError
     └── WorkersDied              every worker that tried died of it, or with it
 
 `code` is part of the API: clients program against it. HTTP numbers live in
-entrypoints/http/errors.py, and only there.
+entrypoints/http/server/errors.py, and only there.
 """
 
 from __future__ import annotations

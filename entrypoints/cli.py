@@ -28,7 +28,7 @@ def up(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """serve the HTTP API"""
     settings = Settings.from_environment(environment, needs=SERVE_NEEDS)
-    from entrypoints.http.server import serve as run
+    from entrypoints.http.server.server import serve as run
 
     return run(
         settings,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 from dependency_injector import containers, providers
 
@@ -72,6 +73,7 @@ from application.ports.accounts import OtpSender
 from application.ports.billing import PaymentGateway
 from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
+from application.readiness import CheckReadiness
 from domain.billing import SendingLimits, Tier
 from domain.chat import ReplyPlan, RetryPolicy
 from entrypoints.settings import Settings
@@ -177,6 +179,8 @@ def _payment_gateway(settings: Settings) -> PaymentGateway:
     )
 
 
+T = TypeVar("T")
+
 _wiring = Wiring()
 single, wired = _wiring.single, _wiring.wired
 
@@ -185,6 +189,7 @@ class Container(containers.DeclarativeContainer):
     """Sync providers only: one asynchronous one would turn all that depend on it into futures."""
 
     settings = providers.Dependency(instance_of=Settings)
+    _wiring.add(Settings, settings)
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.checkout_reconcile_minutes)
     _patience = providers.Callable(_share_of_request, settings)
 
@@ -342,6 +347,15 @@ class Container(containers.DeclarativeContainer):
     resources = providers.List(postgres, redis, broker, reply_stream)
     #: What /ready and `check` look at.
     watched = providers.List(postgres, redis)
+    check_readiness = wired(CheckReadiness, dependencies=watched)
+
+
+def provider_of(container: Container, kind: type[T]) -> Callable[[], T]:
+    """The container's one provider of this type, or of what implements it."""
+    provider = _wiring.provider_of(kind)
+    name = next(name for name, known in Container.providers.items() if known is provider)
+    found: Callable[[], T] = container.providers[name]
+    return found
 
 
 @asynccontextmanager

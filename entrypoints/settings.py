@@ -152,6 +152,13 @@ class Settings(BaseModel):
         return self.app_env == "production"
 
     @property
+    def warnings(self) -> list[str]:
+        """What production was explicitly allowed to do and should not."""
+        if self.is_production and self.otp_sender == "reply":
+            return ["One-time codes are handed out in replies: anybody can log in as anybody."]
+        return []
+
+    @property
     def access_token_secrets(self) -> list[str]:
         """The one that signs, then those that still hold."""
         return [self.access_token_secret.get_secret_value(), *_words(self.access_token_old_secrets.get_secret_value())]

@@ -27,8 +27,19 @@ class Wiring:
         made = make if inspect.isclass(make) else get_type_hints(make)["return"]
         for kind in inspect.getmro(made):
             if kind not in _NO_PORTS:
-                self._provided[kind].append(provider)
+                self.add(kind, provider)
         return provider
+
+    def add(self, kind: type[T], provider: providers.Provider[T]) -> None:
+        """Have this provider found under the type."""
+        self._provided[kind].append(provider)
+
+    def provider_of(self, kind: type[T]) -> providers.Provider[T]:
+        """Raises TypeError unless there is just one."""
+        found = self._provided.get(kind, [])
+        if len(found) != 1:
+            raise TypeError(f"{kind.__name__} is provided {len(found)} times")
+        return found[0]
 
     def wired(self, use_case: type[T], **given: Any) -> providers.Singleton[T]:
         """A dataclass whose fields are looked up by type; those that are values, or of a type made twice, are given.

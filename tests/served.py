@@ -9,7 +9,7 @@ from typing import Any
 
 from sanic import Sanic
 
-from entrypoints.http.protocol import StrictProtocol
+from entrypoints.http.server.protocol import StrictProtocol
 
 
 @asynccontextmanager

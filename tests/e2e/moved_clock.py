@@ -18,7 +18,7 @@ from dependency_injector import providers
 from adapters.system import SystemClock
 from application.ports.runtime import Clock
 from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
 
 

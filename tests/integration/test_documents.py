@@ -24,8 +24,8 @@ from pydantic import SecretStr
 from domain import errors
 from entrypoints import metrics
 from entrypoints.cli import _parser as cli_parser
-from entrypoints.http.errors import status_of
-from entrypoints.http.postman import files as postman_files
+from entrypoints.http.documents.postman import files as postman_files
+from entrypoints.http.server.errors import status_of
 from entrypoints.local.postgres import MAJOR, SETTINGS
 from entrypoints.local.processes import packaged
 from entrypoints.settings import Settings

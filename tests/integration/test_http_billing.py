@@ -22,7 +22,7 @@ from domain.billing import Checkout, Subscription, SubscriptionStatus
 from domain.errors import PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
 from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.http.server.app import create_app
 from entrypoints.local.processes import free_port
 from entrypoints.settings import Settings
 from tests.http_client import Person, http_client, sign_up

@@ -9,8 +9,8 @@ from collections import Counter
 import httpx
 import pytest
 
-from entrypoints.http import accounts, billing, chat
-from entrypoints.http.endpoints import Endpoint
+from entrypoints.http.api import accounts, billing, chat
+from entrypoints.http.api.endpoints import Endpoint
 from tests.database import execute
 from tests.http_client import Person, new_mobile, sign_up
 

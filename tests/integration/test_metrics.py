@@ -20,7 +20,7 @@ from dependency_injector import providers
 
 from entrypoints import metrics
 from entrypoints.container import Container
-from entrypoints.http.app import create_app
+from entrypoints.http.server.app import create_app
 from entrypoints.local.processes import free_port
 from entrypoints.settings import Settings
 from tests.http_client import Person, http_client

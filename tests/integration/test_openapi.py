@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from pydantic.alias_generators import to_camel
 
-from entrypoints.http.app import create_app
+from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
 from tests.openapi_check import Document
 

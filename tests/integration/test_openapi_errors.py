@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from domain import errors
-from entrypoints.http import accounts, billing, chat, operations
-from entrypoints.http.errors import status_of
+from entrypoints.http.api import accounts, billing, chat, operations
+from entrypoints.http.server.errors import status_of
 
 #: They are told of a message that has failed, not of a call.
 OF_MESSAGES = errors.ModelError

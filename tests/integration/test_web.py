@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrypoints.http.web import DIST
+from entrypoints.http.server.web import DIST
 from tests.http_client import Person, new_mobile, sign_up
 from tests.processes import ROOT, api_process
 

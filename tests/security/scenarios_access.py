@@ -20,7 +20,7 @@ from adapters.memory.runtime import MemoryClock
 from adapters.security import JwtAccessTokens
 from domain.accounts import Device, Session
 from domain.ids import SessionId, UserId
-from entrypoints.http.app import create_app
+from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
 from tests.chaos.scale import Row, Scale
 from tests.security import raw

@@ -8,7 +8,6 @@ from itertools import combinations
 import pytest
 
 from domain.chat import ThinkingLevel
-from entrypoints.http.operations import warnings
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -133,10 +132,10 @@ def test_production_hands_no_codes_out_without_consent() -> None:
 
 def test_codes_in_replies_are_warned_of_where_there_are_any() -> None:
     consent = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
-    [warning] = warnings(Settings.from_environment(consent))
+    [warning] = Settings.from_environment(consent).warnings
     assert "log in as anybody" in warning
-    assert warnings(Settings.from_environment({**consent, "OTP_SENDER": "twilio", **TWILIO})) == []
-    assert warnings(Settings.from_environment({})) == []
+    assert Settings.from_environment({**consent, "OTP_SENDER": "twilio", **TWILIO}).warnings == []
+    assert Settings.from_environment({}).warnings == []
 
 
 @pytest.mark.parametrize("consent", ["", "yes-this-is-a-demo"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from entrypoints.http.app import api_document
+from entrypoints.http.server.app import api_document
 from tests.integration.test_documents import BASE_URL, CLIENT_GUIDE, code_blocks
 from tests.processes import whole_product
 from tests.vendor_tools.conftest import Installed

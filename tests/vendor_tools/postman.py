@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from entrypoints.http.postman import COLLECTION, ENVIRONMENT, STEPS, STORY
+from entrypoints.http.documents.postman import COLLECTION, ENVIRONMENT, STEPS, STORY
 from tests.processes import ROOT, whole_product
 from tests.vendor_tools.conftest import Installed
 

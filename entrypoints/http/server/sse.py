@@ -18,8 +18,8 @@ from domain.chat import START, Message, MessageStatus, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
 from entrypoints import metrics
-from entrypoints.http.errors import NO_STORE, InvalidRequest, problem_body, request_id, status_of
-from entrypoints.http.schemas import FieldError, MessageOut
+from entrypoints.http.api.schemas import FieldError, MessageOut
+from entrypoints.http.server.errors import NO_STORE, InvalidRequest, problem_body, request_id, status_of
 from entrypoints.settings import Settings
 
 MEDIA_TYPE = "text/event-stream"

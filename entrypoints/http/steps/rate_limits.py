@@ -16,8 +16,8 @@ from application.ports.runtime import Bucket, Rate, RateLimiter, Room
 from domain.errors import RateLimited, RedisUnavailable
 from domain.ids import UserId
 from entrypoints import metrics
-from entrypoints.http.addresses import bucket_of, client_address
-from entrypoints.http.schemas import Schema
+from entrypoints.http.api.schemas import Schema
+from entrypoints.http.server.addresses import bucket_of, client_address
 from entrypoints.settings import Settings
 
 log = structlog.get_logger(__name__)

@@ -16,10 +16,10 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import NotFound
 from sanic.response import text
 
-from entrypoints.http.errors import request_id
+from entrypoints.http.server.errors import request_id
 from entrypoints.settings import Settings
 
-DIST = Path(__file__).parent.parent / "web" / "dist"
+DIST = Path(__file__).parents[2] / "web" / "dist"
 
 _READ = ["GET", "HEAD"]
 # Nothing from anywhere else, nothing inline, and text becomes HTML by DOMPurify's hands alone.

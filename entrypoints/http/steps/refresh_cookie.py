@@ -12,21 +12,35 @@ from sanic import HTTPResponse, Request
 
 from domain.accounts import SESSION_IDLE
 from domain.errors import RefreshTokenInvalid
-from entrypoints.http.schemas import RefreshBody
+from entrypoints.http.api.schemas import RefreshBody
+from entrypoints.http.steps.call import Answer, Call, Step
 from entrypoints.settings import Settings
 
-HEADER, WISH = "X-Refresh-Token", "cookie"
+HEADER, VALUE = "X-Refresh-Token", "cookie"
 COOKIE = "refresh_token"
 PATH = "/auth"
 
 
-def is_wished(request: Request) -> bool:
-    return bool(request.headers.get(HEADER, "").strip().lower() == WISH)
+def cookied(step: Step) -> Step:
+    """Moves the refresh token from the reply to the cookie, if the caller asks for it."""
+
+    async def move(call: Call) -> Answer | HTTPResponse | None:
+        answer = await step(call)
+        if isinstance(answer, Answer) and wants_cookie(call.request):
+            answer.cookie = getattr(answer.content, "refresh_token", "")
+            answer.left_out = {"refresh_token"}
+        return answer
+
+    return move
+
+
+def wants_cookie(request: Request) -> bool:
+    return bool(request.headers.get(HEADER, "").strip().lower() == VALUE)
 
 
 def body(request: Request) -> RefreshBody | None:
     """What stands in for a body that is not there. Raises RefreshTokenInvalid if there is no cookie either."""
-    if request.body.strip() not in (b"", b"{}") or not is_wished(request):
+    if request.body.strip() not in (b"", b"{}") or not wants_cookie(request):
         return None
     try:
         return RefreshBody(refresh_token=request.cookies.get(COOKIE, ""))

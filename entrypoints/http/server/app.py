@@ -12,13 +12,16 @@ from sanic import Request, Sanic
 from sanic.response import BaseHTTPResponse
 
 from entrypoints.container import Container, running
-from entrypoints.http import accounts, billing, chat, operations, web
-from entrypoints.http.errors import ProblemHandler
-from entrypoints.http.headers import ResponseHeaders
-from entrypoints.http.openapi import openapi_document
-from entrypoints.http.protocol import StrictRequest
-from entrypoints.http.rate_limits import RateLimits
-from entrypoints.http.sse import Streams
+from entrypoints.http.api import accounts, billing, chat, operations
+from entrypoints.http.documents.openapi import openapi_document
+from entrypoints.http.server import web
+from entrypoints.http.server.errors import ProblemHandler
+from entrypoints.http.server.headers import ResponseHeaders
+from entrypoints.http.server.protocol import StrictRequest
+from entrypoints.http.server.sse import Streams
+from entrypoints.http.steps.call import Kit
+from entrypoints.http.steps.compiled import compiled
+from entrypoints.http.steps.rate_limits import RateLimits
 from entrypoints.metrics import EXPOSITION, Exposition
 from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
@@ -52,8 +55,15 @@ def create_app(
         name, error_handler=ProblemHandler(), request_class=StrictRequest, configure_logging=False
     )
     app.ctx.headers = ResponseHeaders(settings)
-    app.ctx.rate_limits = RateLimits(settings, container.rate_limiter(), container.mobile_numbers())
     app.register_middleware(app.ctx.headers.complete, "response")
+    app.ctx.streams = Streams(settings)
+    _configure(app, settings)
+    _route(app, settings, container, exposition)
+    _start_and_stop(app, settings, container)
+    return app
+
+
+def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
     app.config.update(
         ACCESS_LOG=False,
         MOTD=False,
@@ -66,16 +76,22 @@ def create_app(
         GRACEFUL_TCP_CLOSE_TIMEOUT=1,
     )
 
-    for area in _AREAS:
-        area.endpoints.route(app, container)
-    billing.route_webhook(app, container)
+
+def _route(app: Sanic[Any, Any], settings: Settings, container: Container, exposition: Exposition) -> None:
+    rate_limits = RateLimits(settings, container.rate_limiter(), container.mobile_numbers())
+    kit = Kit.of(container, app.ctx.streams, rate_limits)
+    for endpoint in (endpoint for area in _AREAS for endpoint in area.endpoints):
+        app.add_route(compiled(endpoint, kit), endpoint.path, methods=endpoint.methods, name=endpoint.name)
+    billing.route_webhook(app, container.accept_webhook_event(), limit=settings.webhook_body_bytes)
     operations.route_documents(app, api_document())
     operations.route_metrics(app, settings, exposition)
     web.route_page(app, settings)
 
+
+def _start_and_stop(app: Sanic[Any, Any], settings: Settings, container: Container) -> None:
     @app.before_server_start
     async def start(app: Sanic[Any, Any]) -> None:
-        for warning in operations.warnings(settings):
+        for warning in settings.warnings:
             log.warning("unsafe_setting", warning=warning)
         # Each makes a hash to compare with, which takes a while: not within a request.
         await asyncio.gather(asyncio.to_thread(container.password_hasher), asyncio.to_thread(container.code_hasher))
@@ -85,22 +101,19 @@ def create_app(
         await app.ctx.resources.__aenter__()
 
     app.ctx.stopping = False
-    app.ctx.streams = Streams(settings)
 
     @app.before_server_stop
-    async def say_goodbye(app: Sanic[Any, Any]) -> None:
+    async def close_streams(app: Sanic[Any, Any]) -> None:
         app.ctx.streams.say_goodbye()
 
-    async def end_connection(request: Request, _: BaseHTTPResponse) -> None:
+    async def close_after_response(request: Request, _: BaseHTTPResponse) -> None:
         stream: Any = request.stream  # HTTP/1.1's, which knows whether its connection goes on
         if app.ctx.stopping and stream is not None:
             stream.keep_alive = False
 
-    app.register_middleware(end_connection, "response")
+    app.register_middleware(close_after_response, "response")
 
     @app.after_server_stop
     async def stop(app: Sanic[Any, Any]) -> None:
         resources: AbstractAsyncContextManager[None] = app.ctx.resources
         await resources.__aexit__(None, None, None)
-
-    return app

@@ -6,7 +6,9 @@ from contextlib import AbstractAsyncContextManager
 from uuid import UUID
 
 from application.accounts.sessions import Caller
-from application.chat.streaming import Following
+from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
+from application.chat.messages import CancelMessage, GetMessage, RegenerateMessage, SendMessage
+from application.chat.streaming import Following, StreamReply
 from domain.chat import Chatroom, StreamPosition
 from domain.errors import (
     ChatroomNotFound,
@@ -20,9 +22,8 @@ from domain.errors import (
     TooManyStreams,
 )
 from domain.ids import ChatroomId, MessageId
-from entrypoints.container import Container
-from entrypoints.http.endpoints import Endpoints
-from entrypoints.http.schemas import (
+from entrypoints.http.api.endpoints import Endpoints
+from entrypoints.http.api.schemas import (
     AcceptedReply,
     ChangeChatroomBody,
     ChatroomOut,
@@ -43,24 +44,16 @@ from entrypoints.http.schemas import (
 endpoints = Endpoints("Chat")
 
 
-@endpoints.add(
-    "POST",
-    "/chatroom",
-    body=CreateChatroomBody,
-    reply=ChatroomReply,
-    status=201,
-    authenticated=True,
-    creates="chatroom_id",
-)
+@endpoints.post("/chatroom", status=201, creates="chatroom_id")
 async def create_chatroom(
-    container: Container, caller: Caller, body: CreateChatroomBody, chatroom_id: ChatroomId | None = None
+    create: CreateChatroom, caller: Caller, body: CreateChatroomBody, chatroom_id: ChatroomId | None = None
 ) -> ChatroomReply:
     """Open a new chatroom.
 
     Its `instructions` are told to the model before every conversation in it. With `autoTitle` the model gives
     it another name after the first exchange, unless you rename it before.
     """
-    room = await container.create_chatroom()(
+    room = await create(
         user=caller.user,
         name=body.name,
         instructions=body.instructions or None,
@@ -70,87 +63,67 @@ async def create_chatroom(
     return ChatroomReply(message="Chatroom created.", data=ChatroomOut.of(room))
 
 
-@endpoints.add("GET", "/chatroom", query=ChatroomsQuery, reply=ChatroomsReply, authenticated=True)
-async def list_chatrooms(container: Container, caller: Caller, query: ChatroomsQuery) -> ChatroomsReply:
+@endpoints.get("/chatroom")
+async def list_chatrooms(list_page: ListChatrooms, caller: Caller, query: ChatroomsQuery) -> ChatroomsReply:
     """List your chatrooms, newest first."""
-    page = await container.list_chatrooms()(user=caller.user, limit=query.limit, cursor=query.cursor)
+    page = await list_page(user=caller.user, limit=query.limit, cursor=query.cursor)
     return ChatroomsReply(
         message="Your chatrooms.", data=[ChatroomOut.of(room) for room in page.items], next_cursor=page.next
     )
 
 
-@endpoints.add(
-    "GET",
-    "/chatroom/<chatroom_id>",
-    query=MessagesQuery,
-    reply=OpenChatroomReply,
-    authenticated=True,
-    errors=(ChatroomNotFound,),
-)
+@endpoints.get("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
 async def open_chatroom(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
+    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> OpenChatroomReply:
     """Get a chatroom with its newest messages, oldest first.
 
     With `before` the page of messages before that one.
     """
-    room, messages, following = await _opened(container, caller, chatroom_id, query)
+    room, messages, next_cursor = await _opened(open_room, caller, chatroom_id, query)
     return OpenChatroomReply(
-        message="Your chatroom.", data=OpenChatroomOut.of(room, messages=messages), next_cursor=following
+        message="Your chatroom.", data=OpenChatroomOut.of(room, messages=messages), next_cursor=next_cursor
     )
 
 
 async def _opened(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
+    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> tuple[Chatroom, list[MessageOut], UUID | None]:
     """The room, a page of its messages, oldest first, and where the next page begins."""
-    room, page = await container.open_chatroom()(
-        user=caller.user, chatroom_id=chatroom_id, limit=query.limit, before=query.before
-    )
+    room, page = await open_room(user=caller.user, chatroom_id=chatroom_id, limit=query.limit, before=query.before)
     return room, [MessageOut.of(message) for message in reversed(page.items)], page.next
 
 
-@endpoints.add(
-    "PATCH",
-    "/chatroom/<chatroom_id>",
-    body=ChangeChatroomBody,
-    reply=ChatroomReply,
-    authenticated=True,
-    errors=(ChatroomNotFound,),
-)
+@endpoints.patch("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
 async def change_chatroom(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, body: ChangeChatroomBody
+    change: ChangeChatroom, caller: Caller, chatroom_id: ChatroomId, body: ChangeChatroomBody
 ) -> ChatroomReply:
     """Rename a chatroom, or change its instructions.
 
     New instructions hold from the next message on.
     """
-    room = await container.change_chatroom()(
+    room = await change(
         user=caller.user, chatroom_id=chatroom_id, name=body.new_name, instructions=body.new_instructions
     )
     return ChatroomReply(message="Chatroom changed.", data=ChatroomOut.of(room))
 
 
-@endpoints.add("DELETE", "/chatroom/<chatroom_id>", reply=Reply, authenticated=True, errors=(ChatroomNotFound,))
-async def delete_chatroom(container: Container, caller: Caller, chatroom_id: ChatroomId) -> Reply:
+@endpoints.delete("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
+async def delete_chatroom(delete: DeleteChatroom, caller: Caller, chatroom_id: ChatroomId) -> Reply:
     """Delete a chatroom with all its messages, answered or not."""
-    await container.delete_chatroom()(user=caller.user, chatroom_id=chatroom_id)
+    await delete(user=caller.user, chatroom_id=chatroom_id)
     return Reply(message="Chatroom deleted.")
 
 
-@endpoints.add(
-    "POST",
+@endpoints.post(
     "/chatroom/<chatroom_id>/message",
-    body=SendMessageBody,
-    reply=AcceptedReply,
     status=202,
-    authenticated=True,
     creates="message_id",
     follows=True,
     errors=(ChatroomNotFound, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
 async def send_message(
-    container: Container,
+    send: SendMessage,
     caller: Caller,
     chatroom_id: ChatroomId,
     body: SendMessageBody,
@@ -165,39 +138,27 @@ async def send_message(
     A Basic account has an allowance of messages a day, which `get_profile` shows; a message that fails is given
     back. Only some messages of an account may be unanswered at a time.
     """
-    message, allowance = await container.send_message()(
-        user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id
-    )
+    message, allowance = await send(user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id)
     return AcceptedReply.of(message, allowance)
 
 
-@endpoints.add(
-    "GET",
-    "/chatroom/<chatroom_id>/message",
-    query=MessagesQuery,
-    reply=MessagesReply,
-    authenticated=True,
-    errors=(ChatroomNotFound,),
-)
+@endpoints.get("/chatroom/<chatroom_id>/message", errors=(ChatroomNotFound,))
 async def list_messages(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
+    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
 ) -> MessagesReply:
     """List the messages of a chatroom.
 
     The newest page first; each page oldest first.
     """
-    _, messages, following = await _opened(container, caller, chatroom_id, query)
-    return MessagesReply(message="Your messages.", data=messages, next_cursor=following)
+    _, messages, next_cursor = await _opened(open_room, caller, chatroom_id, query)
+    return MessagesReply(message="Your messages.", data=messages, next_cursor=next_cursor)
 
 
-@endpoints.add(
-    "GET",
-    "/chatroom/<chatroom_id>/message/<message_id>/stream",
-    authenticated=True,
-    errors=(MessageNotFound, TooManyStreams, StreamsExhausted),
+@endpoints.get(
+    "/chatroom/<chatroom_id>/message/<message_id>/stream", errors=(MessageNotFound, TooManyStreams, StreamsExhausted)
 )
 async def stream_message(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition
+    stream_reply: StreamReply, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition
 ) -> AbstractAsyncContextManager[Following]:
     """Follow a reply while it is written, as Server-Sent Events.
 
@@ -213,63 +174,48 @@ async def stream_message(
 
     A browser's `EventSource` cannot send the token: read the stream with `fetch`.
     """
-    return container.stream_reply()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id, after=after)
+    return stream_reply(user=caller.user, chatroom_id=chatroom_id, message_id=message_id, after=after)
 
 
-@endpoints.add(
-    "GET",
-    "/chatroom/<chatroom_id>/message/<message_id>",
-    reply=MessageReply,
-    follows=True,
-    authenticated=True,
-    errors=(MessageNotFound,),
-)
-async def get_message(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
-) -> MessageReply:
+@endpoints.get("/chatroom/<chatroom_id>/message/<message_id>", follows=True, errors=(MessageNotFound,))
+async def get_message(get: GetMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId) -> MessageReply:
     """Get one message: its status and, once it is there, its reply.
 
     With `Prefer: wait=30` the answer comes when the message has ended, or with 202 after that time.
     """
-    message = await container.get_message()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
+    message = await get(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return MessageReply(message="Your message.", data=MessageOut.of(message))
 
 
-@endpoints.add(
-    "POST",
+@endpoints.post(
     "/chatroom/<chatroom_id>/message/<message_id>/cancel",
-    reply=MessageReply,
     status=202,
     follows=True,
     waits=2,
-    authenticated=True,
     idempotent=True,
     errors=(MessageNotFound, MessageEnded),
 )
 async def cancel_message(
-    container: Container, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
+    cancel: CancelMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> MessageReply:
     """Stop a message that is being answered or waits for it.
 
     What the model has written until then is kept; the allowance is not given back. The call waits for the end,
     two seconds at most: 200 with the ended message, or 202.
     """
-    message = await container.cancel_message()(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
+    message = await cancel(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return MessageReply(message="Its end was requested.", data=MessageOut.of(message))
 
 
-@endpoints.add(
-    "POST",
+@endpoints.post(
     "/chatroom/<chatroom_id>/message/<message_id>/regenerate",
-    reply=AcceptedReply,
     status=202,
     follows=True,
-    authenticated=True,
     idempotent=True,
     errors=(MessageNotFound, MessageNotEnded, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
 async def regenerate_message(
-    container: Container,
+    regenerate: RegenerateMessage,
     caller: Caller,
     chatroom_id: ChatroomId,
     message_id: MessageId,
@@ -280,7 +226,7 @@ async def regenerate_message(
     It counts as a message. The reply that is there gives way to the new one, which comes by the same ways as
     after `send_message`.
     """
-    message, allowance = await container.regenerate_message()(
+    message, allowance = await regenerate(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
     )
     return AcceptedReply.of(message, allowance)

@@ -9,6 +9,9 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.response import text
 
 from application.accounts.sessions import Caller
+from application.billing.subscriptions import GetSubscription, OpenPortal, UpgradeTier
+from application.billing.webhooks import AcceptWebhookEvent
+from application.ports.runtime import Clock
 from domain.errors import (
     AlreadySubscribed,
     DatabaseUnavailable,
@@ -17,66 +20,49 @@ from domain.errors import (
     PaymentsUnavailable,
     WebhookInvalid,
 )
-from entrypoints.container import Container
-from entrypoints.http.endpoints import Endpoints
-from entrypoints.http.errors import NO_STORE, request_id
-from entrypoints.http.openapi import problem_response
-from entrypoints.http.schemas import SubscriptionOut, SubscriptionReply, UrlReply
+from entrypoints.http.api.endpoints import Endpoints
+from entrypoints.http.api.schemas import SubscriptionOut, SubscriptionReply, UrlReply
+from entrypoints.http.documents.openapi import problem_response
+from entrypoints.http.server.errors import NO_STORE, request_id
 
 endpoints = Endpoints("Billing")
 
 WEBHOOK = "/webhook/stripe"
 
 
-@endpoints.add(
-    "POST",
-    "/subscribe/pro",
-    reply=UrlReply,
-    authenticated=True,
-    idempotent=True,
-    errors=(AlreadySubscribed, PaymentsUnavailable, PaymentsRefused),
-)
-async def subscribe_pro(container: Container, caller: Caller) -> UrlReply:
+@endpoints.post("/subscribe/pro", idempotent=True, errors=(AlreadySubscribed, PaymentsUnavailable, PaymentsRefused))
+async def subscribe_pro(upgrade_tier: UpgradeTier, caller: Caller) -> UrlReply:
     """Open a checkout for Pro.
 
     Open `url`, a page of Stripe's, in the user's browser. One checkout is open at a time: asked again, the same
     one is answered. The tier changes once Stripe says that it is paid, a moment after the user has come back.
     """
-    checkout = await container.upgrade_tier()(user=caller.user)
+    checkout = await upgrade_tier(user=caller.user)
     return UrlReply(url=checkout.url or "")
 
 
-@endpoints.add("GET", "/subscription/status", reply=SubscriptionReply, authenticated=True)
-async def get_subscription(container: Container, caller: Caller) -> SubscriptionReply:
+@endpoints.get("/subscription/status")
+async def get_subscription(get: GetSubscription, clock: Clock, caller: Caller) -> SubscriptionReply:
     """Get your tier and the subscription behind it.
 
     A subscription that is past due keeps Pro for seven days; one that is cancelled, to the end of what is paid.
     """
-    subscription = await container.get_subscription()(user=caller.user)
-    tier = caller.user.tier(container.clock().now())
+    subscription = await get(user=caller.user)
+    tier = caller.user.tier(clock.now())
     return SubscriptionReply(message="Your subscription.", data=SubscriptionOut.of(tier, subscription))
 
 
-@endpoints.add(
-    "POST",
-    "/subscription/portal",
-    reply=UrlReply,
-    authenticated=True,
-    idempotent=True,
-    errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused),
-)
-async def open_portal(container: Container, caller: Caller) -> UrlReply:
+@endpoints.post("/subscription/portal", idempotent=True, errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused))
+async def open_portal(open_page: OpenPortal, caller: Caller) -> UrlReply:
     """Open Stripe's customer portal.
 
     Open `url` in the user's browser: there they change the card, see invoices, or cancel.
     """
-    return UrlReply(url=await container.open_portal()(user=caller.user))
+    return UrlReply(url=await open_page(user=caller.user))
 
 
-def route_webhook(app: Sanic[Any, Any], container: Container) -> None:
+def route_webhook(app: Sanic[Any, Any], accept: AcceptWebhookEvent, *, limit: int) -> None:
     """Not an endpoint like the others: its signature is over the very bytes, and its body may be larger."""
-    accept = container.accept_webhook_event()
-    limit = container.settings().webhook_body_bytes
 
     async def stripe_webhook(request: Request) -> HTTPResponse:
         identifier = request_id(request)

@@ -24,10 +24,11 @@ from domain.errors import (
     TokenMissing,
     TooManyStreams,
 )
-from entrypoints.http import following, idempotency, refresh_cookie, sse
-from entrypoints.http.endpoints import Endpoint
-from entrypoints.http.errors import MEDIA_TYPE, status_of
-from entrypoints.http.schemas import Problem, RefreshBody, Schema
+from entrypoints.http.api.endpoints import Endpoint
+from entrypoints.http.api.schemas import Problem, RefreshBody, Schema
+from entrypoints.http.server import sse
+from entrypoints.http.server.errors import MEDIA_TYPE, status_of
+from entrypoints.http.steps import followed, idempotent, refresh_cookie
 
 _DESCRIPTION = """
 A message to the model is accepted at once and answered by a worker. Its reply can be looked for, waited for, or
@@ -72,7 +73,7 @@ _HEADERS: dict[str, tuple[str, str]] = {
 
 _AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
 _IDEMPOTENCY_KEY = {
-    "name": idempotency.HEADER,
+    "name": idempotent.HEADER,
     "in": "header",
     "required": False,
     "description": "A text of your choice, a new one for each thing to be done. It makes repeating the request safe:"
@@ -80,11 +81,11 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["7c5e1f0a-send-1"]},
 }
 _PREFER = {
-    "name": following.PREFER,
+    "name": followed.PREFER,
     "in": "header",
     "required": False,
     "description": "`wait=N`: answer with 200 as soon as the message has ended, or with 202 after N seconds,"
-    f" {following.MAX_WAIT_SECONDS} at most.",
+    f" {followed.MAX_WAIT_SECONDS} at most.",
     "schema": {"type": "string", "examples": ["wait=30"]},
 }
 _LAST_EVENT_ID: dict[str, Any] = {
@@ -99,7 +100,7 @@ _REFRESH_COOKIE = {
     "description": "For pages in a browser, which should not hold a refresh token. `cookie`: it is kept in an HttpOnly"
     " cookie of this site instead of the body; refresh, asked without a body, takes it from there, and logging out"
     " removes it.",
-    "schema": {"type": "string", "examples": [refresh_cookie.WISH]},  # any other value is none
+    "schema": {"type": "string", "examples": [refresh_cookie.VALUE]},  # any other value is none
 }
 _EVENTS = {
     # Of no type: to some tools the schema is the body's, to others each event's.

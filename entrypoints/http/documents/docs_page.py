@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any
 
-from entrypoints.http.openapi_examples import Schema, example, not_null, resolve
+from entrypoints.http.documents.openapi_examples import Schema, example, not_null, resolve
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2127; --soft: #57606a; --page: #fff; --tint: #f3f5f7; --line: #d5dae0;

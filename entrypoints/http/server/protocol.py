@@ -15,7 +15,7 @@ from sanic.exceptions import BadRequest, BadURL, RequestTimeout, ServiceUnavaila
 from sanic.http import Http, Stage
 from sanic.server import HttpProtocol
 
-from entrypoints.http.errors import DISCARDED_BYTES
+from entrypoints.http.server.errors import DISCARDED_BYTES
 
 # RFC 9112: what a proxy before us may read in another way is refused, rather than read in ours. Names are tokens with
 # the colon next to them, no line is folded, and CR, LF and NUL are in no value.

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from typing import Any, Literal
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.response import html, json
 
-from application.ports.runtime import Dependency
-from domain.errors import DatabaseUnavailable, DomainError, TokenInvalid, TokenMissing
+from application.readiness import CheckReadiness
+from domain.errors import DatabaseUnavailable, TokenInvalid, TokenMissing
 from entrypoints import metrics
-from entrypoints.container import Container
-from entrypoints.http.docs_page import STYLE_HASH, docs_page
-from entrypoints.http.endpoints import Endpoints, bearer_token
-from entrypoints.http.errors import NO_STORE, request_id
-from entrypoints.http.openapi import problem_response
-from entrypoints.http.schemas import HealthReply, ReadyReply
+from entrypoints.http.api.endpoints import Endpoints
+from entrypoints.http.api.schemas import HealthReply, ReadyReply
+from entrypoints.http.documents.docs_page import STYLE_HASH, docs_page
+from entrypoints.http.documents.openapi import problem_response
+from entrypoints.http.server.errors import NO_STORE, request_id
+from entrypoints.http.steps.authenticated import bearer_token
 from entrypoints.metrics import Exposition
 from entrypoints.settings import Settings
 
@@ -42,48 +41,22 @@ METRICS_OPERATION: dict[str, Any] = {
 }
 
 
-@endpoints.add("GET", "/health", reply=HealthReply)
+@endpoints.get("/health")
 async def health() -> HealthReply:
     """Tell whether the process is alive. Looks at nothing else."""
     return HealthReply(status="ok")
 
 
-@endpoints.add("GET", "/ready", reply=ReadyReply, errors=(DatabaseUnavailable,))
-async def ready(container: Container) -> ReadyReply:
+@endpoints.get("/ready", errors=(DatabaseUnavailable,))
+async def ready(check: CheckReadiness, settings: Settings) -> ReadyReply:
     """Tell whether requests can be served, with the state of each dependency.
 
     Without Postgres nothing can, and this is a 503. Without Redis everything still is, only slower: the service
     is `degraded` and stays in rotation.
     """
-    dependencies: list[Dependency] = container.watched()
-    found = dict(zip((d.name for d in dependencies), await asyncio.gather(*map(_state, dependencies)), strict=True))
-    if found["postgres"] != "ok":
-        raise NotReady(found)
-    return ReadyReply(
-        status="ready" if set(found.values()) == {"ok"} else "degraded",
-        dependencies=found,
-        warnings=warnings(container.settings()),
-    )
-
-
-def warnings(settings: Settings) -> list[str]:
-    """What production was explicitly allowed to do and should not."""
-    if settings.is_production and settings.otp_sender == "reply":
-        return ["One-time codes are handed out in replies: anybody can log in as anybody."]
-    return []
-
-
-class NotReady(DatabaseUnavailable):
-    def __init__(self, dependencies: dict[str, Literal["ok", "away"]]) -> None:
-        super().__init__("Away: " + ", ".join(name for name, state in dependencies.items() if state == "away") + ".")
-
-
-async def _state(dependency: Dependency) -> Literal["ok", "away"]:
-    try:
-        await dependency.check()
-    except DomainError:
-        return "away"
-    return "ok"
+    found = await check()
+    status: Literal["ready", "degraded"] = "ready" if set(found.values()) == {"ok"} else "degraded"
+    return ReadyReply(status=status, dependencies=found, warnings=settings.warnings)
 
 
 def route_metrics(app: Sanic[Any, Any], settings: Settings, exposition: Exposition) -> None:

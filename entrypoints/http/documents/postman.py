@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-from entrypoints.http.app import NAME, api_document
-from entrypoints.http.openapi_examples import example
+from entrypoints.http.documents.openapi_examples import example
+from entrypoints.http.server.app import NAME, api_document
 
 BASE_URL = "http://127.0.0.1:8000"
 STORY = "The story"

@@ -9,7 +9,7 @@ from sanic import HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
 from entrypoints import metrics
-from entrypoints.http.errors import request_id
+from entrypoints.http.server.errors import request_id
 from entrypoints.settings import Settings
 
 _SECURITY = {

@@ -12,8 +12,8 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 from entrypoints import metrics
-from entrypoints.http.app import create_app
-from entrypoints.http.protocol import StrictProtocol
+from entrypoints.http.server.app import create_app
+from entrypoints.http.server.protocol import StrictProtocol
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs

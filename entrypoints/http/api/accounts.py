@@ -1,0 +1,239 @@
+"""/auth and /user."""
+
+from __future__ import annotations
+
+from application.accounts.otp import SendOtp, VerifyOtp
+from application.accounts.passwords import ChangePassword, ResetPassword
+from application.accounts.profile import DeleteUser, RenameUser
+from application.accounts.sessions import (
+    Caller,
+    EndOtherSessions,
+    EndSession,
+    ListSessions,
+    LogIn,
+    RefreshSession,
+)
+from application.accounts.signup import SignUp
+from application.chat.messages import GetAllowance
+from application.ports.runtime import Clock
+from domain.accounts import Device, OtpPurpose, User
+from domain.errors import (
+    CodesOff,
+    CodesSentTooOften,
+    CountryNotAllowed,
+    CredentialsInvalid,
+    InvalidMobile,
+    MobileTaken,
+    OtpInvalid,
+    PasswordWrong,
+    PaymentsRefused,
+    PaymentsUnavailable,
+    RefreshTokenInvalid,
+    SessionNotFound,
+    TooManyGuesses,
+    UserNotFound,
+)
+from domain.ids import SessionId, UserId
+from entrypoints.http.api.endpoints import Endpoints
+from entrypoints.http.api.schemas import (
+    ChangePasswordBody,
+    DailyUsageOut,
+    LogInBody,
+    MobileBody,
+    OtpReply,
+    ProfileOut,
+    ProfileReply,
+    RefreshBody,
+    RenameBody,
+    Reply,
+    ResetPasswordBody,
+    SessionOut,
+    SessionsReply,
+    SignedInReply,
+    SignUpBody,
+    SignUpReply,
+    UserOut,
+    VerifyOtpBody,
+)
+
+endpoints = Endpoints("Accounts")
+
+
+@endpoints.post("/auth/signup", status=201, creates="user_id", limits=("signup",), errors=(InvalidMobile, MobileTaken))
+async def sign_up(register: SignUp, body: SignUpBody, user_id: UserId | None = None) -> SignUpReply:
+    """Create an account for a mobile number.
+
+    A number has one account, however it is spelled. Next prove that it is yours, with send-otp and verify-otp.
+    """
+    user = await register(mobile=body.mobile, name=body.name, user_id=user_id)
+    return SignUpReply(message="Signed up. Verify the mobile number next.", user=UserOut.of(user))
+
+
+@endpoints.post(
+    "/auth/send-otp",
+    limits=("codes", "codes-prefix"),
+    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
+)
+async def send_otp(send: SendOtp, body: MobileBody) -> OtpReply:
+    """Send a one-time code to log in with.
+
+    It is good for five minutes and five guesses, and replaces the one before. It goes to the number by SMS; in
+    development it is handed out in the reply, as `otp`.
+    """
+    return _otp_reply(await send(mobile=body.mobile, purpose=OtpPurpose.LOGIN))
+
+
+@endpoints.post(
+    "/auth/verify-otp",
+    limits=("verify",),
+    refresh_cookie=True,
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
+)
+async def verify_otp(verify: VerifyOtp, body: VerifyOtpBody, device: Device) -> SignedInReply:
+    """Log in with a one-time code.
+
+    A code works once. A number has ten wrong guesses an hour and twenty a day, and from the fifth in a row on
+    each has to be waited for: no new code gives them back.
+    """
+    return SignedInReply.of(await verify(mobile=body.mobile, code=body.otp, device=device))
+
+
+@endpoints.post(
+    "/auth/login", limits=("login",), refresh_cookie=True, errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses)
+)
+async def log_in(check: LogIn, body: LogInBody, device: Device) -> SignedInReply:
+    """Log in with the password.
+
+    An account has none until it sets one: by forgot-password and then reset-password or change-password.
+    """
+    return SignedInReply.of(await check(mobile=body.mobile, password=body.password, device=device))
+
+
+@endpoints.post("/auth/refresh", limits=("refresh",), refresh_cookie=True, errors=(RefreshTokenInvalid,))
+async def refresh(refresh_session: RefreshSession, body: RefreshBody) -> SignedInReply:
+    """Exchange the refresh token for a new pair of tokens.
+
+    The old refresh token is spent. If the answer is lost, repeat the call within ten seconds: it is answered
+    the same. A spent token that comes later must have been copied, and ends the session for whoever has it.
+    """
+    return SignedInReply.of(await refresh_session(refresh_token=body.refresh_token))
+
+
+@endpoints.post("/auth/logout", refresh_cookie=True, idempotent=True)
+async def log_out(end_session: EndSession, caller: Caller) -> Reply:
+    """End this session. Its tokens are refused from now on.
+
+    Repeated it is answered with 401, with an `Idempotency-Key` too: the session has ended.
+    """
+    await end_session(caller=caller)
+    return Reply(message="Logged out.")
+
+
+@endpoints.get("/auth/sessions")
+async def list_sessions(find: ListSessions, caller: Caller) -> SessionsReply:
+    """List the devices that are logged in, the one seen last first."""
+    found = await find(caller=caller)
+    return SessionsReply(
+        message="Your sessions.",
+        data=[SessionOut.of(session, current=session.id == caller.session_id) for session in found],
+    )
+
+
+@endpoints.delete("/auth/sessions")
+async def end_other_sessions(end_others: EndOtherSessions, caller: Caller) -> Reply:
+    """Log out every device but this one."""
+    await end_others(caller=caller)
+    return Reply(message="All other sessions have ended.")
+
+
+@endpoints.delete("/auth/sessions/<session_id>", errors=(SessionNotFound,))
+async def end_session(end: EndSession, caller: Caller, session_id: SessionId) -> Reply:
+    """Log out one device."""
+    await end(caller=caller, session_id=session_id)
+    return Reply(message="The session has ended.")
+
+
+@endpoints.post(
+    "/auth/forgot-password",
+    limits=("codes", "codes-prefix"),
+    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
+)
+async def forgot_password(send_otp: SendOtp, body: MobileBody) -> OtpReply:
+    """Send a one-time code to set a new password with.
+
+    It is for reset-password or change-password; nobody can log in with it.
+    """
+    return _otp_reply(await send_otp(mobile=body.mobile, purpose=OtpPurpose.RESET))
+
+
+@endpoints.post(
+    "/auth/reset-password",
+    limits=("verify",),
+    idempotent=True,
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
+)
+async def reset_password(reset: ResetPassword, body: ResetPasswordBody) -> Reply:
+    """Set a new password with a code from forgot-password.
+
+    Every session of the account ends: log in with the new password.
+    """
+    await reset(mobile=body.mobile, code=body.otp, new_password=body.new_password)
+    return Reply(message="The password is set. Log in with it.")
+
+
+@endpoints.post(
+    "/auth/change-password",
+    limits=("verify",),
+    idempotent=True,
+    errors=(OtpInvalid, PasswordWrong, TooManyGuesses, CodesOff),
+)
+async def change_password(change: ChangePassword, caller: Caller, body: ChangePasswordBody) -> Reply:
+    """Set a new password while logged in.
+
+    Proof is a code from forgot-password or the current password. All other sessions end.
+    """
+    await change(caller=caller, new_password=body.new_password, code=body.otp, current_password=body.current_password)
+    return Reply(message="The password is changed.")
+
+
+@endpoints.get("/user/me")
+async def get_profile(get_allowance: GetAllowance, clock: Clock, caller: Caller) -> ProfileReply:
+    """Get who is logged in, on which tier, and what is left of today's messages."""
+    return await _profile(get_allowance, clock, caller.user)
+
+
+@endpoints.patch("/user/me")
+async def rename_user(
+    rename: RenameUser, get_allowance: GetAllowance, clock: Clock, caller: Caller, body: RenameBody
+) -> ProfileReply:
+    """Change your name."""
+    user = await rename(user=caller.user, name=body.name)
+    return await _profile(get_allowance, clock, user)
+
+
+@endpoints.delete("/user/me", refresh_cookie=True, errors=(PaymentsUnavailable, PaymentsRefused))
+async def delete_user(delete: DeleteUser, caller: Caller) -> Reply:
+    """Delete your account and all that belongs to it.
+
+    At once and for good. A subscription is cancelled at Stripe first; if that fails, nothing is deleted. What the
+    number has used of today's messages stays used, also for a new account.
+    """
+    await delete(user=caller.user)
+    return Reply(message="The account is deleted.")
+
+
+async def _profile(get_allowance: GetAllowance, clock: Clock, user: User) -> ProfileReply:
+    return ProfileReply(
+        message="Your profile.",
+        data=ProfileOut(
+            id=user.id,
+            mobile=user.mobile,
+            name=user.name,
+            subscription_tier=user.tier(clock.now()),
+            usage=DailyUsageOut.of(await get_allowance(user=user)),
+        ),
+    )
+
+
+def _otp_reply(code: str | None) -> OtpReply:
+    return OtpReply(message="A code is on its way.") if code is None else OtpReply(message="Your code.", otp=code)

@@ -1,0 +1,100 @@
+"""What the steps pass to each other, and what they are made with."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+from sanic import HTTPResponse, Request
+
+from application.accounts.sessions import Authenticate, Caller
+from application.chat.messages import GetMessage
+from application.chat.streaming import AwaitReply, StreamReply
+from application.ports.accounts import MobileNumbers, NumberDigests
+from application.ports.runtime import IdempotencyKeys, Ids
+from domain.ids import UserId
+from entrypoints.container import Container
+from entrypoints.http.api.schemas import Schema
+from entrypoints.http.server.sse import Streams
+from entrypoints.http.steps.rate_limits import RateLimits
+from entrypoints.settings import Settings
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way to the handler, and the arguments collected for it."""
+
+    request: Request
+    #: The ids of its path, as they came.
+    path: Mapping[str, str]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    caller: Caller | None = None
+
+    @property
+    def user_id(self) -> UserId:
+        assert self.caller is not None, "only authenticated calls ask"
+        return self.caller.user.id
+
+
+@dataclass
+class Answer:
+    """A reply that is not encoded yet, or one that was kept."""
+
+    status: int
+    content: Schema | bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    #: Fields that do not go into the body.
+    left_out: set[str] | None = None
+    #: The refresh token for the cookie: "" removes the cookie, None leaves it as it is.
+    cookie: str | None = None
+
+    @cached_property
+    def body(self) -> bytes:
+        if isinstance(self.content, bytes):
+            return self.content
+        # Two fields may be left out rather than null: a code, and a token that goes into a cookie.
+        return self.content.model_dump_json(by_alias=True, exclude_unset=True, exclude=self.left_out).encode()
+
+
+#: None if everything was sent already.
+Step: TypeAlias = Callable[[Call], Awaitable[Answer | HTTPResponse | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What steps need beside their endpoint, made once for the process."""
+
+    container: Container
+    settings: Settings
+    streams: Streams
+    rate_limits: RateLimits
+    authenticate: Authenticate
+    keys: IdempotencyKeys
+    #: Of bodies that are kept with a key.
+    hash_key: bytes
+    ids: Ids
+    mobile_numbers: MobileNumbers
+    number_digests: NumberDigests
+    stream_reply: StreamReply
+    await_reply: AwaitReply
+    get_message: GetMessage
+
+    @classmethod
+    def of(cls, container: Container, streams: Streams, rate_limits: RateLimits) -> Kit:
+        return cls(
+            container=container,
+            settings=container.settings(),
+            streams=streams,
+            rate_limits=rate_limits,
+            authenticate=container.authenticate(),
+            keys=container.idempotency_keys(),
+            hash_key=container.idempotency_hash_key(),
+            ids=container.ids(),
+            mobile_numbers=container.mobile_numbers(),
+            number_digests=container.number_digests(),
+            stream_reply=container.stream_reply(),
+            await_reply=container.await_reply(),
+            get_message=container.get_message(),
+        )

@@ -1,0 +1,152 @@
+"""How a caller gets a reply that is not there yet: not now, by waiting (Prefer: wait), or as a stream (Accept)."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sanic import HTTPResponse, Request
+
+from domain.chat import Message
+from domain.errors import Unavailable
+from domain.ids import ChatroomId, MessageId
+from entrypoints.container import provider_of
+from entrypoints.http.api.endpoints import Endpoint
+from entrypoints.http.api.schemas import MessageOut, Schema
+from entrypoints.http.server import sse
+from entrypoints.http.steps.call import Answer, Call, Kit, Step
+
+PREFER = "Prefer"
+MAX_WAIT_SECONDS = 60
+
+_WAIT = re.compile(r"wait\s*=\s*(?:([0-9]{1,9})|\"([0-9]{1,9})\")", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Neither of them: the answer as it is."""
+
+    stream: bool = False
+    wait: int | None = None
+    """Seconds."""
+    stated: bool = False
+    """By the caller, in the request."""
+
+
+NO_PREFERENCE = Preference()
+
+
+def streamed(endpoint: Endpoint, kit: Kit) -> Step:
+    """The innermost step of a call whose reply is a stream."""
+    use_cases = {name: provider_of(kit.container, kind) for name, kind in endpoint.use_cases.items()}
+
+    async def stream(call: Call) -> HTTPResponse | None:
+        arguments = {name: provider() for name, provider in use_cases.items()} | call.arguments
+        if "after" in endpoint.takes:
+            arguments["after"] = sse.last_event_id(call.request)
+        with kit.streams.place(call.user_id):
+            return await kit.streams.send(call.request, await endpoint.handler(**arguments))
+
+    return stream
+
+
+def followed(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
+    """Turns an answer with a message into what the caller prefers.
+
+    The answer may be an old one, kept for whoever repeats the request. If Postgres becomes unavailable now, it
+    stays as it is, because it is true: the message was accepted.
+    """
+
+    async def follow(call: Call) -> Answer | HTTPResponse | None:
+        preference = preference_of(call.request, may_stream=endpoint.may_stream, wait=endpoint.waits)
+        with kit.streams.place(call.user_id) if preference.stream else nullcontext():  # before anything is accepted
+            answer = await step(call)
+            if preference == NO_PREFERENCE or not isinstance(answer, Answer) or answer.status != endpoint.status:
+                return answer
+            try:
+                if preference.stream:
+                    return await _stream(call, kit, answer)
+                return await _wait(call, kit, answer, preference)
+            except Unavailable:
+                return answer
+
+    return follow
+
+
+def preference_of(request: Request, *, may_stream: bool, wait: int | None = None) -> Preference:
+    """`wait` is what such a call waits for anyway."""
+    if may_stream and _asks_for_stream(",".join(request.headers.getall("accept", []))):
+        return Preference(stream=True)
+    stated = _preferred_wait(",".join(request.headers.getall(PREFER, [])))
+    return Preference(wait=wait) if stated is None else Preference(wait=stated, stated=True)
+
+
+async def _stream(call: Call, kit: Kit, answer: Answer) -> HTTPResponse | None:
+    chatroom_id: ChatroomId = call.arguments["chatroom_id"]
+    message_id = _message_id(answer)
+    reply = kit.stream_reply(user=_user(call), chatroom_id=chatroom_id, message_id=message_id)
+    headers = {**answer.headers, "location": f"/chatroom/{chatroom_id}/message/{message_id}"}
+    return await kit.streams.send(call.request, reply, headers)
+
+
+async def _wait(call: Call, kit: Kit, answer: Answer, preference: Preference) -> Answer:
+    assert preference.wait is not None
+    of = {"user": _user(call), "chatroom_id": call.arguments["chatroom_id"], "message_id": _message_id(answer)}
+    with sse.no_deadline(call.request):
+        try:
+            async with kit.streams.patience(None):
+                message = await kit.await_reply(**of, seconds=preference.wait)
+        except TimeoutError:  # this process is stopping
+            message = await kit.get_message(**of)
+    applied = {"preference-applied": f"wait={preference.wait}"} if preference.stated else {}
+    status = 200 if message.status.is_final else 202
+    return Answer(status, _with_message(answer.content, message), {**answer.headers, **applied})
+
+
+def _user(call: Call) -> Any:
+    assert call.caller is not None
+    return call.caller.user
+
+
+def _message_id(answer: Answer) -> MessageId:
+    if isinstance(answer.content, bytes):
+        return MessageId(UUID(json.loads(answer.content)["data"]["id"]))
+    content: Any = answer.content
+    return MessageId(content.data.id)
+
+
+def _with_message(content: Schema | bytes, message: Message) -> Schema | bytes:
+    """The same reply with the message as it is now. A kept one may be of an earlier version: its other fields stay."""
+    if isinstance(content, bytes):
+        body = json.loads(content) | {"data": json.loads(sse.message_json(message))}
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return content.model_copy(update={"data": MessageOut.of(message)})
+
+
+def _preferred_wait(header: str) -> int | None:
+    """RFC 7240: the first one counts, and what is malformed or unknown is ignored."""
+    for preference in header.split(","):
+        if found := _WAIT.fullmatch(preference.partition(";")[0].strip()):
+            return min(int(found[1] or found[2]), MAX_WAIT_SECONDS)
+    return None
+
+
+def _asks_for_stream(header: str) -> bool:
+    """Whether events are asked for by name, and JSON is not preferred to them."""
+    weights = {"text/event-stream": 0.0, "application/json": 0.0}
+    for accepted in header.split(","):
+        name, *parameters = (part.strip().lower() for part in accepted.split(";"))
+        if name in weights:
+            weights[name] = next((_weight(p) for p in parameters if p.startswith("q=")), 1.0)
+    return weights["text/event-stream"] > 0 and weights["text/event-stream"] >= weights["application/json"]
+
+
+def _weight(parameter: str) -> float:
+    try:
+        return float(parameter.removeprefix("q="))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,95 @@
+"""What the request says: its body, its query and its path's ids, as their types."""
+
+from __future__ import annotations
+
+import json
+import re
+from uuid import UUID
+
+from pydantic import ValidationError
+from sanic import HTTPResponse, Request
+
+from domain.accounts import Device
+from domain.errors import ChatroomNotFound, MessageNotFound, NotFound, SessionNotFound
+from entrypoints.http.api.endpoints import Endpoint
+from entrypoints.http.api.schemas import FieldError, RefreshBody, Schema
+from entrypoints.http.server.addresses import client_address, network_of
+from entrypoints.http.server.errors import InvalidRequest
+from entrypoints.http.steps import refresh_cookie
+from entrypoints.http.steps.call import Answer, Call, Kit, Step
+
+# Malformed ids get the same 404 as unknown ones (decision 6).
+_PATH_IDS: dict[str, type[NotFound]] = {
+    "chatroom_id": ChatroomNotFound,
+    "message_id": MessageNotFound,
+    "session_id": SessionNotFound,
+}
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def identified(step: Step, kit: Kit) -> Step:
+    """The device that the request comes from."""
+    trusted_proxies = kit.settings.trusted_networks
+
+    async def identify(call: Call) -> Answer | HTTPResponse | None:
+        address = client_address(call.request, trusted_proxies)
+        call.arguments["device"] = Device(call.request.headers.get("user-agent", ""), network_of(address))
+        return await step(call)
+
+    return identify
+
+
+def parsed(step: Step, schema: type[Schema]) -> Step:
+    async def parse(call: Call) -> Answer | HTTPResponse | None:
+        from_cookie = refresh_cookie.body(call.request) if schema is RefreshBody else None
+        call.arguments["body"] = from_cookie or _body(schema, call.request)
+        return await step(call)
+
+    return parse
+
+
+def validated(step: Step, endpoint: Endpoint) -> Step:
+    """The query, then the path's ids: last, as what does not exist is found last."""
+
+    async def validate(call: Call) -> Answer | HTTPResponse | None:
+        if endpoint.query is not None:
+            call.arguments["query"] = _query(endpoint.query, call.request)
+        for name, text in call.path.items():
+            if not _UUID.fullmatch(text):
+                raise _PATH_IDS[name]
+            call.arguments[name] = UUID(text)
+        return await step(call)
+
+    return validate
+
+
+def _body(schema: type[Schema], request: Request) -> Schema:
+    try:
+        return schema.model_validate_json(request.body or b"")
+    except ValidationError as error:
+        raise _lone_surrogates(schema, request.body) or InvalidRequest.of(error) from None
+
+
+def _lone_surrogates(schema: type[Schema], body: bytes) -> InvalidRequest | None:
+    """Pydantic's parser calls them broken JSON, but "\\ud800" is good JSON and a bad value of a field with a name."""
+    try:
+        values = json.loads(body.decode())
+    except (ValueError, RecursionError):
+        return None
+    names = {field.alias for field in schema.model_fields.values()}
+    wrong = [
+        FieldError(pointer=f"/{name}", detail="must be valid Unicode")
+        for name, value in (values.items() if isinstance(values, dict) else ())
+        if name in names and isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value)
+    ]
+    return InvalidRequest(wrong) if wrong else None
+
+
+def _query(schema: type[Schema], request: Request) -> Schema:
+    if not request.query_string:
+        return schema()
+    try:
+        arguments = request.get_args(keep_blank_values=True)
+        return schema.model_validate({name: values[-1] for name, values in arguments.items()})
+    except ValidationError as error:
+        raise InvalidRequest.of(error, prefix="?") from None

@@ -1,0 +1,39 @@
+"""The outermost step: the only place where an answer becomes bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import structlog
+from sanic import HTTPResponse, Request
+
+from entrypoints.http.api.endpoints import Endpoint
+from entrypoints.http.server.errors import NO_STORE, request_id
+from entrypoints.http.steps import refresh_cookie
+from entrypoints.http.steps.call import Answer, Call, Kit, Step
+
+log = structlog.get_logger(__name__)
+
+SanicHandler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
+
+
+def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
+    async def render(request: Request, **path: str) -> HTTPResponse | None:
+        identifier = request_id(request)
+        with structlog.contextvars.bound_contextvars(request_id=identifier):
+            answer = await step(Call(request, path))
+            if not isinstance(answer, Answer):
+                return answer
+            log.debug("request", call=endpoint.name, status=answer.status)
+        response = HTTPResponse(
+            answer.body,
+            status=answer.status,
+            headers={"x-request-id": identifier, **NO_STORE, **answer.headers},
+            content_type="application/json",
+        )
+        if answer.cookie is not None:
+            refresh_cookie.put(response, answer.cookie, kit.settings)
+        return response
+
+    return render
