@@ -7,6 +7,7 @@ import phonenumbers
 from application.ports.accounts import MobileNumbers
 from domain.accounts import MobileNumber
 from domain.errors import InvalidMobile
+from domain.text import without_invisible
 
 _MOBILE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
@@ -17,7 +18,8 @@ class LibPhoneNumbers(MobileNumbers):
 
     def parse(self, text: str) -> MobileNumber:
         try:
-            number = phonenumbers.parse(text, self._default_region)
+            # Copied out of a list of contacts a number has marks of direction around it.
+            number = phonenumbers.parse(without_invisible(text), self._default_region)
         except phonenumbers.NumberParseException:
             raise InvalidMobile from None
         if not phonenumbers.is_valid_number(number) or phonenumbers.number_type(number) not in _MOBILE:

@@ -10,6 +10,7 @@ from typing import NewType
 
 from domain.billing import Tier
 from domain.ids import SessionId, UserId
+from domain.text import ascii_digits
 
 MobileNumber = NewType("MobileNumber", str)
 """A phone number in E.164 form, such as "+919876543210": one number, one spelling."""
@@ -19,6 +20,7 @@ MIN_PASSWORD_CHARACTERS = 8
 MAX_PASSWORD_CHARACTERS = 128
 OTP_LIFETIME = timedelta(seconds=300)
 OTP_GUESSES = 5
+OTP_DIGITS = 6
 SESSION_LIFETIME = timedelta(days=30)
 SESSION_IDLE = timedelta(days=7)
 #: A spent refresh token may be shown again so long after: its answer may have been lost on the way.
@@ -106,7 +108,13 @@ class OtpChallenge:
     @staticmethod
     def new_code() -> str:
         """Six digits from the system's CSPRNG, leading zeros included."""
-        return f"{secrets.randbelow(1_000_000):06d}"
+        return f"{secrets.randbelow(10**OTP_DIGITS):0{OTP_DIGITS}d}"
+
+    @staticmethod
+    def read_code(text: str) -> str | None:
+        """The code that was meant, however a keyboard or the clipboard wrote its digits; None if it has not six."""
+        code = ascii_digits(text)
+        return code if len(code) == OTP_DIGITS and code.isascii() and code.isdecimal() else None
 
     def is_open(self, now: datetime) -> bool:
         return self.guesses_left > 0 and now < self.expires_at

@@ -394,13 +394,14 @@ class MemoryMessages(Messages):
 
 class MemoryChatroomLists(ChatroomLists):
     def __init__(self) -> None:
-        self.pages: dict[tuple[UserId, int], list[Chatroom]] = {}
+        self.pages: dict[UserId, tuple[int, list[Chatroom]]] = {}
 
     async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
-        return self.pages.get((user_id, version))
+        cached_version, rooms = self.pages.get(user_id, (None, None))
+        return rooms if cached_version == version else None
 
     async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
-        self.pages[user_id, version] = rooms
+        self.pages[user_id] = (version, rooms)
 
 
 class MemoryModelBudget(ModelBudget):

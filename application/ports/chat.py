@@ -191,19 +191,19 @@ class Messages(Protocol):
 
 
 class ChatroomLists(Protocol):
-    """A cache of the first page of a user's room list, one entry a user and version.
+    """A cache of the first page of a user's room list, at most one entry a user.
 
-    The version is part of the key and comes from the database with every authenticated request,
-    so a changed list is never served old, also when the cache was away during the change.
+    The entry has the version that it is of. The current one comes from the database with every authenticated
+    request, so a changed list is never served old, also when the cache was away during the change.
     """
 
     @abstractmethod
     async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
-        """None when it is not there. Raises RedisUnavailable within 500 ms."""
+        """None when it is not there, or of another version. Raises RedisUnavailable within 500 ms."""
 
     @abstractmethod
     async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
-        """Raises RedisUnavailable within 500 ms."""
+        """In place of an earlier one. A list that is too large is not kept. Raises RedisUnavailable within 500 ms."""
 
 
 class ModelBudget(Protocol):

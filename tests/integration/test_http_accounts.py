@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.database import execute
 from tests.http_client import Person, log_in, new_mobile, sign_up
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -63,6 +65,70 @@ async def test_deleting_and_signing_up_again_renews_no_allowance(http: httpx.Asy
         assert {reply.status_code for reply in replies} <= {202, 403}
         assert (await person.ask("DELETE", "/user/me")).status_code == 200
     assert sent == 5
+
+
+SCRIPTS = {
+    "devanagari": "०१२३४५६७८९", "arabic": "٠١٢٣٤٥٦٧٨٩", "persian": "۰۱۲۳۴۵۶۷۸۹", "bengali": "০১২৩৪৫৬৭৮৯",
+    "full width": "０１２３４５６７８９",
+}  # fmt: skip
+
+
+class TestCodesAsPeopleTypeThem:
+    @pytest.mark.parametrize("digits", SCRIPTS.values(), ids=SCRIPTS)
+    async def test_in_any_script(self, http: httpx.AsyncClient, person: Person, digits: str) -> None:
+        code = (await http.post("/auth/send-otp", json={"mobile": person.mobile})).json()["otp"]
+        script = str.maketrans("0123456789", digits)
+        body = {"mobile": person.mobile.translate(script), "otp": code.translate(script)}
+        reply = await http.post("/auth/verify-otp", json=body)
+        assert reply.status_code == 200, reply.text
+
+    @pytest.mark.parametrize(
+        "form", ["{} {}", " {}{}\n", "{}-{}", "{}\u00a0{}", "\u202a{}{}\u202c", "{}\u200b{}", "\ufeff{}{}"]
+    )
+    async def test_with_what_was_copied_along(self, http: httpx.AsyncClient, person: Person, form: str) -> None:
+        code = (await http.post("/auth/send-otp", json={"mobile": person.mobile})).json()["otp"]
+        body = {"mobile": form.format(person.mobile[:5], person.mobile[5:]), "otp": form.format(code[:3], code[3:])}
+        reply = await http.post("/auth/verify-otp", json=body)
+        assert reply.status_code == 200, reply.text
+        await self.resets(http, person, form)
+
+    async def resets(self, http: httpx.AsyncClient, person: Person, form: str) -> None:
+        for path in ("/auth/reset-password", "/auth/change-password"):
+            sent = await code(http, person)
+            body = {"otp": form.format(sent[:3], sent[3:]), "newPassword": "seven blue herons"}
+            if path == "/auth/reset-password":
+                reply = await http.post(path, json={**body, "mobile": person.mobile})
+            else:
+                again = at(http, person, await signed_in(http, person.mobile))
+                reply = await again.ask("POST", path, body)
+            assert reply.status_code == 200, reply.text
+
+    async def test_what_cannot_be_the_code_costs_no_guess(
+        self, http: httpx.AsyncClient, person: Person, api_environment: dict[str, str]
+    ) -> None:
+        right = (await http.post("/auth/send-otp", json={"mobile": person.mobile})).json()["otp"]
+        wrong = ["", "12345", "1234567", f"{right}0", right[:5], "abcdef", "²³⁴⁵⁶⁷", f"{right}\0", " ", "\u200b" * 6]
+        for text in wrong * 2:
+            reply = await http.post("/auth/verify-otp", json={"mobile": person.mobile, "otp": text})
+            assert (reply.status_code, reply.json()["code"]) == (422, "validation_failed")
+            assert [error["pointer"] for error in reply.json()["errors"]] == ["/otp"]
+        found = await execute(
+            api_environment["DATABASE_URL"],
+            f"SELECT guesses_left FROM otp_challenges WHERE mobile = '+91{person.mobile}'",  # noqa: S608 - our own number
+        )
+        assert [row["guesses_left"] for row in found] == [5]
+        reply = await http.post("/auth/verify-otp", json={"mobile": person.mobile, "otp": right})
+        assert reply.status_code == 200
+
+
+async def test_a_byte_order_mark_before_json_is_accepted(http: httpx.AsyncClient, person: Person) -> None:
+    """PowerShell's."""
+    content = b"\xef\xbb\xbf" + json.dumps({"name": "Physics"}).encode()
+    headers = {"Authorization": f"Bearer {person.token}", "Content-Type": "application/json"}
+    reply = await http.post("/chatroom", content=content, headers=headers)
+    assert reply.status_code == 201, reply.text
+    twice = await http.post("/chatroom", content=b"\xef\xbb\xbf" + content, headers=headers)
+    assert twice.json()["code"] == "malformed_body"
 
 
 class TestRefresh:

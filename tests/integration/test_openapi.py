@@ -57,6 +57,21 @@ async def test_it_is_openapi_3_1(http: httpx.AsyncClient) -> None:
                     assert ("content" in reply) == (status != "204")
 
 
+async def test_what_a_request_may_leave_out_has_no_default(http: httpx.AsyncClient) -> None:
+    """openapi-typescript requires a property with a default, so a typed client could not leave it out."""
+    found = await document(http)
+    bodies = [
+        found["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+        for _, _, _, operation in Document(found).operations
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        if "$ref" in content["schema"]
+    ]
+    optional = [(body, name) for body in bodies for name in body["properties"] if name not in body.get("required", ())]
+    assert len(optional) >= 6
+    assert not [name for body, name in optional if "default" in body["properties"][name]]
+    assert not [part for body in bodies for part in parts(body) if "default" in part]
+
+
 async def test_every_reference_leads_somewhere_and_nothing_is_left_over(http: httpx.AsyncClient) -> None:
     found = await document(http)
     references = {part["$ref"] for part in parts(found) if "$ref" in part}

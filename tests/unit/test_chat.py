@@ -57,7 +57,7 @@ class TestChatrooms:
     async def test_a_cached_empty_list_is_a_list(self, world: World) -> None:
         user = await world.user()
         assert (await world.container.list_chatrooms()(user=user, limit=PAGE)).items == []
-        assert list(world.lists.pages.values()) == [[]]
+        assert [rooms for _, rooms in world.lists.pages.values()] == [[]]
 
     async def test_only_the_first_page_of_the_usual_size_is_cached(self, world: World) -> None:
         user = await world.user()
@@ -67,9 +67,9 @@ class TestChatrooms:
             await list_chatrooms(user=user, limit=limit, cursor=cursor)
         assert world.lists.pages == {}
         await list_chatrooms(user=user, limit=PAGE)
-        assert world.lists.pages == {(user.id, 3): rooms}
+        assert world.lists.pages == {user.id: (3, rooms)}
         # And none of the others is answered from it.
-        world.lists.pages[user.id, 3] = []
+        world.lists.pages[user.id] = (3, [])
         assert (await list_chatrooms(user=user, limit=2)).items == rooms[:2]
         assert (await list_chatrooms(user=user, limit=PAGE, cursor=rooms[0].id)).items == rooms[1:]
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,8 @@ export function text(message: Message): string {
 }
 
 export type Refusal = operations["send_message"]["responses"][403]["content"]["application/problem+json"]["code"];
+const named: paths["/chatroom"]["post"]["requestBody"]["content"]["application/json"] = { name: "Physics" };
+export const room = named;
 // @ts-expect-error what is required must be given
 export const wrong: components["schemas"]["SignUpBody"] = { mobile: "+919876543210" };
 """
@@ -57,6 +60,34 @@ def test_openapi_typescript_makes_types_without_a_warning(installed: Installed, 
     made = _run(tmp_path, tools / "openapi-typescript", "openapi.json", "-o", "api.d.ts")
     assert len(made.splitlines()) == 2, f"more than its greeting and the file's name:\n{made}"
     _run(tmp_path, tools / "tsc", "--strict", "--noEmit", "--target", "es2022", "use.ts")
+
+
+def test_a_typed_client_may_leave_out_what_is_optional(installed: Installed, tmp_path: Path) -> None:
+    """Of every request, without a flag to the generator: a body of what is required and nothing else."""
+    tools, document = installed(GENERATOR, TYPESCRIPT), api_document()
+    (tmp_path / "openapi.json").write_text(json.dumps(document))
+    lines = ['import type { paths } from "./api";']
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is None or "$ref" not in content["schema"]:
+                continue
+            schema = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+            body = {name: _example(schema["properties"][name]) for name in schema.get("required", ())}
+            name = operation["operationId"]
+            body_of = f'NonNullable<paths["{path}"]["{method}"]["requestBody"]>'
+            lines += [
+                f'type {name} = {body_of}["content"]["application/json"];',
+                f"export const a_{name}: {name} = {json.dumps(body)};",
+            ]
+    assert sum(line.startswith("export") for line in lines) >= 12
+    (tmp_path / "use.ts").write_text("\n".join(lines))
+    _run(tmp_path, tools / "openapi-typescript", "openapi.json", "-o", "api.d.ts")
+    _run(tmp_path, tools / "tsc", "--strict", "--noEmit", "--target", "es2022", "use.ts")
+
+
+def _example(schema: dict[str, Any]) -> Any:
+    return schema["examples"][0]
 
 
 def test_the_client_guides_javascript_does_what_it_says(product: str, tmp_path: Path) -> None:

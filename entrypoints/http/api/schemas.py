@@ -19,10 +19,18 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from application.accounts.sessions import SignedIn
-from domain.accounts import MAX_NAME_CHARACTERS, MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, Session, User
+from domain.accounts import (
+    MAX_NAME_CHARACTERS,
+    MAX_PASSWORD_CHARACTERS,
+    MIN_PASSWORD_CHARACTERS,
+    OtpChallenge,
+    Session,
+    User,
+)
 from domain.billing import Allowance, Subscription, SubscriptionStatus, Tier
 from domain.chat import MAX_INPUT_CHARACTERS, MAX_INSTRUCTIONS_CHARACTERS, Chatroom, Message, MessageStatus
 from domain.ids import ChatroomId, MessageId
+from domain.text import is_blank
 
 UNLIMITED = "unlimited"
 
@@ -43,9 +51,17 @@ def _text(text: str) -> str:
 
 
 def _some_text(text: str) -> str:
-    if not text.strip():
+    if is_blank(text):
         raise ValueError("must not be blank")
     return _text(text)
+
+
+def _code(text: str) -> str:
+    """Refused here, so that what cannot be the code costs no guess."""
+    code = OtpChallenge.read_code(text)
+    if code is None:
+        raise ValueError("must have six digits")
+    return code
 
 
 Id = Annotated[UUID, Field(description="Its id.", examples=["01890a5d-ac96-774b-bcce-b302099a8057"])]
@@ -71,7 +87,7 @@ SomeText = Annotated[str, AfterValidator(_some_text), _NotBlank()]
 Mobile = Annotated[
     SomeText,
     Field(
-        max_length=32,
+        max_length=64,
         description="A mobile number: international with `+`, or as it is dialled in the service's own country.",
         examples=["+919876543210"],
     ),
@@ -79,7 +95,16 @@ Mobile = Annotated[
 Name = Annotated[SomeText, Field(max_length=MAX_NAME_CHARACTERS)]
 PersonName = Annotated[Name, Field(description="What to call the person.", examples=["Asha"])]
 ChatroomName = Annotated[Name, Field(description="What the chatroom is called.", examples=["Physics"])]
-Code = Annotated[SomeText, Field(max_length=16, description="The one-time code: six digits.", examples=["042137"])]
+Code = Annotated[
+    str,
+    Field(
+        max_length=64,
+        description="The one-time code: six digits, of any script; spaces and dashes do not matter. Anything else is"
+        " refused and costs no guess.",
+        examples=["042137"],
+    ),
+    AfterValidator(_code),
+]
 Password = Annotated[
     str,
     Field(
@@ -104,7 +129,7 @@ Instructions = Annotated[
         description="What the model is told before every conversation of the chatroom.",
         examples=["Answer in verse."],
     ),
-    AfterValidator(lambda text: _text(text) if text.strip() else ""),
+    AfterValidator(lambda text: "" if is_blank(_text(text)) else text),
 ]
 Count = Annotated[int | Literal["unlimited"], Field(examples=[5])]
 NextCursor = Annotated[UUID | None, Field(description="Where the next page begins; null on the last.", examples=[None])]
@@ -184,20 +209,18 @@ class CreateChatroomBody(Schema):
         Instructions | None, Field(description="What the model is told before every conversation of the chatroom.")
     ] = None
     auto_title: Annotated[
-        StrictBool, Field(description="Have the model rename it after the first exchange.", examples=[False])
+        StrictBool,
+        Field(description="Have the model rename it after the first exchange; false if left out.", examples=[False]),
     ] = False
 
 
 class ChangeChatroomBody(Schema):
     """What is left out stays as it is; at least one of them is required."""
 
-    name: Annotated[ChatroomName, Field(json_schema_extra=_without_default)] = ""
+    name: ChatroomName = ""
     instructions: Annotated[
         Instructions | None,
-        Field(
-            description="What the model is told from the next message on; null or empty takes it away.",
-            json_schema_extra=_without_default,
-        ),
+        Field(description="What the model is told from the next message on; null or empty takes it away."),
     ] = None
 
     @model_validator(mode="after")

@@ -305,11 +305,16 @@ def _name(schema: str) -> str:
     return schema.removesuffix("Out")
 
 
-class _Untitled(GenerateJsonSchema):
-    """Titles would say no more than the names beside them, and generators name types by them."""
+class _ForGenerators(GenerateJsonSchema):
+    """A schema that generators of clients make the right types from."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
+        """Titles would say no more than the names beside them, and types are named by them."""
         return False
+
+    def default_schema(self, schema: Any) -> dict[str, Any]:
+        """Of a reply alone: what a request may leave out would be required of whoever sends a typed one."""
+        return self.generate_inner(schema["schema"]) if self.mode == "validation" else super().default_schema(schema)
 
 
 def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
@@ -321,7 +326,7 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
         ordered,  # type: ignore[arg-type]  # a set loses the literals
         by_alias=True,
         ref_template=_TEMPLATE,
-        schema_generator=_Untitled,
+        schema_generator=_ForGenerators,
     )
     return {_name(name): _shown(schema) for name, schema in definitions["$defs"].items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from uuid import UUID
@@ -64,10 +65,12 @@ def validated(step: Step, endpoint: Endpoint) -> Step:
 
 
 def _body(schema: type[Schema], request: Request) -> Schema:
+    # RFC 8259, section 8.1: a byte order mark may be ignored. PowerShell and some editors put one there.
+    text = (request.body or b"").removeprefix(codecs.BOM_UTF8)
     try:
-        return schema.model_validate_json(request.body or b"")
+        return schema.model_validate_json(text)
     except ValidationError as error:
-        raise _lone_surrogates(schema, request.body) or InvalidRequest.of(error) from None
+        raise _lone_surrogates(schema, text) or InvalidRequest.of(error) from None
 
 
 def _lone_surrogates(schema: type[Schema], body: bytes) -> InvalidRequest | None:

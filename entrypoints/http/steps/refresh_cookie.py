@@ -7,6 +7,8 @@ use that cookie: SameSite=Strict keeps it at home, and none but our own origin m
 
 from __future__ import annotations
 
+import codecs
+
 from pydantic import ValidationError
 from sanic import HTTPResponse, Request
 
@@ -40,7 +42,7 @@ def wants_cookie(request: Request) -> bool:
 
 def body(request: Request) -> RefreshBody | None:
     """What stands in for a body that is not there. Raises RefreshTokenInvalid if there is no cookie either."""
-    if request.body.strip() not in (b"", b"{}") or not wants_cookie(request):
+    if request.body.removeprefix(codecs.BOM_UTF8).strip() not in (b"", b"{}") or not wants_cookie(request):
         return None
     try:
         return RefreshBody(refresh_token=request.cookies.get(COOKIE, ""))

@@ -1,0 +1,38 @@
+"""What people's devices do to text: digits of other scripts, odd spaces, characters that show nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_SPACES = ("Zs", "Zl", "Zp")
+_INVISIBLE = ("Cf",)  # zero-width ones, marks of direction, soft hyphens
+_MARKS = ("Mn", "Me")  # variation selectors among them; they need a character to stand on
+#: Letters and symbols that are blank all the same: fillers of Hangul, and the Braille cell without dots.
+_BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of it can be seen. What Unicode does not know yet is taken for visible: emoji grow each year."""
+    return all(
+        character in _BLANK_LETTERS or unicodedata.category(character) in (*_SPACES, *_INVISIBLE, *_MARKS, "Cc")
+        for character in text
+    )
+
+
+def without_invisible(text: str) -> str:
+    """Without what may have been copied along: zero-width characters, marks of direction, variation selectors."""
+    return "".join(
+        character
+        for character in text
+        if unicodedata.category(character) not in _INVISIBLE and not "\ufe00" <= character <= "\ufe0f"
+    )
+
+
+def ascii_digits(text: str) -> str:
+    """With the digits of any script as ASCII's, and without spaces, dashes and invisible characters."""
+    kept = (
+        character
+        for character in without_invisible(text)
+        if not character.isspace() and unicodedata.category(character) not in (*_SPACES, "Pd") and character != "\u2212"
+    )
+    return "".join(str(unicodedata.decimal(character, character)) for character in kept)
