@@ -60,20 +60,25 @@ def set_up(root: Path, environment: dict[str, str]) -> None:
     environment |= certificates(_pip_version(venv), environment, pip_config=_pip_config(python))
     uv = [str(venv / "bin" / "uv"), "pip", "install", "--python", python]
 
-    pinned = venv / "uv.lock"
-    pinned.write_text(_of_uv(lock))
-    with step(f"Installing uv {pinned_version(lock, 'uv')}", detail=lambda: _last_line(log)):
-        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", str(pinned)]
-        _run(pip, root, environment, log)
+    def perform(text: str, *commands: list[str]) -> None:
+        before = log.stat().st_size if log.exists() else 0
+        with step(text, detail=lambda: _last_line(_since(log, before))):
+            for command in commands:
+                _run(command, root, environment, log)
+
+    own = venv / "uv.lock"
+    own.write_text(_of_uv(lock))
+    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", str(own)]
+    perform(f"Installing uv {pinned_version(lock, 'uv')}", pip)
     # With PYTHONDONTWRITEBYTECODE each start would compile them again. The tests' tools are not worth the time.
-    with step("Installing the product's packages and compiling them", detail=lambda: _last_line(log)):
-        runtime = ["--compile-bytecode", "--constraint", LOCK, "--extra", "local", "-r", "pyproject.toml"]
-        _run([*uv, "--require-hashes", *runtime], root, environment, log)
-    with step("Installing the packages of tests and checks", detail=lambda: _last_line(log)):
-        _run([*uv, "--require-hashes", "-r", LOCK], root, environment, log)
-    with step("Installing gemini-backend and compiling it", detail=lambda: _last_line(log)):
-        _run([*uv, "--no-deps", "--no-build-isolation", "--editable", "."], root, environment, log)
-        _run([python, "-m", "compileall", "-q", *PRODUCT], root, environment, log)
+    runtime = ["--compile-bytecode", "--constraint", LOCK, "--extra", "local", "-r", "pyproject.toml"]
+    perform("Installing the product's packages and compiling them", [*uv, "--require-hashes", *runtime])
+    perform("Installing the packages of tests and checks", [*uv, "--require-hashes", "-r", LOCK])
+    perform(
+        "Installing gemini-backend and compiling it",
+        [*uv, "--no-deps", "--no-build-isolation", "--editable", "."],
+        [python, "-m", "compileall", "-q", *PRODUCT],
+    )
     say("Set up.")
 
 
@@ -150,12 +155,17 @@ def _run(command: Sequence[str], root: Path, environment: Mapping[str, str], log
             check=False,
         )
     if done.returncode != 0:
-        raise SetupFailed(explanation(log.read_bytes()[before:].decode(errors="replace")))
+        raise SetupFailed(explanation(_since(log, before)))
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return lines[-1].strip()[:100] if lines else ""
+def _since(log: Path, position: int) -> str:
+    return log.read_bytes()[position:].decode(errors="replace")
+
+
+def _last_line(output: str) -> str:
+    """Without uv's list of what it has installed."""
+    lines = [line.strip() for line in output.splitlines() if not line.startswith((" + ", " - "))]
+    return lines[-1][:100] if lines else ""
 
 
 if __name__ == "__main__":
