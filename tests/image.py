@@ -79,10 +79,6 @@ class Image:
         self.folder.chmod(0o755)
         subprocess.run(["chmod", "-R", "a+rX,a-w", self.root], check=True)
 
-    def remove(self) -> None:
-        subprocess.run(["chmod", "-R", "u+w", self.folder], check=True)
-        shutil.rmtree(self.folder)
-
     def _unprivileged(self) -> RunAs:
         """The image's user if we are root; if we are not, we are unprivileged enough."""
         if os.geteuid() != 0:
@@ -107,6 +103,12 @@ class Image:
         except PermissionError:
             return False
         return probe.returncode == 0
+
+
+def remove(folder: Path) -> None:
+    """Of an image that is finished, or that could not be built."""
+    subprocess.run(["chmod", "-R", "u+w", folder], check=True)
+    shutil.rmtree(folder)
 
 
 def build(folder: Path, *, dockerfile: Path = ROOT / "Dockerfile", context: Path = ROOT) -> Image:
