@@ -195,7 +195,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
 
     site.gemini.fault("bad_request", match="Not this")
     assert await asha.ask("Not this") == ""
-    await asha.sees("The model did not accept the message. It was not counted.")
+    await asha.sees("The model did not accept the message. Not counted.")
     await asha.sees("5 of 5 messages left today")
     await asha.accessible()
     await asha.button("Try again").click()

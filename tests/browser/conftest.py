@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, async_playwright
@@ -79,14 +80,17 @@ def axe(npm: str) -> str:
     return (WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
-@pytest.fixture(scope="session")
-async def browser() -> AsyncIterator[Browser]:
+def launch_options(*arguments: str) -> dict[str, Any]:
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _CHROMIUM)), None)
     assert path, "Chromium is needed: install it (on Debian: apt install chromium) or name it by CHROMIUM"
     # Chromium's own sandbox refuses to run as root, as in a container.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return {"executable_path": path, "args": [*arguments, *(["--no-sandbox"] if os.geteuid() == 0 else [])]}
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as started:
-        browser = await started.chromium.launch(executable_path=path, args=arguments)
+        browser = await started.chromium.launch(**launch_options())
         yield browser
         await browser.close()
 

@@ -34,6 +34,14 @@ export interface Entry {
   message: Signal<Message | null>;
   /** The reply, as far as it has come. */
   text: Signal<string>;
+  /** Where in its stream the text ends; "" if that is not known. */
+  position: string;
+  /** What the model thinks, as far as it has come while this page was there. */
+  thoughts: Signal<string>;
+  /** When it began to, while it does. */
+  thinkingSince: Signal<number | null>;
+  /** How long it did before. */
+  thinkingMs: Signal<number>;
   sending: Signal<"sending" | "waiting" | "unsent" | null>;
   /** Why it was not sent. */
   why: Signal<string>;
@@ -161,6 +169,10 @@ function newEntry(input: string, message: Message | null): Entry {
     input,
     message: signal(message),
     text: signal(message?.response ?? ""),
+    position: "",
+    thoughts: signal(""),
+    thinkingSince: signal(null),
+    thinkingMs: signal(0),
     sending: signal(null),
     why: signal(""),
     isStopping: signal(false),
@@ -183,7 +195,10 @@ function take(entry: Entry, message: Message): void {
     entry.letGo = null;
     end(entry, message);
   } else if (entry.letGo === null) {
-    entry.message.value = message;
+    batch(() => {
+      entry.message.value = message;
+      if (message.response === null) startOver(entry); // or else it is continued
+    });
     watch(entry);
   }
 }
@@ -194,8 +209,10 @@ function watch(entry: Entry): void {
   const message = entry.message.peek();
   if (message === null || entry.letGo !== null) return;
   const path = `/chatroom/${message.chatroomId}/message/${message.id}`;
-  entry.text.value = "";
-  let said = 0; // characters that were announced
+  const begun = Date.now();
+  let isKnown = entry.position !== ""; // or else the text comes anew, from its beginning
+  let isFirstThought = true;
+  let said = entry.text.peek().length; // characters that were announced
   let saidAt = Date.now();
 
   const ask = async (): Promise<void> => {
@@ -205,13 +222,19 @@ function watch(entry: Entry): void {
       // the next refresh tells
     }
   };
-  entry.letGo = follow(`${path}/stream`, {
-    delta(text) {
+  const begins = (): void => {
+    const known = entry.message.peek();
+    if (known && known.status === "queued") entry.message.value = { ...known, status: "generating" };
+  };
+  entry.letGo = follow(`${path}/stream`, entry.position, {
+    delta(text, position) {
       batch(() => {
-        const known = entry.message.peek();
-        if (known && known.status === "queued") entry.message.value = { ...known, status: "generating" };
-        entry.text.value += text;
+        begins();
+        pauseThinking(entry);
+        entry.text.value = isKnown ? entry.text.peek() + text : text;
       });
+      isKnown = true;
+      entry.position = position;
       const whole = entry.text.peek();
       const stop = Math.max(whole.lastIndexOf("\n\n"), whole.lastIndexOf(". "));
       if (stop > said && Date.now() - saidAt > 2500) {
@@ -220,8 +243,21 @@ function watch(entry: Entry): void {
         saidAt = Date.now();
       }
     },
-    reset() {
-      entry.text.value = "";
+    thought(text) {
+      if (entry.thoughts.peek() === "") announce("Thinking.");
+      batch(() => {
+        begins();
+        // The first one comes when the model has been thinking for a while.
+        entry.thinkingSince.value ??= entry.thoughts.peek() === "" && entry.text.peek() === "" ? begun : Date.now();
+        const isLater = isFirstThought && entry.thoughts.peek() !== "";
+        entry.thoughts.value += isLater ? `\n\n${text}` : text;
+      });
+      isFirstThought = false;
+    },
+    reset(position) {
+      startOver(entry);
+      isKnown = true;
+      entry.position = position;
       said = 0;
     },
     done(ended) {
@@ -251,8 +287,27 @@ function watch(entry: Entry): void {
   });
 }
 
+function pauseThinking(entry: Entry): void {
+  const since = entry.thinkingSince.peek();
+  if (since === null) return;
+  entry.thinkingMs.value += Date.now() - since;
+  entry.thinkingSince.value = null;
+}
+
+function startOver(entry: Entry): void {
+  batch(() => {
+    entry.text.value = "";
+    entry.position = "";
+    entry.thoughts.value = "";
+    entry.thinkingSince.value = null;
+    entry.thinkingMs.value = 0;
+  });
+}
+
 function end(entry: Entry, message: Message): void {
   batch(() => {
+    pauseThinking(entry);
+    if (message.thoughts !== null) entry.thoughts.value = message.thoughts;
     entry.message.value = message;
     entry.text.value = message.response ?? "";
     entry.isStopping.value = false;
@@ -386,16 +441,25 @@ export async function stop(entry: Entry): Promise<void> {
   }
 }
 
-export async function regenerate(entry: Entry): Promise<void> {
+export function regenerate(entry: Entry): Promise<void> {
+  return askAgain(entry, "regenerate");
+}
+
+/** A reply that was cut at its greatest length goes on where it ends. */
+export function continueReply(entry: Entry): Promise<void> {
+  return askAgain(entry, "continue");
+}
+
+async function askAgain(entry: Entry, verb: "regenerate" | "continue"): Promise<void> {
   const message = entry.message.peek();
   if (message === null) return;
   try {
-    const path = `/chatroom/${message.chatroomId}/message/${message.id}/regenerate`;
-    const accepted = await call<Accepted>("POST", path);
+    const path = `/chatroom/${message.chatroomId}/message/${message.id}/${verb}`;
+    const accepted = await call<Accepted>("POST", path, { ...(verb === "continue" ? { body: {} } : {}), key: newKey() });
     news += 1;
     batch(() => {
       entry.message.value = accepted.data;
-      entry.text.value = "";
+      if (verb === "regenerate") startOver(entry);
       if (entry === entries.peek().at(-1)) asked.value += 1;
     });
     accept(accepted);

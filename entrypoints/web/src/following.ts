@@ -59,7 +59,8 @@ export class Following {
     this.tell();
   }
 
-  private leave(): void {
+  /** Stays here until somebody moves down to the end, or asks for it. */
+  leave(): void {
     // A box without anything to scroll cannot be moved. Where it stands says nothing: browsers scroll before they tell.
     if (this.box.scrollHeight > this.box.clientHeight) this.isOn = false;
   }

@@ -4,9 +4,12 @@ import { Refused, send } from "./api";
 import type { Message, Problem } from "./types";
 
 export interface Follower {
-  delta(text: string): void;
+  /** `position` is where it ends; a later stream can go on from there. */
+  delta(text: string, position: string): void;
+  /** The next piece of a summary of what the model thinks. */
+  thought(text: string): void;
   /** A new attempt: the text so far is void. */
-  reset(): void;
+  reset(position: string): void;
   done(message: Message): void;
   failed(problem: Problem): void;
   /** The reply has ended, and all of it had arrived. */
@@ -19,15 +22,14 @@ export interface Follower {
 const SILENCE_MS = 45_000; // the server says something every 15 s
 const LONGEST_MS = 20_000;
 
-/** Ends when the reply does. The function returned lets go of it earlier; the model goes on writing. */
-export function follow(path: string, follower: Follower): () => void {
+/** From `position` on, "" being the beginning. Ends when the reply does. The function returned lets go of it earlier; the model goes on writing. */
+export function follow(path: string, position: string, follower: Follower): () => void {
   const leaving = new AbortController();
-  void run(path, follower, leaving.signal);
+  void run(path, position, follower, leaving.signal);
   return () => leaving.abort();
 }
 
-async function run(path: string, follower: Follower, leaving: AbortSignal): Promise<void> {
-  let position = "";
+async function run(path: string, position: string, follower: Follower, leaving: AbortSignal): Promise<void> {
   let pause = 1000;
   let failures = 0;
 
@@ -98,10 +100,13 @@ export async function reconnectAfter(milliseconds: number, leaving?: AbortSignal
 function handle(event: ServerEvent, follower: Follower): boolean {
   switch (event.name) {
     case "delta":
-      follower.delta((JSON.parse(event.data) as { text: string }).text);
+      follower.delta((JSON.parse(event.data) as { text: string }).text, event.id);
+      return false;
+    case "thought":
+      follower.thought((JSON.parse(event.data) as { text: string }).text);
       return false;
     case "reset":
-      follower.reset();
+      follower.reset(event.id);
       return false;
     case "done":
       follower.done(JSON.parse(event.data) as Message);

@@ -31,10 +31,14 @@ export interface Message {
   id: string;
   input: string;
   response: string | null;
+  thoughts: string | null;
+  thinkingSeconds: number | null;
   chatroomId: string;
   createdAt: string;
   status: Status;
   finishReason: string | null;
+  /** Whether it cost one of the day's messages. */
+  counted: boolean;
   error: { code: string; detail: string } | null;
 }
 

@@ -32,14 +32,15 @@ const PROBLEMS: Record<string, string> = {
 };
 
 const UNANSWERED: Record<string, string> = {
-  model_unavailable: "The model could not be reached. Your message was not counted.",
-  model_rate_limited: "The model has too much to do right now. Your message was not counted.",
-  model_quota_exhausted: "The service has used up its share of the model for today. Your message was not counted.",
-  model_refused: "The model did not accept the message. It was not counted.",
-  reply_empty: "The model gave no answer. Your message was not counted.",
+  model_unavailable: "The model could not be reached.",
+  model_not_configured: "The service is not set up to reach Gemini. Nothing is wrong with your message.",
+  model_rate_limited: "The model has too much to do right now.",
+  model_quota_exhausted: "The service has used up its share of the model for today.",
+  model_refused: "The model did not accept the message.",
+  reply_empty: "The model gave no answer.",
   reply_blocked: "The model's safety filter refused to answer this.",
-  workers_died: "The reply was interrupted too often. Your message was not counted.",
-  generation_failed: "Something went wrong on our side. Your message was not counted.",
+  workers_died: "The reply was interrupted too often.",
+  generation_failed: "Something went wrong on our side.",
 };
 
 export function explain(problem: Problem): string {
@@ -74,6 +75,12 @@ export function duration(milliseconds: number): string {
   const hours = Math.floor(minutes / 60);
   const rest = minutes % 60;
   return rest ? `${hours} h ${rest} min` : hours === 1 ? "an hour" : `${hours} hours`;
+}
+
+/** Of what is short, and counts up. */
+export function seconds(time: number): string {
+  const whole = Math.max(1, Math.round(time));
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });

@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { current, sendMessage, state, stop } from "../conversation";
+import { entersSends, isComposing } from "../keyboard";
 import { dialog, isUsedUp, now, profile, roomId, sidebarOpen, usage } from "../store";
 import { Icon } from "./ui";
 import { duration, timeOf } from "../words";
@@ -8,7 +9,6 @@ import { duration, timeOf } from "../words";
 const MOST = 8000; // characters
 
 const drafts = new Map<string, string>();
-const hasKeyboard = matchMedia("(hover: hover) and (pointer: fine)");
 
 export function Composer(): JSX.Element {
   const room = roomId.value ?? "";
@@ -21,7 +21,7 @@ export function Composer(): JSX.Element {
 
   useEffect(() => {
     setText(drafts.get(room) ?? "");
-    if (hasKeyboard.matches && !sidebarOpen.value) box.current?.focus();
+    if (entersSends() && !sidebarOpen.value) box.current?.focus();
   }, [room]);
 
   useEffect(() => {
@@ -35,6 +35,16 @@ export function Composer(): JSX.Element {
     };
     addEventListener("suggest", suggest);
     return () => removeEventListener("suggest", suggest);
+  }, []);
+
+  useEffect(() => {
+    const stopByEscape = (event: KeyboardEvent): void => {
+      if (event.key !== "Escape" || event.defaultPrevented || isComposing(event)) return;
+      const shown = current.peek();
+      if (shown && !shown.isStopping.peek() && dialog.peek() === null && !sidebarOpen.peek()) void stop(shown);
+    };
+    addEventListener("keydown", stopByEscape);
+    return () => removeEventListener("keydown", stopByEscape);
   }, []);
 
   // As high as its text, up to what the style allows.
@@ -74,10 +84,11 @@ export function Composer(): JSX.Element {
             placeholder="Write a message"
             aria-describedby="message-note"
             aria-invalid={isTooLong ? true : undefined}
-            enterkeyhint={hasKeyboard.matches ? "send" : "enter"}
+            enterkeyhint={entersSends() ? "send" : "enter"}
             onInput={(event) => setText(event.currentTarget.value)}
             onKeyDown={(event) => {
-              if (event.key !== "Enter" || event.shiftKey || event.isComposing || !hasKeyboard.matches) return;
+              if (event.key !== "Enter" || event.shiftKey || isComposing(event)) return;
+              if (!entersSends() && !event.ctrlKey && !event.metaKey) return;
               event.preventDefault();
               submit();
             }}
@@ -91,7 +102,7 @@ export function Composer(): JSX.Element {
               type="button"
               class="send stop"
               aria-label="Stop"
-              title="Stop"
+              title="Stop (Esc)"
               aria-disabled={open.isStopping.value || open.message.value === null}
               onClick={() => void stop(open)}
             >

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { asked, entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "../conversation";
+import { asked, current, entries, isLoadingOlder, loadOlder, older, refresh, state, trouble } from "../conversation";
 import { Composer } from "./Composer";
 import { Following } from "../following";
 import { copy } from "../markdown";
@@ -172,7 +172,11 @@ function Messages(): JSX.Element {
         onScroll={() => {
           if (scroller.current && scroller.current.scrollTop < 200 && older.value) void loadOlder();
         }}
-        onClick={(event) => void copyCode(event.target)}
+        onClick={(event) => {
+          // Whoever opens something in a reply that is ended wants to see that, not the end.
+          if (event.target instanceof Element && event.target.closest("summary") && !current.value) following.current?.leave();
+          void copyCode(event.target);
+        }}
       >
         <div class="column">
           {older.value && (

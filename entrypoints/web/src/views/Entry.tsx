@@ -1,9 +1,10 @@
-import type { JSX } from "preact";
+import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { current, discard, isFinal, regenerate, sendAgain, type Entry } from "../conversation";
+import { continueReply, current, discard, isFinal, regenerate, sendAgain, type Entry } from "../conversation";
 import { copy } from "../markdown";
 import { Markdown } from "./Markdown";
 import { isUsedUp, online } from "../store";
+import { Thoughts } from "./Thoughts";
 import type { Message } from "../types";
 import { Icon } from "./ui";
 import { momentOf, timeOf, whyUnanswered } from "../words";
@@ -65,15 +66,18 @@ function Reply({ entry, message, isLast }: { entry: Entry; message: Message; isL
   return (
     <div class={`reply ${isEnded ? "" : "writing"}`}>
       <h2 class="unseen">Gemini</h2>
+      <Thoughts entry={entry} message={message} />
       {text !== "" && <Markdown text={text} whole={isEnded} />}
-      {!isEnded && <Progress entry={entry} message={message} hasText={text !== ""} />}
-      {isEnded && <Ending message={message} />}
+      {!isEnded && <Progress entry={entry} message={message} />}
+      {isEnded && <Ending entry={entry} message={message} />}
       {isEnded && <Actions entry={entry} text={text} isLast={isLast} />}
     </div>
   );
 }
 
-function Progress({ entry, message, hasText }: { entry: Entry; message: Message; hasText: boolean }): JSX.Element | null {
+function Progress({ entry, message }: { entry: Entry; message: Message }): JSX.Element | null {
+  const isContinued = message.status === "queued";
+  const hasText = entry.thinkingSince.value !== null || (entry.text.value !== "" && !isContinued);
   const [isLong, setLong] = useState(false);
   useEffect(() => {
     setLong(false);
@@ -99,18 +103,51 @@ function Progress({ entry, message, hasText }: { entry: Entry; message: Message;
   );
 }
 
-function Ending({ message }: { message: Message }): JSX.Element | null {
+function Ending({ entry, message }: { entry: Entry; message: Message }): JSX.Element | null {
+  const cost = message.counted ? "" : " Not counted.";
   switch (message.status) {
     case "failed":
     case "blocked":
-      return <p class="ending bad">{whyUnanswered(message)}</p>;
+      return <p class="ending bad">{whyUnanswered(message) + cost}</p>;
     case "cancelled":
-      return <p class="ending">{message.response ? "You stopped this reply." : "You stopped this before it began."}</p>;
+      return <p class="ending">{(message.response ? "You stopped this reply." : "You stopped this before it began.") + cost}</p>;
     default:
-      return message.finishReason === "MAX_TOKENS" ? (
-        <p class="ending">The reply was cut here: it has reached its greatest length.</p>
-      ) : null;
+      return message.finishReason === "MAX_TOKENS" ? <Cut entry={entry} /> : null;
   }
+}
+
+function Cut({ entry }: { entry: Entry }): JSX.Element {
+  const [isAsking, setAsking] = useState(false);
+  return (
+    <div class="ending cut">
+      <p>The reply was cut here: it has reached its greatest length.</p>
+      <AskButton
+        class="secondary"
+        isAsking={isAsking}
+        onClick={() => {
+          setAsking(true);
+          void continueReply(entry).finally(() => setAsking(false));
+        }}
+      >
+        Continue
+      </AskButton>
+    </div>
+  );
+}
+
+/** Asks the model once more, which counts as a message. */
+function AskButton(props: { class: string; isAsking?: boolean; onClick: () => void; children: ComponentChildren }): JSX.Element {
+  return (
+    <button
+      type="button"
+      class={props.class}
+      disabled={current.value !== null || isUsedUp.value || props.isAsking}
+      title={isUsedUp.value ? "Today's messages are used up" : "Counts as a message"}
+      onClick={props.onClick}
+    >
+      {props.children}
+    </button>
+  );
 }
 
 function Actions({ entry, text, isLast }: { entry: Entry; text: string; isLast: boolean }): JSX.Element {
@@ -132,15 +169,9 @@ function Actions({ entry, text, isLast }: { entry: Entry; text: string; isLast: 
           <Icon name={copied ? "check" : "copy"} /> {copied ? "Copied" : "Copy"}
         </button>
       )}
-      <button
-        type="button"
-        class="quiet"
-        disabled={current.value !== null || isUsedUp.value}
-        title={isUsedUp.value ? "Today's messages are used up" : "Counts as a message"}
-        onClick={() => void regenerate(entry)}
-      >
+      <AskButton class="quiet" onClick={() => void regenerate(entry)}>
         <Icon name="again" /> {failed ? "Try again" : "Regenerate"}
-      </button>
+      </AskButton>
     </div>
   );
 }
