@@ -3,6 +3,9 @@
 queued ──claim──▶ generating ──▶ completed | failed | blocked | cancelled
    ▲                  │
    └──retry, release──┘
+
+A completed reply that was cut off can be continued: queued again, it keeps its text and ends as completed, whatever
+becomes of the continuation.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ import math
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
 from domain.errors import (
     DomainError,
+    MessageNotContinuable,
+    MessageNotEnded,
     ModelDeferred,
     ModelOverloaded,
     ModelRateLimited,
@@ -34,6 +40,17 @@ MAX_WINDOW_MESSAGES = 20
 MAX_WINDOW_TOKENS = 32_000
 MAX_THOUGHT_CHARACTERS = 32_000
 MAX_DEATHS = 3
+#: Of a reply that may still be continued: it is shown, stored and given to the model as a whole.
+MAX_CONTINUED_CHARACTERS = 500_000
+CUT_OFF = "MAX_TOKENS"
+"""The finish reason of a reply that had reached its cap."""
+GO_ON = (
+    "Continue your reply from the exact character where it was cut off, even if that is in the middle of a word, a"
+    " list, a table or a block of code. What you write now is appended to it as it is: repeat nothing, announce"
+    " nothing, do not open again what is still open, and keep its language and format."
+)
+MIN_CONTINUED_TOKENS = 1_000
+"""Of a continued reply's end, which the model is given whatever else there is."""
 DEFERRED_SPREAD = 5.0  # seconds over which those return that were put off together
 
 
@@ -103,7 +120,8 @@ class Message:
     `cancel_requested` asks whoever is answering to stop.
 
     A reply that is continued keeps its first `kept_characters`, which attempt `kept_attempt` ended with.
-    Both are 0 for one that begins at its beginning.
+    Both are 0 for one that begins at its beginning. While it is continued `response` has that text, and
+    usage and thoughts are those of it; in the end they are of it all.
     """
 
     id: MessageId
@@ -138,6 +156,78 @@ class Message:
     #: Of the request that queued it anew, if that may come again: it takes effect once.
     request_id: UUID | None = None
     completed_at: datetime | None = None
+
+    @property
+    def has_reply(self) -> bool:
+        """It has a reply that later messages may build on, though perhaps not yet the whole of it."""
+        return self.status is MessageStatus.COMPLETED or self.kept_characters > 0
+
+    @property
+    def is_continuable(self) -> bool:
+        is_cut = self.status is MessageStatus.COMPLETED and self.finish_reason == CUT_OFF
+        return is_cut and 0 < len(self.response or "") <= MAX_CONTINUED_CHARACTERS
+
+    def continued(
+        self,
+        *,
+        at: datetime,
+        max_output_tokens: int,
+        thinking: ThinkingLevel | None,
+        request_id: UUID | None = None,
+    ) -> Message:
+        """Queued to go on from its text. Raises MessageNotEnded or MessageNotContinuable."""
+        if not self.status.is_final:
+            raise MessageNotEnded
+        if not self.is_continuable:
+            raise MessageNotContinuable
+        characters = len(self.response or "")
+        return replace(
+            self,
+            status=MessageStatus.QUEUED,
+            finish_reason=None,
+            error_code=None,
+            error_detail=None,
+            completed_at=None,
+            failures=0,
+            deaths=0,
+            cancel_requested=False,
+            allowance_day=at.date(),
+            charged=True,
+            queued_at=at,
+            max_output_tokens=max_output_tokens,
+            thinking=thinking,
+            request_id=request_id,
+            kept_characters=characters,
+            # The last attempt may have added nothing to what it continued.
+            kept_attempt=self.kept_attempt if characters == self.kept_characters else self.attempt,
+        )
+
+    def in_all(self, outcome: Outcome) -> Outcome:
+        """What an attempt's outcome is of the message: with what was kept, which stays completed and cut off."""
+        if not self.kept_characters:
+            return outcome
+        is_completed = outcome.status is MessageStatus.COMPLETED
+        thoughts = "\n\n".join(filter(None, (self.thoughts, outcome.thoughts)))
+        return replace(
+            outcome,
+            status=MessageStatus.COMPLETED,
+            response=(self.response or "") + (outcome.response or ""),
+            thoughts=thoughts[:MAX_THOUGHT_CHARACTERS] or None,
+            thinking_seconds=_sum(self.thinking_seconds, outcome.thinking_seconds),
+            finish_reason=outcome.finish_reason if is_completed else CUT_OFF,
+            input_tokens=_sum(self.input_tokens, outcome.input_tokens),
+            cached_tokens=_sum(self.cached_tokens, outcome.cached_tokens),
+            output_tokens=_sum(self.output_tokens, outcome.output_tokens),
+            thought_tokens=_sum(self.thought_tokens, outcome.thought_tokens),
+        )
+
+
+N = TypeVar("N", int, float)
+
+
+def _sum(one: N | None, other: N | None) -> N | None:
+    """None is unknown, and adds nothing."""
+    return other if one is None else one if other is None else one + other
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,14 +386,19 @@ def conversation_window(
     """The room's last turns that fit, then `message` itself.
 
     Always given whole are the message, the `instructions` of the deployment, and after them the
-    room's; they count, too. Of earlier exchanges only completed ones count, each taken whole or not
-    at all.
+    room's; they count, too. Of earlier exchanges only those with a reply count, each taken whole or
+    not at all. A reply that is continued follows its message, at least its end, with the request to go on.
     """
     told = "\n\n".join(text for text in (instructions, context.instructions) if text) or None
     budget = max_tokens - estimated_tokens(told or "") - estimated_tokens(message.input)
+    asked = [Turn(Role.USER, message.input)]
+    if message.kept_characters:
+        text = _last_tokens((message.response or "")[: message.kept_characters], max(budget, MIN_CONTINUED_TOKENS))
+        budget -= estimated_tokens(text)
+        asked += [Turn(Role.MODEL, text), Turn(Role.USER, GO_ON)]
     kept: list[Message] = []
     for past in context.earlier:
-        if past.status is not MessageStatus.COMPLETED or past.response is None:
+        if not past.has_reply or past.response is None:
             continue
         budget -= estimated_tokens(past.input) + estimated_tokens(past.response)
         if budget < 0 or len(kept) == max_messages - 1:
@@ -312,9 +407,14 @@ def conversation_window(
     turns = [
         turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response or ""))
     ]
-    return Conversation(
-        (*turns, Turn(Role.USER, message.input)), message.max_output_tokens, told, message.thinking, thought_tokens
-    )
+    return Conversation((*turns, *asked), message.max_output_tokens, told, message.thinking, thought_tokens)
+
+
+def _last_tokens(text: str, tokens: int) -> str:
+    """The end of the text, about as much as fits."""
+    while estimated_tokens(text) > tokens:
+        text = text[len(text) // 8 + 1 :]
+    return text
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -345,8 +445,8 @@ START = StreamPosition()
 class ReplyPiece:
     """A piece of a reply that is being written; `position` is where it ends.
 
-    An attempt begins with a piece without text, at position 0. A piece with a `thought` has no text of the reply,
-    so its position is that of the piece before it.
+    An attempt begins with a piece without text: at position 0, or at the end of the text that it
+    continues. A piece with a `thought` has no text of the reply, so its position is that of the one before it.
     """
 
     position: StreamPosition

@@ -20,7 +20,8 @@ DomainError
 │   └── SessionNotFound
 ├── MobileTaken
 ├── MessageEnded                 too late to cancel
-├── MessageNotEnded              too early to regenerate
+├── MessageNotEnded              too early to regenerate or to continue
+├── MessageNotContinuable        its reply was not cut off
 ├── QuotaExceeded                the day's allowance is used up
 ├── TooManyRequests              slow down: the request is right, the moment is not
 │   ├── TooManyInFlight          so many messages of the user are unanswered
@@ -183,6 +184,11 @@ class MessageEnded(DomainError):
 class MessageNotEnded(DomainError):
     code = "message_not_ended"
     detail = "The message is still being answered. Cancel it first, or wait."
+
+
+class MessageNotContinuable(DomainError):
+    code = "message_not_continuable"
+    detail = "The reply was not cut off, or is too long to go on. There is nothing to continue."
 
 
 class QuotaExceeded(DomainError):

@@ -59,6 +59,7 @@ from application.chat.breaker import Breaker
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import (
     CancelMessage,
+    ContinueMessage,
     GetAllowance,
     GetMessage,
     RegenerateMessage,
@@ -295,6 +296,7 @@ class Container(containers.DeclarativeContainer):
     get_message = wired(GetMessage)
     cancel_message = wired(CancelMessage)
     regenerate_message = wired(RegenerateMessage, queue=queue, limits=sending_limits, plans=reply_plans)
+    continue_message = wired(ContinueMessage, queue=queue, limits=sending_limits, plans=reply_plans)
     reply_watch = single(ReplyWatch, messages)
     stream_reply = wired(StreamReply)
     await_reply = wired(AwaitReply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 
 from adapters.memory.accounts import Belongings, MemoryUsers
@@ -193,6 +193,18 @@ class MemoryMessages(Messages):
             raise MessageNotEnded
         return self._queue(replace(message, attempt=stored.attempt), message.queued_at, limits)
 
+    async def continue_reply(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        stored = await self.get(message.id, message.chatroom_id, message.user_id)
+        if message.request_id is not None and stored.request_id == message.request_id:
+            return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+        continued = stored.continued(
+            at=message.queued_at,
+            max_output_tokens=message.max_output_tokens,
+            thinking=message.thinking,
+            request_id=message.request_id,
+        )
+        return self._queue(replace(continued, allowance_day=message.allowance_day), message.queued_at, limits)
+
     def _queue(self, message: Message, at: datetime, limits: SendingLimits) -> Allowance:
         before = self.allowances.get(message.user_id) or _Counted(message.allowance_day, 0, 0, at, 0)
         now = before.at(message.allowance_day, at)
@@ -230,7 +242,7 @@ class MemoryMessages(Messages):
         assert row is not None
         cancelled = replace(message, cancel_requested=True)
         if message.status is MessageStatus.QUEUED or row.claimable_since(now):
-            cancelled = replace(cancelled, status=MessageStatus.CANCELLED, completed_at=now)
+            cancelled = _with(cancelled, cancelled.in_all(Outcome(status=MessageStatus.CANCELLED)), now)
             row = replace(row, lease_until=None)
             self._end(cancelled)
         self.table.put(message_id, replace(row, message=cancelled))
@@ -249,7 +261,7 @@ class MemoryMessages(Messages):
         if room is None:
             return Context()
         found = self.newest(room.id, limit=len(self.table.all()), before=message.id)
-        earlier = [past for past in found if past.status is MessageStatus.COMPLETED][:limit]
+        earlier = [past for past in found if past.has_reply][:limit]
         return Context(earlier, room.instructions, room.auto_title)
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
@@ -286,28 +298,14 @@ class MemoryMessages(Messages):
         row = self._held(message_id, attempt)
         if row is None:
             return False
-        ended = replace(
-            row.message,
-            status=outcome.status,
-            response=outcome.response,
-            thoughts=outcome.thoughts,
-            thinking_seconds=outcome.thinking_seconds,
-            finish_reason=outcome.finish_reason,
-            input_tokens=outcome.input_tokens,
-            cached_tokens=outcome.cached_tokens,
-            output_tokens=outcome.output_tokens,
-            thought_tokens=outcome.thought_tokens,
-            error_code=outcome.error_code,
-            error_detail=outcome.error_detail,
-            completed_at=self._clock.now(),
-        )
+        ended = _with(row.message, row.message.in_all(outcome), self._clock.now())
         refund = row.message.charged and outcome.status is MessageStatus.FAILED
         ended = replace(ended, charged=row.message.charged and not refund)
         self.table.put(message_id, replace(row, message=ended, lease_until=None))
-        self._end(ended, refund=refund)
+        self._end(ended, outcome, refund=refund)
         return True
 
-    def _end(self, message: Message, *, refund: bool = False) -> None:
+    def _end(self, message: Message, outcome: Outcome | None = None, *, refund: bool = False) -> None:
         """Count it as in flight no more."""
         counted = self.allowances.get(message.user_id)
         assert counted is not None
@@ -316,8 +314,8 @@ class MemoryMessages(Messages):
             counted = replace(
                 counted,
                 used=counted.used - refund,
-                input_tokens=counted.input_tokens + (message.input_tokens or 0),
-                output_tokens=counted.output_tokens + (message.output_tokens or 0),
+                input_tokens=counted.input_tokens + ((outcome and outcome.input_tokens) or 0),
+                output_tokens=counted.output_tokens + ((outcome and outcome.output_tokens) or 0),
             )
         self.allowances.put(message.user_id, counted)
 
@@ -390,6 +388,10 @@ class MemoryMessages(Messages):
         due = self._clock.now() + (timedelta() if queued.cancel_requested else delay)
         self.table.put(message_id, replace(row, message=queued, lease_until=None, due_at=due))
         return True
+
+
+def _with(message: Message, outcome: Outcome, at: datetime) -> Message:
+    return replace(message, completed_at=at, **{field.name: getattr(outcome, field.name) for field in fields(outcome)})
 
 
 class MemoryChatroomLists(ChatroomLists):

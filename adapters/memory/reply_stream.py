@@ -43,12 +43,12 @@ class _Reader(ReplyReader):
         if piece.position <= self._end:
             return
         if piece.position.attempt > self._end.attempt:
-            if piece.start > 0:
+            if piece.text:  # its beginning was lost with the stream
                 return
             self._queue = deque(None for queued in self._queue if queued is None)
         else:
             known = self._end.characters - piece.start
-            if known < 0:  # its beginning was lost with the stream
+            if known < 0:  # what is before it was lost
                 return
             piece = ReplyPiece(piece.position, piece.text[known:])
         self._queue.append(piece)
@@ -75,9 +75,10 @@ class _Reply:
 class _Writer(ReplyWriter):
     """Keeps the attempt's whole text, as what is written may be lost."""
 
-    def __init__(self, reply: _Reply, attempt: int) -> None:
+    def __init__(self, reply: _Reply, attempt: int, kept: int) -> None:
         self._reply = reply
         self._attempt = attempt
+        self._kept = kept
         self._text = ""
         self._is_closed = False
         if attempt > reply.attempt:
@@ -98,7 +99,7 @@ class _Writer(ReplyWriter):
 
     def thought(self, text: str) -> None:
         if not self._is_closed and text and self._attempt == self._reply.attempt:
-            thought = ReplyPiece(StreamPosition(self._attempt, len(self._text)), thought=text)
+            thought = ReplyPiece(StreamPosition(self._attempt, self._kept + len(self._text)), thought=text)
             for reader in self._reply.readers:
                 reader.pass_on(thought)
 
@@ -106,7 +107,7 @@ class _Writer(ReplyWriter):
         self._is_closed = True
 
     def _publish(self, text: str) -> None:
-        ends = len(self._text) if text else 0
+        ends = self._kept + (len(self._text) if text else 0)
         piece = ReplyPiece(StreamPosition(self._attempt, ends), text)
         self._reply.pieces.append(piece)
         for reader in self._reply.readers:
@@ -125,8 +126,8 @@ class MemoryReplyStream(ReplyStream):
             for reader in reply.readers:
                 reader.wake()
 
-    def write(self, message_id: MessageId, attempt: int) -> ReplyWriter:
-        return _Writer(self._reply(message_id), attempt)
+    def write(self, message_id: MessageId, attempt: int, *, kept: int = 0) -> ReplyWriter:
+        return _Writer(self._reply(message_id), attempt, kept)
 
     def follow(
         self, message_id: MessageId, *, after: StreamPosition = START

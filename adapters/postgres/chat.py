@@ -13,10 +13,19 @@ from adapters.postgres.mapping import to_entity, violated
 from adapters.postgres.tables import MessageRow
 from application.ports.chat import Messages
 from domain.billing import Allowance, SendingLimits
-from domain.chat import MAX_DEATHS, Context, Message, MessageStatus, Outcome
+from domain.chat import (
+    MAX_CONTINUED_CHARACTERS,
+    MAX_DEATHS,
+    MAX_THOUGHT_CHARACTERS,
+    Context,
+    Message,
+    MessageStatus,
+    Outcome,
+)
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,
+    MessageNotContinuable,
     MessageNotEnded,
     MessageNotFound,
     QuotaExceeded,
@@ -83,6 +92,25 @@ queued AS (
 )
 SELECT * FROM consumed
 """
+_CONTINUE = f"""
+WITH room AS (SELECT id FROM chatrooms WHERE id = $2 AND user_id = $3 FOR KEY SHARE),
+payable AS (
+    SELECT messages.id FROM messages JOIN room ON room.id = chatroom_id
+    WHERE messages.id = $1 AND status = 'completed' AND finish_reason = 'MAX_TOKENS'
+        AND length(response) BETWEEN 1 AND $12
+        AND ($11::uuid IS NULL OR messages.request_id IS DISTINCT FROM $11) FOR UPDATE OF messages
+),
+{_CONSUMED},
+queued AS (
+    UPDATE messages SET status = 'queued', finish_reason = NULL, error_code = NULL, error_detail = NULL,
+        completed_at = NULL, failures = 0, deaths = 0, cancel_requested = false, allowance_day = day, charged = true,
+        queued_at = $4, max_output_tokens = $9, thinking = $10, request_id = $11, due_at = now(), rung_at = now(),
+        kept_attempt = CASE WHEN kept_characters = length(response) THEN kept_attempt ELSE attempt END,
+        kept_characters = length(response)
+    FROM consumed WHERE id = $1
+)
+SELECT * FROM consumed
+"""
 _CANCEL = """
 WITH asked AS (
     SELECT id, user_id, status = 'queued' OR lease_until <= now() AS at_once FROM messages
@@ -92,10 +120,43 @@ ended AS (
     UPDATE allowances SET in_flight = in_flight - 1 FROM asked WHERE at_once AND allowances.user_id = asked.user_id
 )
 UPDATE messages SET cancel_requested = true,
-    status = CASE WHEN at_once THEN 'cancelled' ELSE status END,
+    status = CASE WHEN NOT at_once THEN status WHEN kept_characters > 0 THEN 'completed' ELSE 'cancelled' END,
+    finish_reason = CASE WHEN at_once AND kept_characters > 0 THEN 'MAX_TOKENS' END,
     lease_until = CASE WHEN NOT at_once THEN lease_until END,
     completed_at = CASE WHEN at_once THEN date_trunc('milliseconds', now()) END
 FROM asked WHERE messages.id = asked.id RETURNING messages.*
+"""
+# The text, thoughts and usage of a message that is continued are those of what is kept: the outcome's come on top, and
+# however the continuation ended, the message is completed as before. So says Message.in_all.
+_FINISH = r"""
+WITH held AS (
+    SELECT id, user_id, allowance_day, charged AND $3 = 'failed' AS refund, kept_characters > 0 AS continued
+    FROM messages WHERE id = $1 AND attempt = $2 AND status = 'generating' FOR UPDATE
+),
+ended AS (
+    UPDATE messages SET
+        status = CASE WHEN continued THEN 'completed' ELSE $3 END,
+        response = CASE WHEN continued THEN concat(response, $4::text) ELSE $4 END,
+        finish_reason = CASE WHEN continued AND $3 <> 'completed' THEN 'MAX_TOKENS' ELSE $5 END,
+        thoughts = CASE WHEN continued
+            THEN nullif(left(concat_ws(E'\n\n', thoughts, $10::text), $14), '') ELSE $10 END,
+        thinking_seconds = coalesce(CASE WHEN continued THEN thinking_seconds + coalesce($11::float8, 0) END, $11),
+        input_tokens = coalesce(CASE WHEN continued THEN input_tokens + coalesce($6::int, 0) END, $6),
+        cached_tokens = coalesce(CASE WHEN continued THEN cached_tokens + coalesce($12::int, 0) END, $12),
+        output_tokens = coalesce(CASE WHEN continued THEN output_tokens + coalesce($7::int, 0) END, $7),
+        thought_tokens = coalesce(CASE WHEN continued THEN thought_tokens + coalesce($13::int, 0) END, $13),
+        error_code = $8, error_detail = $9, charged = charged AND NOT held.refund,
+        lease_until = NULL, completed_at = date_trunc('milliseconds', now())
+    FROM held WHERE messages.id = held.id
+),
+given_back AS (
+    UPDATE allowances SET in_flight = in_flight - 1,
+        used = used - (held.refund AND day = held.allowance_day)::int,
+        input_tokens = input_tokens + coalesce($6::int, 0) * (day = held.allowance_day)::int,
+        output_tokens = output_tokens + coalesce($7::int, 0) * (day = held.allowance_day)::int
+    FROM held WHERE allowances.user_id = held.user_id
+)
+SELECT 1 FROM held
 """
 
 
@@ -130,6 +191,23 @@ class PostgresMessages(Messages):
             if not MessageStatus(now["status"]).is_final:
                 raise MessageNotEnded
             _refuse(now, limits)
+
+    async def continue_reply(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        while True:
+            values = message.request_id, MAX_CONTINUED_CHARACTERS
+            if consumed := await _consume(_CONTINUE, message, message.queued_at, limits, *values):
+                return consumed
+            stored = await self.get(message.id, message.chatroom_id, message.user_id)
+            if message.request_id is not None and stored.request_id == message.request_id:  # it came before
+                return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+            if not stored.status.is_final:
+                raise MessageNotEnded
+            if not stored.is_continuable:
+                raise MessageNotContinuable
+            try:
+                _refuse(await _counters(message, message.queued_at), limits)
+            except ChatroomNotFound as error:
+                raise MessageNotFound from error
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
         found = await rows(
@@ -167,8 +245,8 @@ class PostgresMessages(Messages):
     async def context(self, message: Message, *, limit: int) -> Context:
         found = await rows(
             "SELECT room.instructions, room.auto_title, past.* FROM chatrooms room LEFT JOIN LATERAL ("
-            "   SELECT * FROM messages WHERE chatroom_id = room.id AND id < $2 AND status = 'completed'"
-            "   ORDER BY id DESC LIMIT $3"
+            "   SELECT * FROM messages WHERE chatroom_id = room.id AND id < $2"
+            "   AND (status = 'completed' OR kept_characters > 0) ORDER BY id DESC LIMIT $3"
             " ) past ON true WHERE room.id = $1 ORDER BY past.id DESC",
             message.chatroom_id,
             message.id,
@@ -219,22 +297,7 @@ class PostgresMessages(Messages):
 
     async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
         ended = await rows(
-            "WITH held AS ("
-            "   SELECT id, user_id, allowance_day, charged AND $3 = 'failed' AS refund FROM messages"
-            "   WHERE id = $1 AND attempt = $2 AND status = 'generating' FOR UPDATE"
-            " ), ended AS ("
-            "   UPDATE messages SET status = $3, response = $4, finish_reason = $5, input_tokens = $6,"
-            "     output_tokens = $7, error_code = $8, error_detail = $9, charged = charged AND NOT held.refund,"
-            "     thoughts = $10, thinking_seconds = $11, cached_tokens = $12, thought_tokens = $13,"
-            "     lease_until = NULL, completed_at = date_trunc('milliseconds', now())"
-            "   FROM held WHERE messages.id = held.id"
-            " ), given_back AS ("
-            "   UPDATE allowances SET in_flight = in_flight - 1,"
-            "     used = used - (held.refund AND day = held.allowance_day)::int,"
-            "     input_tokens = input_tokens + coalesce($6::int, 0) * (day = held.allowance_day)::int,"
-            "     output_tokens = output_tokens + coalesce($7::int, 0) * (day = held.allowance_day)::int"
-            "   FROM held WHERE allowances.user_id = held.user_id"
-            " ) SELECT 1 FROM held",
+            _FINISH,
             message_id,
             attempt,
             outcome.status,
@@ -248,6 +311,7 @@ class PostgresMessages(Messages):
             outcome.thinking_seconds,
             outcome.cached_tokens,
             outcome.thought_tokens,
+            MAX_THOUGHT_CHARACTERS,
         )
         return bool(ended)
 

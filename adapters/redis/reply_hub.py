@@ -122,7 +122,7 @@ class _Reader(ReplyReader):
         if position <= end:
             return False
         if position.attempt > end.attempt:
-            if position.characters > 0:
+            if piece.text:  # its beginning is missing
                 return self._fall_behind()
             self._drop_pieces()
         elif piece.start != end.characters:

@@ -32,9 +32,11 @@ _FENCED = -1
 # Appends a piece if it begins where the stream ends. Returns how many characters of the attempt the
 # stream has now, whatever it was sent: so a writer that does not know how its last call ended, or whose
 # stream was lost, learns where to go on. One script, so that nobody hears a piece that was refused.
-# A thought, ARGV[5], is published alone: only who listens now is to have it.
+# ARGV[5] is where the attempt begins, 0 if it is left out. A thought, ARGV[6], is published alone: only who listens
+# now is to have it.
 _APPEND = f"""
 local key, attempt, start, ends, text = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local kept = tonumber(ARGV[5] or '0')
 local newest, holder, held = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1], 0, 0
 if newest then
   holder, held = string.match(newest[1], '(%d+)-(%d+)')
@@ -44,16 +46,16 @@ if holder > attempt then
   return {_FENCED}
 end
 if holder < attempt then
-  if start > 0 then
-    return 0
+  if start > kept then
+    return kept
   end
-  local id = ARGV[1] .. '-0'
+  local id = ARGV[1] .. '-' .. kept
   redis.call('XADD', key, 'MINID', id, id, '{FIELD}', '')
   redis.call('PUBLISH', key, id .. ' ')
-  held = 0
+  held = kept
 end
-if ARGV[5] then
-  redis.call('PUBLISH', key, '{THOUGHT.decode()} ' .. ARGV[1] .. '-' .. held .. ' ' .. ARGV[5])
+if ARGV[6] then
+  redis.call('PUBLISH', key, '{THOUGHT.decode()} ' .. ARGV[1] .. '-' .. held .. ' ' .. ARGV[6])
 end
 if ends > held and start == held then
   local id = ARGV[1] .. '-' .. ARGV[3]
@@ -101,8 +103,8 @@ class RedisReplyStream(ReplyStream):
         await self._hub.close()
         await self._redis.aclose(close_connection_pool=True)
 
-    def write(self, message_id: MessageId, attempt: int) -> ReplyWriter:
-        writer = _Writer(self._flusher, self._key(message_id), attempt)
+    def write(self, message_id: MessageId, attempt: int, *, kept: int = 0) -> ReplyWriter:
+        writer = _Writer(self._flusher, self._key(message_id), attempt, kept)
         self._flusher.mark(writer, at_once=attempt > 1)  # there may be readers of an earlier one
         return writer
 
@@ -121,9 +123,10 @@ class RedisReplyStream(ReplyStream):
 class _Writer(ReplyWriter):
     """Keeps the attempt's whole text: the stream may lose it at any time and is then written anew."""
 
-    def __init__(self, flusher: _Flusher, key: str, attempt: int) -> None:
+    def __init__(self, flusher: _Flusher, key: str, attempt: int, kept: int) -> None:
         self.key = key
         self.attempt = attempt
+        self.kept = kept
         self.text = ""
         self.thoughts = ""
         self.begun = False
@@ -149,12 +152,18 @@ class _Writer(ReplyWriter):
             self.thoughts = (self.thoughts + text)[:_MAX_THOUGHT]
             self._flusher.mark(self)
 
-    def take_thoughts(self) -> list[bytes]:
-        """Each is sent once: if that fails, it is lost."""
-        if not self.thoughts:
-            return []
-        taken, self.thoughts = self.thoughts, ""
-        return [taken.encode(errors="surrogatepass")]
+    def arguments(self) -> list[str | int | bytes]:
+        """Of the script. A thought is sent once: if that fails, it is lost."""
+        start, ends = self.kept + self.sent, self.kept + len(self.text)
+        # A model that is cut between two surrogates must not stop the others' pieces.
+        piece = self.text[self.sent :].encode(errors="surrogatepass")
+        arguments: list[str | int | bytes] = [self.attempt, start, ends, piece]
+        if self.kept or self.thoughts:
+            arguments.append(self.kept)
+        if self.thoughts:
+            arguments.append(self.thoughts.encode(errors="surrogatepass"))
+            self.thoughts = ""
+        return arguments
 
     async def close(self) -> None:
         self.closed = True
@@ -167,7 +176,8 @@ class _Writer(ReplyWriter):
         if characters == _FENCED:
             self.forget()
         else:
-            self.begun, self.sent = characters > 0 or self.sent == 0, characters
+            sent = characters - self.kept
+            self.begun, self.sent = sent > 0 or self.sent == 0, sent
         if not self.pending:
             self.settled.set()
 
@@ -296,11 +306,7 @@ class _Flusher:
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.script_load(_APPEND)  # each time: cheaper than to find out that a restarted server has forgotten it
         for writer in batch:
-            start, text = writer.sent, writer.text
-            # A model that is cut between two surrogates must not stop the others' pieces.
-            piece = text[start:].encode(errors="surrogatepass")
-            thoughts = writer.take_thoughts()
-            pipeline.evalsha(_APPEND_SHA, 1, writer.key, writer.attempt, start, len(text), piece, *thoughts)
+            pipeline.evalsha(_APPEND_SHA, 1, writer.key, *writer.arguments())
         for key in wakes.values():
             pipeline.publish(key, WAKE)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)

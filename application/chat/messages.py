@@ -122,6 +122,36 @@ class RegenerateMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class ContinueMessage:
+    """Have a reply that was cut off go on from where it ends. It counts as a message.
+
+    The reply stays what it is if that fails. With a `request_id` of the caller's, asking again has no
+    further effect, until the message is asked for something else. Raises MessageNotEnded,
+    MessageNotContinuable, and all that sending raises.
+    """
+
+    messages: Messages
+    queue: JobQueue
+    clock: Clock
+    limits: Mapping[Tier, SendingLimits]
+    plans: Mapping[Tier, ReplyPlan]
+
+    async def __call__(
+        self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, request_id: UUID | None = None
+    ) -> tuple[Message, Allowance]:
+        message = await self.messages.get(message_id, chatroom_id, user.id)
+        now = self.clock.now()
+        plan = self.plans[user.tier(now)]
+        if request_id is None or message.request_id != request_id:
+            message = message.continued(
+                at=now, max_output_tokens=plan.reply_tokens, thinking=plan.thinking, request_id=request_id
+            )
+        allowance = await self.messages.continue_reply(message, limits=self.limits[user.tier(now)])
+        await self.queue.ring([message_id])
+        return message, allowance
+
+
+@dataclass(frozen=True, slots=True)
 class RequeueMessage:
     """For operators: have a failed message answered after all. The user does not pay for it again."""
 

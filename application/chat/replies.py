@@ -218,7 +218,7 @@ class GenerateReply:
         return conversation_window(message, context, instructions=self.instructions, thought_tokens=thoughts)
 
     async def _ask(self, message: Message, conversation: Conversation, call: Call) -> Outcome:
-        writer = self.stream.write(message.id, message.attempt)
+        writer = self.stream.write(message.id, message.attempt, kept=message.kept_characters)
         try:
             return await self.ask_model(conversation, call=call, writer=writer)
         finally:
@@ -230,7 +230,7 @@ class GenerateReply:
             return None
         is_untitled = context.auto_title and len(context.earlier) < MAX_UNTITLED
         if outcome.status is MessageStatus.COMPLETED and is_untitled:
-            return _Left(outcome.status, replace(message, response=outcome.response))
+            return _Left(outcome.status, replace(message, response=message.in_all(outcome).response))
         return _Left(outcome.status)
 
     async def _fail(self, message: Message, error: ModelError, call: Call) -> _Left | None:

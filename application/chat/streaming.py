@@ -20,7 +20,7 @@ from domain.ids import ChatroomId, MessageId
 
 log = logging.getLogger(__name__)
 
-#: Of an end without a reply: what was said of it until then, and is void now, may have had any length.
+#: Of an end of which the attempt has no text: what it said until then, and is void now, may have had any length.
 _ENDLESS = 999_999_999
 #: After every piece: to be woken, and to read nothing.
 _NO_PIECES = StreamPosition(attempt=_ENDLESS)
@@ -121,10 +121,15 @@ class ReplyWatch(Resource):
 
 
 class Following:
-    """One reader's way through a reply, from `after` to its end."""
+    """One reader's way through a reply, from `after` to its end.
+
+    The text that a continuation goes on from comes from the store, what it adds from the stream.
+    """
 
     def __init__(self, message: Message, look: Callable[[], Awaitable[Message]], reader: ReplyReader) -> None:
         self._message: Message | None = message
+        self._is_new = True
+        self._unread: Sequence[ReplyPiece] = ()
         self._look = look
         self._reader = reader
         self._floor = 0
@@ -146,40 +151,65 @@ class Following:
             if self._message is None:
                 try:
                     self._message = await patiently(self._look)
+                    self._is_new = True
                 except MessageNotFound:
                     self.has_ended = True
                     return [Gone()]
             if self._message.status.is_final:
                 self.has_ended = True
                 return self._rest(self._message)
-            # What an attempt has said that is over is void, though the stream may still have it.
-            self._floor = self._message.attempt + (self._message.status is MessageStatus.QUEUED)
-            pieces = await self._reader.read()
+            if self._is_new:
+                self._is_new = False
+                # What an attempt has said that is over is void, though the stream may still have it.
+                self._floor = self._message.attempt + (self._message.status is MessageStatus.QUEUED)
+                if events := self._kept(self._message):
+                    return events
+            pieces, self._unread = self._unread or await self._reader.read(), ()
             if not pieces:
                 self._message = None
-            elif events := self._events(pieces):
+            elif events := self._events(pieces, self._message):
                 return events
         return []
 
-    def _events(self, pieces: Sequence[ReplyPiece]) -> list[ReplyEvent]:
+    def _events(self, pieces: Sequence[ReplyPiece], message: Message) -> list[ReplyEvent]:
         events: list[ReplyEvent] = []
-        for piece in pieces:
+        for index, piece in enumerate(pieces):
             if piece.position.attempt < self._floor:
                 continue
-            if piece.position.attempt > self.position.attempt:
-                self._begin_attempt(piece.position.attempt, events)
             if piece.text:
                 self.position = piece.position
                 events.append(Delta(self.position, piece.text))
             elif piece.thought:
                 events.append(Thought(piece.thought))
+            elif not piece.position.characters:
+                self._begin_attempt(piece.position.attempt, events)
+            elif piece.position != StreamPosition(self._floor, message.kept_characters):
+                # It continues a text that was not there yet when we looked.
+                self._message, self._unread = None, pieces[index + 1 :]
+                break
+        return events
+
+    def _kept(self, message: Message) -> list[ReplyEvent]:
+        """To the end of the text that is being continued, unless the reader is in what the present attempt adds."""
+        if not message.kept_characters or self.position.attempt == self._floor:
+            return []
+        events: list[ReplyEvent] = []
+        if (known := _known(message, self.position)) is None:
+            self._begin_attempt(message.kept_attempt, events)
+            known = 0
+        self.position = StreamPosition(message.kept_attempt, message.kept_characters)
+        if rest := (message.response or "")[known : message.kept_characters]:
+            events.append(Delta(self.position, rest))
         return events
 
     def _rest(self, message: Message) -> list[ReplyEvent]:
         events: list[ReplyEvent] = []
         text = message.response or ""
         if self.position.attempt != message.attempt or self.position.characters > len(text):
-            self._begin_attempt(message.attempt, events)
+            if (known := _known(message, self.position)) is None:
+                self._begin_attempt(message.attempt, events)
+            else:
+                self.position = StreamPosition(message.attempt, known)
         if rest := text[self.position.characters :]:
             events.append(Delta(replace(self.position, characters=len(text)), rest))
         self.position = _end(message)
@@ -246,4 +276,17 @@ class AwaitReply:
 
 
 def _end(message: Message) -> StreamPosition:
-    return StreamPosition(message.attempt, _ENDLESS if message.response is None else len(message.response) + 1)
+    characters = len(message.response or "")
+    is_without_text = message.response is None or characters == message.kept_characters
+    return StreamPosition(message.attempt, _ENDLESS if is_without_text else characters + 1)
+
+
+def _known(message: Message, position: StreamPosition) -> int | None:
+    """How much of a continued text a reader at `position` has: part of it, or all and its end, or all of it
+    and the end of an attempt that added nothing. None if what the reader has is void.
+    """
+    kept = message.kept_characters
+    if kept and position.attempt == message.kept_attempt and position.characters <= kept + 1:
+        return min(position.characters, kept)
+    is_end = position.characters == _ENDLESS and message.kept_attempt <= position.attempt <= message.attempt
+    return kept if kept and is_end else None

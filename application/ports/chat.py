@@ -111,11 +111,20 @@ class Messages(Protocol):
         """
 
     @abstractmethod
+    async def continue_reply(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        """Queue a message to go on from the text that it has: `accept` for one whose reply was cut off.
+
+        `message` is as `Message.continued` gives it; the text, and what is kept of it, are those that
+        are stored. Atomic: of many at once one is taken. A `request_id` is as in `regenerate`. Raises
+        MessageNotFound, MessageNotEnded, MessageNotContinuable, or as `accept` does.
+        """
+
+    @abstractmethod
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         """End the message as cancelled if nobody answers it at the moment, else request it of who does.
 
-        Returns it as it is then: cancelled, or generating with `cancel_requested`. Raises
-        MessageNotFound or MessageEnded.
+        A continued one ends as completed again, with what it had. Returns it as it is then: ended, or
+        generating with `cancel_requested`. Raises MessageNotFound or MessageEnded.
         """
 
     @abstractmethod
@@ -128,7 +137,7 @@ class Messages(Protocol):
 
     @abstractmethod
     async def context(self, message: Message, *, limit: int) -> Context:
-        """The room's instructions and its newest `limit` completed messages older than this one."""
+        """The room's instructions and its newest `limit` messages with a reply older than this one."""
 
     @abstractmethod
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
@@ -152,7 +161,8 @@ class Messages(Protocol):
         """Write the outcome if this attempt still holds the message; False changes nothing.
 
         Ending as `failed` gives the allowance back in the same step, and only if it is charged: once.
-        The outcome's tokens are added to the user's of the day that paid.
+        The outcome's tokens are added to the user's of the day that paid. What is stored of a message
+        that is continued is its outcome `in_all`.
         """
 
     @abstractmethod
@@ -284,8 +294,11 @@ class ReplyStream(Resource, Protocol):
     """
 
     @abstractmethod
-    def write(self, message_id: MessageId, attempt: int) -> ReplyWriter:
-        """Begin an attempt, for all readers. Nothing of an earlier attempt reaches a reader after it."""
+    def write(self, message_id: MessageId, attempt: int, *, kept: int = 0) -> ReplyWriter:
+        """Begin an attempt, for all readers. Nothing of an earlier attempt reaches a reader after it.
+
+        It goes on after the first `kept` characters of the reply, which are not in the stream.
+        """
 
     @abstractmethod
     def follow(

@@ -192,6 +192,30 @@ class TestDeath:
             await stream.read_to_end(stale)
         assert stale.names == ["reset", "delta", "done"]
 
+    async def test_of_the_worker_that_continues(
+        self, chat: Chat, product: dict[str, str], worker: ProductProcess, gemini_standin: GeminiStandIn
+    ) -> None:
+        gemini_standin.reply("Because short waves", chunks=3, finish_reason="MAX_TOKENS")
+        async with chat.send() as stream:
+            reply = await stream.read_to_end(seconds=HANG)
+        gemini_standin.fault("hang_mid_stream", text=" are scattered", after=2, chunks=3)
+        continued = await chat.person.ask("POST", f"{chat.path}/{chat.message}/continue")
+        assert (continued.status_code, continued.json()["data"]["response"]) == (202, "Because short waves")
+        reply.ended = None
+        async with chat.follow(reply.position) as stream:
+            await stream.read_until("waves are", reply)
+            worker.kill()
+            gemini_standin.reply(" more than long ones.", chunks=3)
+            with worker_process(product):
+                await stream.read_to_end(reply, seconds=HANG)
+        assert reply.text == "Because short waves more than long ones."
+        assert reply.names.count("reset") == 1
+        await chat.assert_is_stored(reply)
+        stored = await chat.stored()
+        assert (stored["status"], stored["attempts"], stored["finishReason"]) == ("completed", 3, "STOP")
+        roles = [content["role"] for content in gemini_standin.log()["lastBody"]["contents"]]
+        assert roles == ["user", "model", "user"]
+
     async def test_of_the_api_process(
         self, chat: Chat, product: dict[str, str], worker: ProductProcess, slow: GeminiStandIn
     ) -> None:

@@ -200,7 +200,7 @@ async def test_a_change_that_does_not_fit(stranger: Person, body: dict[str, Any]
     assert_problem(response, 422, "validation_failed", pointers)
 
 
-@pytest.mark.parametrize("verb", ["cancel", "regenerate"])
+@pytest.mark.parametrize("verb", ["cancel", "regenerate", "continue"])
 async def test_a_body_where_none_is_needed_does_not_matter(stranger: Person, verb: str) -> None:
     path = f"{ROOM}/message/{uuid4()}/{verb}"
     for content in (b"", b"garbage", b"{}"):
@@ -279,6 +279,7 @@ async def test_a_bad_id_is_one_that_does_not_exist(stranger: Person, identifier:
     assert_problem(await stranger.ask("GET", message), 404, "message_not_found")
     assert_problem(await stranger.ask("POST", f"{message}/cancel"), 404, "message_not_found")
     assert_problem(await stranger.ask("POST", f"{message}/regenerate"), 404, "message_not_found")
+    assert_problem(await stranger.ask("POST", f"{message}/continue"), 404, "message_not_found")
 
 
 @pytest.mark.parametrize(

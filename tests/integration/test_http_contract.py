@@ -364,6 +364,7 @@ async def test_somebody_elses_room_looks_like_none(person: Person, stranger: Per
         ("DELETE", "/chatroom/{}", None),
         ("POST", f"/chatroom/{{}}/message/{message}/cancel", None),
         ("POST", f"/chatroom/{{}}/message/{message}/regenerate", None),
+        ("POST", f"/chatroom/{{}}/message/{message}/continue", None),
     ):
         answers = []
         for room in (theirs, str(uuid4()), "not-a-uuid"):

@@ -47,7 +47,8 @@ class Hand:
         message_id = MessageId(UUID(message))
         claimed = await self.messages.claim(message_id, lease=timedelta(hours=1))
         assert claimed is not None
-        self._attempts[message_id] = claimed.attempt, self.stream.write(message_id, claimed.attempt)
+        writer = self.stream.write(message_id, claimed.attempt, kept=claimed.kept_characters)
+        self._attempts[message_id] = claimed.attempt, writer
         self.say(message, *pieces)
 
     def think(self, message: str, *pieces: str) -> None:
@@ -472,6 +473,113 @@ class TestSending:
     async def test_only_who_asks_for_events_gets_them(self, room: Room, accept: str, streamed: bool) -> None:
         async with room.send({"Accept": accept}) as stream:
             assert (stream.status, stream.is_stream) == ((200, True) if streamed else (202, False))
+
+
+class TestContinuing:
+    @pytest.fixture
+    async def cut(self, room: Room, hand: Hand) -> Room:
+        """A message whose reply was cut off."""
+        await hand.begin(room.message, *PIECES[:2])
+        await hand.end(room.message, "Because of ", finish_reason="MAX_TOKENS", input_tokens=3, output_tokens=4)
+        return room
+
+    @asynccontextmanager
+    async def go_on(self, room: Room, headers: dict[str, str] | None = None) -> AsyncIterator[Stream]:
+        path = f"{room.path}/{room.message}/continue"
+        async with open_stream(room.url, path, room.person.token, method="POST", headers=headers) as stream:
+            yield stream
+
+    async def test_it_is_the_same_message_with_its_text(self, cut: Room, hand: Hand) -> None:
+        before = (await cut.ask()).json()["data"]
+        answer = await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue", content=b"{}")
+        assert (answer.status_code, answer.json()["remainingMessages"]) == (202, 3)
+        data = answer.json()["data"]
+        assert data == {**before, "status": "queued", "finishReason": None, "completedAt": None}
+        assert (await cut.ask()).json()["data"] == data
+        again = await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue")
+        assert (again.status_code, again.json()["code"]) == (409, "message_not_ended")
+        await hand.begin(cut.message, *PIECES[2:])
+        running = (await cut.ask()).json()["data"]
+        assert (running["status"], running["response"]) == ("generating", "Because of ")
+        await hand.end(cut.message, "".join(PIECES[2:]), finish_reason="STOP", input_tokens=5, output_tokens=6)
+        ended = (await cut.ask()).json()["data"]
+        assert (ended["response"], ended["finishReason"], ended["attempts"]) == (TEXT, "STOP", 2)
+        assert (ended["usage"]["inputTokens"], ended["usage"]["outputTokens"]) == (8, 10)
+        refused = await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue")
+        assert (refused.status_code, refused.json()["code"]) == (409, "message_not_continuable")
+        assert await cut.person.remaining() == 3
+
+    async def test_streamed_the_text_comes_first(self, cut: Room, hand: Hand) -> None:
+        async with self.go_on(cut) as stream:
+            assert stream.status == 200, stream.body
+            assert stream.headers["location"] == f"{cut.path}/{cut.message}"
+            reply = await stream.read_until("of ")
+            await hand.begin(cut.message, *PIECES[2:])
+            await hand.end(cut.message, "".join(PIECES[2:]))
+            await stream.read_to_end(reply)
+        assert reply.text == TEXT
+        assert "reset" not in reply.names
+        assert reply.position == f"2-{len(TEXT) + 1}"
+
+    @pytest.mark.parametrize("after", ["1-12", "1-11", "1-4"])
+    @pytest.mark.parametrize("expired", [False, True])
+    async def test_after_the_old_end_comes_what_follows(self, cut: Room, hand: Hand, after: str, expired: bool) -> None:
+        await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue")
+        known = TEXT[: min(11, int(after[2:]))]
+        async with cut.stream(after) as stream:
+            await hand.begin(cut.message, *PIECES[2:])
+            await hand.end(cut.message, "".join(PIECES[2:]))
+            reply = await stream.read_to_end()
+        if expired:
+            await hand.stream._redis.delete(hand.stream._key(MessageId(UUID(cut.message))))  # noqa: SLF001
+        for whole in (reply, await cut.read(after)):
+            assert whole.text == TEXT[len(known) :]
+            assert "reset" not in whole.names
+
+    async def test_if_it_fails_the_end_is_the_message_with_its_error(self, cut: Room, hand: Hand) -> None:
+        waiting = asyncio.create_task(
+            cut.person.ask("POST", f"{cut.path}/{cut.message}/continue", headers={"Prefer": "wait=30"})
+        )
+        give_up = time.monotonic() + HANG
+        while (await cut.ask()).json()["data"]["status"] != "queued":
+            assert time.monotonic() < give_up
+            await asyncio.sleep(0.01)
+        await hand.begin(cut.message, "Perhaps")
+        async with cut.stream("1-12") as stream:
+            reply = await stream.read_until("Perhaps")
+            failed = {"error_code": "model_unavailable", "error_detail": "The model was away."}
+            await hand.end(cut.message, None, status=MessageStatus.FAILED, **failed)
+            await stream.read_to_end(reply)
+        assert (reply.names, reply.text) == (["delta", "reset", "delta", "done"], "Because of ")
+        assert reply.ended is not None
+        data = reply.ended.data
+        assert (data["status"], data["finishReason"], data["counted"]) == ("completed", "MAX_TOKENS", False)
+        assert data["error"] == {"code": "model_unavailable", "detail": "The model was away."}
+        waited = await waiting
+        assert (waited.status_code, waited.json()["data"]) == (200, data)
+        assert await cut.person.remaining() == 4, "it is given back"
+        async with cut.stream(reply.position) as stream:
+            assert stream.status == 204
+
+    async def test_a_repeated_request_continues_once(self, cut: Room, hand: Hand) -> None:
+        key = {"Idempotency-Key": str(uuid4())}
+        path = f"{cut.path}/{cut.message}/continue"
+        answers = await asyncio.gather(*(cut.person.ask("POST", path, headers=key) for _ in range(10)))
+        assert {answer.status_code for answer in answers} <= {202, 409}
+        assert {answer.json()["code"] for answer in answers if answer.status_code == 409} <= {"idempotency_key_in_use"}
+        await hand.begin(cut.message, "and ")
+        await hand.end(cut.message, "and ", finish_reason="MAX_TOKENS")
+        again = await cut.person.ask("POST", path, headers=key)
+        assert (again.status_code, again.headers["idempotency-replayed"]) == (202, "true")
+        assert (await cut.ask()).json()["data"]["status"] == "completed"
+        assert await cut.person.remaining() == 3
+
+    async def test_stopped_it_is_what_it_was(self, cut: Room) -> None:
+        await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue")
+        stopped = await cut.person.ask("POST", f"{cut.path}/{cut.message}/cancel")
+        data = stopped.json()["data"]
+        assert (stopped.status_code, data["status"], data["finishReason"]) == (200, "completed", "MAX_TOKENS")
+        assert data["response"] == "Because of "
 
 
 class TestWaiting:

@@ -44,7 +44,7 @@ class Scene:
         claimed = await self.world.messages.claim(self.message.id, lease=LEASE, alone=True)
         assert claimed is not None
         self.attempt = claimed.attempt
-        self.writer = self.world.stream.write(self.message.id, self.attempt)
+        self.writer = self.world.stream.write(self.message.id, self.attempt, kept=claimed.kept_characters)
         return self.say(*pieces)
 
     def say(self, *pieces: str) -> Scene:

@@ -7,12 +7,13 @@ from uuid import UUID
 
 from application.accounts.sessions import Caller
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
-from application.chat.messages import CancelMessage, GetMessage, RegenerateMessage, SendMessage
+from application.chat.messages import CancelMessage, ContinueMessage, GetMessage, RegenerateMessage, SendMessage
 from application.chat.streaming import Following, StreamReply
 from domain.chat import Chatroom, StreamPosition
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,
+    MessageNotContinuable,
     MessageNotEnded,
     MessageNotFound,
     QuotaExceeded,
@@ -227,6 +228,42 @@ async def regenerate_message(
     after `send_message`.
     """
     message, allowance = await regenerate(
+        user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
+    )
+    return AcceptedReply.of(message, allowance)
+
+
+@endpoints.post(
+    "/chatroom/<chatroom_id>/message/<message_id>/continue",
+    status=202,
+    follows=True,
+    idempotent=True,
+    errors=(
+        MessageNotFound,
+        MessageNotEnded,
+        MessageNotContinuable,
+        QuotaExceeded,
+        TooManyInFlight,
+        SendingTooFast,
+    ),
+)
+async def continue_message(
+    continue_: ContinueMessage,
+    caller: Caller,
+    chatroom_id: ChatroomId,
+    message_id: MessageId,
+    request_id: UUID | None = None,
+) -> AcceptedReply:
+    """Have a reply that was cut off go on.
+
+    That is a completed one whose `finishReason` is `MAX_TOKENS`. It counts as a message. The message keeps its text and
+    is `queued` again; what is added comes by the same ways as after `send_message`. In a stream the positions go on:
+    the id of the last event that you have brings only what is new, and from the beginning the text so far comes first.
+
+    If this fails, is blocked or is cancelled, the message is completed as before, and its `error` says why. What was
+    written until it was cancelled stays. It can be continued again.
+    """
+    message, allowance = await continue_(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
     )
     return AcceptedReply.of(message, allowance)

@@ -435,7 +435,7 @@ class MessageUsage(Schema):
 
 
 class MessageError(Schema):
-    """Why there is no reply."""
+    """Why there is no reply, or why it was not continued."""
 
     code: Annotated[str, Field(description="A stable word to program against.", examples=["model_unavailable"])]
     detail: Annotated[str, Field(description="For people.", examples=["The model could not be reached."])]
@@ -453,7 +453,8 @@ class MessageOut(Schema):
     response: Annotated[
         str | None,
         Field(
-            description="What the model replied; null until then. A cancelled message has what was written so far.",
+            description="What the model replied; null until then. A cancelled message has what was written so far, one"
+            " that is being continued what is continued.",
             examples=["Because air scatters blue light the most."],
         ),
     ]
@@ -472,7 +473,11 @@ class MessageOut(Schema):
     status: Annotated[MessageStatus, Field(examples=["completed"])]
     finish_reason: Annotated[
         str | None,
-        Field(description="The model's own word for why it stopped: STOP, MAX_TOKENS, SAFETY …", examples=["STOP"]),
+        Field(
+            description="The model's own word for why it stopped: STOP, SAFETY … After MAX_TOKENS the reply can be"
+            " continued.",
+            examples=["STOP"],
+        ),
     ]
     usage: MessageUsage
     counted: Annotated[
@@ -487,7 +492,11 @@ class MessageOut(Schema):
         Timestamp | None, Field(description="When it ended, however it did.", examples=["2026-01-31T09:30:02.000Z"])
     ]
     error: Annotated[
-        MessageError | None, Field(description="Why a failed or blocked message has no reply.", examples=[None])
+        MessageError | None,
+        Field(
+            description="Why a failed or blocked message has no reply, or why a completed one was not continued.",
+            examples=[None],
+        ),
     ]
 
     @classmethod

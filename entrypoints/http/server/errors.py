@@ -36,6 +36,7 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.MobileTaken: 409,
     errors.MessageEnded: 409,
     errors.MessageNotEnded: 409,
+    errors.MessageNotContinuable: 409,
     errors.AlreadySubscribed: 409,
     errors.NotSubscribed: 409,
     errors.WebhookInvalid: 400,
