@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := domain application adapters entrypoints tests
+SOURCES := domain application adapters entrypoints local tests
 
 .PHONY: help setup run test test-browser test-postman test-clients test-stripe-cli check format chaos security bench postman web \
 	migration lock clean
@@ -16,7 +16,7 @@ setup: $(READY) ## make or refresh the environment in .venv
 # It says what it does, and ends with one clear sentence where it cannot.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3")'
-	@$(PYTHON) -m entrypoints.local.setup
+	@$(PYTHON) -m local.setup
 	@touch $@
 
 # Compiled first: what was changed since the set-up, for who has PYTHONDONTWRITEBYTECODE set.

@@ -20,8 +20,14 @@ from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEE
 
 def up(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """start the whole product on this machine, its servers included"""
-    from entrypoints.local.up import up as run
-
+    try:
+        from local.up import up as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "local":
+            raise
+        raise SettingsError(
+            ["up needs a checkout of the repository: an installed package is the product alone."]
+        ) from None
     return run(environment)
 
 

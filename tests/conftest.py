@@ -19,9 +19,9 @@ import pytest
 
 from adapters.postgres.migrate import migrate
 from entrypoints.container import Container, running
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.valkey import EmbeddedValkey
 from entrypoints.settings import Settings
+from local.postgres import EmbeddedPostgres
+from local.valkey import EmbeddedValkey
 from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
 from tests.stripe_standin import stripe_standin, stripe_standin_server
 

@@ -78,7 +78,7 @@ class GeminiStandIn:
 
 def start_gemini_standin(*arguments: str) -> Generator[GeminiStandIn, None, None]:
     """A stand-in in a process of its own on a free port, until the iterator is closed; SIMPLE unless told otherwise."""
-    command = [sys.executable, "-m", "entrypoints.local.gemini", "--port", "0", "--directives", SIMPLE, *arguments]
+    command = [sys.executable, "-m", "local.gemini", "--port", "0", "--directives", SIMPLE, *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

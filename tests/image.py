@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from entrypoints.local.processes import MYSELF, RunAs
+from local.processes import MYSELF, RunAs
 from tests.processes import ROOT
 
 #: Where the Dockerfile may write.

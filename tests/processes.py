@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 
 ROOT = Path(__file__).parents[1]
 

@@ -155,7 +155,7 @@ def start_stripe_standin(*arguments: str) -> Generator[StripeStandIn, None, None
     command = [
         sys.executable,
         "-m",
-        "entrypoints.local.stripe",
+        "local.stripe",
         "--price",
         PRICE,
         "--webhook-secret",

@@ -25,9 +25,9 @@ import asyncpg
 import httpx
 
 from adapters.postgres.migrate import migrate
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.processes import free_port
-from entrypoints.local.valkey import EmbeddedValkey
+from local.postgres import EmbeddedPostgres
+from local.processes import free_port
+from local.valkey import EmbeddedValkey
 from tests.benchmarks.load import Measured, load, request_bytes
 from tests.gemini_standin import start_gemini_standin
 from tests.processes import ROOT, api_process, wait_for_api, worker_process

@@ -18,8 +18,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from adapters.postgres.migrate import migrate
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.valkey import EmbeddedValkey
+from local.postgres import EmbeddedPostgres
+from local.valkey import EmbeddedValkey
 from tests.gemini_standin import start_gemini_standin
 from tests.http_client import http_client, sign_up
 from tests.processes import api_process, worker_process

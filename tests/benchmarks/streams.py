@@ -29,7 +29,7 @@ from redis.asyncio import Redis
 from adapters.redis.reply_stream import RedisReplyStream
 from application.ports.chat import ReplyReader
 from domain.ids import MessageId
-from entrypoints.local.valkey import EmbeddedValkey
+from local.valkey import EmbeddedValkey
 from tests.benchmarks.load import cpu_seconds
 from tests.processes import ROOT
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 from tests.browser.visitor import DESKTOP, Screen, Site, Visitor
 from tests.gemini_standin import GeminiStandIn
 from tests.processes import ROOT

@@ -26,9 +26,9 @@ from application.chat.chatrooms import CreateChatroom
 from domain.accounts import Device, MobileNumber, User
 from domain.billing import FOREVER, Tier
 from domain.ids import UserId
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.processes import free_port
-from entrypoints.local.valkey import EmbeddedValkey
+from local.postgres import EmbeddedPostgres
+from local.processes import free_port
+from local.valkey import EmbeddedValkey
 from tests.database import connected, run_apart
 from tests.gemini_standin import GeminiStandIn, start_gemini_standin
 from tests.processes import ProductProcess, wait_for_api

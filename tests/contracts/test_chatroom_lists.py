@@ -17,7 +17,7 @@ from domain.errors import (
 )
 from domain.ids import ChatroomId, UserId
 from entrypoints.container import Container
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 from tests.contracts.conftest import Adapters, InPostgresAndRedis
 
 

@@ -17,7 +17,7 @@ from adapters.system import TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
 from application.ports.runtime import JobQueue
 from domain.ids import MessageId
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from adapters.redis.rate_limiter import RedisRateLimiter
 from application.ports.runtime import Bucket, Rate, RateLimiter
 from domain.errors import RedisUnavailable
 from entrypoints.container import Container
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 
 HOUR = 3600
 

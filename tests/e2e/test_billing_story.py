@@ -21,7 +21,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 from tests.database import execute, new_database
 from tests.http_client import Person, http_client, sign_up
 from tests.processes import ROOT, api_process, wait_for_api, worker_process

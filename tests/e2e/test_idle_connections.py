@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from entrypoints.local.valkey import EmbeddedValkey
+from local.valkey import EmbeddedValkey
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import http_client, sign_up
 from tests.processes import api_process, worker_process

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from entrypoints.local.processes import free_port, kill_group
+from local.processes import free_port, kill_group
 from tests.compose import services
 from tests.database import new_database
 from tests.gemini_standin import GeminiStandIn

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.valkey import EmbeddedValkey
+from local.postgres import EmbeddedPostgres
+from local.valkey import EmbeddedValkey
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import Person, http_client, sign_up
 from tests.processes import ProductProcess, api_process, worker_process

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from entrypoints.local.valkey import EmbeddedValkey
+from local.valkey import EmbeddedValkey
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import Person, http_client, sign_up
 from tests.processes import ProductProcess, api_process, worker_process

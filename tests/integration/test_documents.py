@@ -26,9 +26,9 @@ from entrypoints import metrics
 from entrypoints.cli import _parser as cli_parser
 from entrypoints.http.documents.postman import files as postman_files
 from entrypoints.http.server.errors import status_of
-from entrypoints.local.postgres import MAJOR, SETTINGS
-from entrypoints.local.processes import packaged
 from entrypoints.settings import Settings
+from local.postgres import MAJOR, SETTINGS
+from local.processes import packaged
 from tests.chaos.scenarios import SCENARIOS
 from tests.database import new_database
 from tests.http_client import new_mobile
@@ -67,6 +67,7 @@ TOP_LEVEL = {
     "docs",
     "domain",
     "entrypoints",
+    "local",
     "pyproject.toml",
     "requirements.lock",
     "tests",

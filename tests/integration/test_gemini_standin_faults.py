@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from entrypoints.local.gemini.faults import Faults
-from entrypoints.local.gemini.question import Question
+from local.gemini.faults import Faults
+from local.gemini.question import Question
 from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import GENERATE, STREAM, ask, body, events, post, text_in
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from entrypoints.local.gemini.caching import PromptCache
-from entrypoints.local.gemini.models import model_named
-from entrypoints.local.gemini.thinking import thinking_of
+from local.gemini.caching import PromptCache
+from local.gemini.models import model_named
+from local.gemini.thinking import thinking_of
 from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import GENERATE, KEY, STREAM, ask, body, events, post, text_in, text_of
 

@@ -23,8 +23,8 @@ from domain.errors import PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.server.app import create_app
-from entrypoints.local.processes import free_port
 from entrypoints.settings import Settings
+from local.processes import free_port
 from tests.http_client import Person, http_client, sign_up
 from tests.processes import api_process
 from tests.served import served

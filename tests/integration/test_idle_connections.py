@@ -26,7 +26,7 @@ from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJob
 from application.ports.runtime import Bucket, Rate
 from domain.chat import START
 from domain.ids import MessageId, UserId
-from entrypoints.local.valkey import EmbeddedValkey
+from local.valkey import EmbeddedValkey
 from tests.processes import ROOT
 
 IDS = TimeOrderedIds()

@@ -17,18 +17,18 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.processes import EmbeddedServer, LocalServerError, try_lock
-from entrypoints.local.valkey import EmbeddedValkey
+from local.postgres import EmbeddedPostgres
+from local.processes import EmbeddedServer, LocalServerError, try_lock
+from local.valkey import EmbeddedValkey
 
 ROOT = Path(__file__).parents[2]
 
 LAUNCHER = """
 import sys, time
 from pathlib import Path
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.processes import LocalServerError
-from entrypoints.local.valkey import EmbeddedValkey
+from local.postgres import EmbeddedPostgres
+from local.processes import LocalServerError
+from local.valkey import EmbeddedValkey
 for kind in (EmbeddedPostgres, EmbeddedValkey):
     server = kind(Path(sys.argv[1], kind.name))
     try:

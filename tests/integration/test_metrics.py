@@ -21,8 +21,8 @@ from dependency_injector import providers
 from entrypoints import metrics
 from entrypoints.container import Container
 from entrypoints.http.server.app import create_app
-from entrypoints.local.processes import free_port
 from entrypoints.settings import Settings
+from local.processes import free_port
 from tests.http_client import Person, http_client
 from tests.processes import ProductProcess, api_process
 from tests.served import served

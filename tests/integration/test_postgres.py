@@ -30,8 +30,8 @@ from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable, RefreshTokenInvalid
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
-from entrypoints.local.postgres import EmbeddedPostgres
-from entrypoints.local.processes import free_port
+from local.postgres import EmbeddedPostgres
+from local.processes import free_port
 from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
 
 IDS = TimeOrderedIds()

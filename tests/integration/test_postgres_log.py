@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from adapters.postgres.migrate import migrate
-from entrypoints.local.postgres import EmbeddedPostgres
+from local.postgres import EmbeddedPostgres
 from tests.database import execute
 from tests.http_client import Person, http_client, log_in, new_mobile
 from tests.processes import api_process

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 from tests.http_client import Person, http_client, new_mobile
 from tests.processes import api_process
 

@@ -23,7 +23,7 @@ from adapters.redis.reply_stream import RedisReplyStream
 from application.ports.chat import ReplyReader
 from domain.chat import ReplyPiece, StreamPosition
 from domain.ids import MessageId
-from entrypoints.local.valkey import EmbeddedValkey
+from local.valkey import EmbeddedValkey
 from tests.contracts.test_reply_stream import (
     TEXT,
     Follower,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import stripe
 
-from entrypoints.local.setup import PRODUCT, certificates, explanation
-from entrypoints.local.steps import step
+from local.setup import PRODUCT, certificates, explanation
+from local.steps import step
 from tests.processes import ROOT
 
 CANNOT_BE_REACHED = "The package index cannot be reached: "
@@ -28,7 +28,7 @@ def test_without_a_network_it_ends_in_one_clear_sentence(tmp_path: Path) -> None
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     nowhere["PIP_RETRIES"] = "1"
     done = subprocess.run(
-        [sys.executable, "-m", "entrypoints.local.setup"],
+        [sys.executable, "-m", "local.setup"],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **nowhere},
         capture_output=True,
@@ -124,7 +124,7 @@ def test_a_step_is_never_silent_for_long(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_steps_tools_are_pythons_own() -> None:
     """They run before anything is installed."""
     code = (
-        "import sys; known = set(sys.modules); import entrypoints.local.setup as setup;"
+        "import sys; known = set(sys.modules); import local.setup as setup;"
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - known} - set(sys.stdlib_module_names)))"
     )
     done = subprocess.run(

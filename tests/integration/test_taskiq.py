@@ -20,7 +20,7 @@ from adapters.system import TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
 from domain.errors import DatabaseUnavailable
 from domain.ids import MessageId
-from entrypoints.local.valkey import EmbeddedValkey
+from local.valkey import EmbeddedValkey
 
 IDS = TimeOrderedIds()
 

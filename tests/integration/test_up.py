@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from entrypoints.local.processes import free_port, try_lock
+from local.processes import free_port, try_lock
 
 SMALL_PRODUCT = Path(__file__).parent / "local" / "small_product.py"
 # Nobody connects to these: with them, `up` starts no servers of its own.

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 from tests.chaos.world import World, world
 from tests.processes import ProductProcess, wait_for_api
 

@@ -12,8 +12,8 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from entrypoints.local.processes import exit_with_parent
-from entrypoints.local.up import up
+from local.processes import exit_with_parent
+from local.up import up
 
 STRIPE = ("STRIPE_API_BASE", "STRIPE_SECRET_KEY", "STRIPE_PRICE_ID", "STRIPE_WEBHOOK_SECRET")
 

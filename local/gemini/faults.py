@@ -1,0 +1,116 @@
+"""What Gemini's stand-in can be told to do wrong, by a control call or by a directive in the prompt."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from local.gemini.directives import Directive, in_text
+from local.gemini.google import ERRORS, GoogleError, Json
+from local.gemini.question import Question
+
+#: The kinds beside those of ERRORS; the package's docstring says what each does and takes.
+KINDS = frozenset(ERRORS) | {
+    "latency", "silent", "hang", "disconnect", "hang_mid_stream", "cut", "error_in_stream", "broken_json", "drip",
+    "huge_chunk", "think", "blocked", "blocked_mid_stream", "no_candidates", "empty", "blank", "max_tokens", "reply",
+}  # fmt: skip
+
+_ON = ("any", "message", "title")
+
+
+@dataclass
+class Rule:
+    """`times` None is without end; `until` is a time of the monotonic clock."""
+
+    kind: str = ""
+    times: int | None = None
+    until: float | None = None
+    match: str | None = None
+    on: str = "any"
+    parameters: Json = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any], now: float, *, times: int | None, on: str) -> Rule:
+        """Raises ValueError for a kind that does not exist."""
+        parameters = dict(given)
+        kind, times, match = parameters.pop("kind", None), parameters.pop("times", times), parameters.pop("match", None)
+        seconds, on = parameters.pop("for_seconds", None), parameters.pop("on", on)
+        if kind not in KINDS or parameters.get("error", "unavailable") not in ERRORS or on not in _ON:
+            raise ValueError(f"No such fault. There are: {', '.join(sorted(KINDS))}.")
+        if seconds is not None and "times" not in given:
+            times = None
+        return cls(kind, times, None if seconds is None else now + float(seconds), match, on, parameters)
+
+    def get(self, name: str, default: Any) -> Any:
+        return self.parameters.get(name, default)
+
+    def fits(self, question: Question, now: float) -> bool:
+        if (self.times is not None and self.times < 1) or (self.until is not None and self.until <= now):
+            return False
+        if self.on != "any" and (self.on == "title") != question.asks_for_title:
+            return False
+        return self.match is None or self.match in question.last_user_text
+
+
+@dataclass
+class Faults:
+    """Rules in the order they were given; the first that fits a call is used, until its times are up.
+
+    The directives of a prompt come after them. Their times are counted per text of the prompt.
+    """
+
+    KEPT_PROMPTS = 10_000
+
+    rules: list[Rule] = field(default_factory=list)
+    clock: Callable[[], float] = time.monotonic
+    _of_prompts: OrderedDict[bytes, list[Rule]] = field(default_factory=OrderedDict)
+
+    def add(self, given: Mapping[str, Any]) -> None:
+        """Raises ValueError for a kind that does not exist."""
+        self.rules.append(Rule.read(given, self.clock(), times=1, on="any"))
+
+    def clear(self) -> None:
+        self.rules.clear()
+        self._of_prompts.clear()
+
+    def take(self, question: Question, defaults: Iterable[Directive] = ()) -> Rule:
+        """The rule for this call; one without a kind when nothing is to go wrong."""
+        now = self.clock()
+        if self.rules:
+            self.rules = [rule for rule in self.rules if rule.until is None or rule.until > now]
+        for rule in self.rules:
+            if rule.fits(question, now):
+                if rule.times is not None:
+                    rule.times -= 1
+                    if not rule.times:
+                        self.rules.remove(rule)
+                return rule
+        for rule in self._of_prompt(question, defaults, now):
+            if rule.fits(question, now):
+                if rule.times is not None:
+                    rule.times -= 1
+                return rule
+        return Rule()
+
+    def _of_prompt(self, question: Question, defaults: Iterable[Directive], now: float) -> list[Rule]:
+        faults = [given for given in (*in_text(question.last_user_text), *defaults) if given.kind in KINDS]
+        if not faults:
+            return []
+        key = blake2b(question.last_user_text.encode(), digest_size=16).digest()
+        if key not in self._of_prompts:
+            self._of_prompts[key] = [_rule_of(directive, now) for directive in faults]
+            while len(self._of_prompts) > self.KEPT_PROMPTS:
+                self._of_prompts.popitem(last=False)
+        return self._of_prompts[key]
+
+
+def _rule_of(directive: Directive, now: float) -> Rule:
+    # A title's prompt quotes the message: what was meant for the message is not for it.
+    try:
+        return Rule.read({"kind": directive.kind, **directive.parameters}, now, times=None, on="message")
+    except (TypeError, ValueError) as error:
+        raise GoogleError("bad_request", str(error)) from None
