@@ -54,7 +54,7 @@ def main() -> None:
         }
         asyncio.run(migrate(database_url))
         url, api = stack.enter_context(api_process(environment))
-        bare_url, bare_pid = stack.enter_context(_bare_server())
+        bare_url, bare_pid = stack.enter_context(bare_server())
         token, room = asyncio.run(_furnish(url, database_url))
 
         body = json.dumps({"input": "Why is the sky blue?"}).encode()
@@ -95,7 +95,7 @@ def _measure(url: str, pid: int, request: Callable[[int], bytes], expect: int) -
 
 
 @contextmanager
-def _bare_server() -> Iterator[tuple[str, int]]:
+def bare_server() -> Iterator[tuple[str, int]]:
     port = free_port()
     with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bare", str(port)], cwd=ROOT) as process:
         try:
