@@ -17,7 +17,6 @@ from uuid import UUID
 import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
 from application.ports.accounts import (
     AccessToken,
@@ -168,6 +167,9 @@ class ZxcvbnCommonPasswords(CommonPasswords):
     """The most common ones that are long enough for us at all."""
 
     def __init__(self, *, most: int = 3_000) -> None:
+        # Imported here: the lists take 12 MB, and workers know no passwords.
+        from zxcvbn.frequency_lists import FREQUENCY_LISTS
+
         ranked = FREQUENCY_LISTS["passwords"]
         self._common = frozenset([word for word in ranked if len(word) >= MIN_PASSWORD_CHARACTERS][:most])
 

@@ -8,6 +8,7 @@ Imported in a thread and only if this SDK is chosen: it costs seconds and 70 MB.
 
 from __future__ import annotations
 
+import ssl
 import threading
 from typing import Any, Protocol
 
@@ -124,6 +125,14 @@ class _Https(_Http, HTTPSConnection):
 
 
 class _Adapter(HTTPAdapter):
+    """Takes the system's certificates beside those that requests brings along."""
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        super().init_poolmanager(*arguments, ssl_context=ssl.create_default_context(), **named)
+
+    def proxy_manager_for(self, proxy: Any, **named: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=ssl.create_default_context(), **named)
+
     def get_connection_with_tls_context(self, *arguments: Any, **named: Any) -> Any:
         pool = super().get_connection_with_tls_context(*arguments, **named)
         pool.ConnectionCls = _Https if pool.scheme == "https" else _Http

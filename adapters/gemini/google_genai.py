@@ -82,6 +82,7 @@ class GoogleGenaiTransport:
                 base_url=self._endpoint.base_url,
                 api_version="v1beta",
                 aiohttp_client=session,
+                async_client_args={"ssl": True},  # as aiohttp does it, by the system's certificates
                 # With no retry options at all the SDK waits 1 to 10 seconds after a lost connection
                 # and silently asks again. Options of one attempt are what turns that off.
                 retry_options=HttpRetryOptions(attempts=1),

@@ -46,7 +46,10 @@ def main() -> None:
                     call = uvloop.run(_calls(transport, stub_url, _conversation(turns)))
                     ratios.append((call / f, call, f))
                 ratio, call, f = sorted(ratios)[ROUNDS // 2]
-                print(f"{name:20} {turns:2} turns {call * 1e6:8.0f} µs {ratio:6.1f} f   (f = {f * 1e6:.0f} µs)", flush=True)
+                print(
+                    f"{name:20} {turns:2} turns {call * 1e6:8.0f} µs {ratio:6.1f} f   (f = {f * 1e6:.0f} µs)",
+                    flush=True,
+                )
 
 
 async def _bare(url: str, pid: int) -> float:

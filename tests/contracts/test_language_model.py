@@ -16,7 +16,7 @@ from adapters.gemini.model import Endpoint, GeminiModel, Transport
 from adapters.gemini.rest import RestTransport
 from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import LanguageModel
-from domain.chat import Conversation, ReplyChunk, Role, TokenUsage, Turn
+from domain.chat import Conversation, ReplyChunk, Role, ThinkingLevel, TokenUsage, Turn
 from domain.errors import (
     ModelError,
     ModelNotConfigured,
@@ -39,7 +39,7 @@ class Stage(Protocol):
 
     model: LanguageModel
 
-    def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None: ...
+    def say(self, *pieces: str, thought: str = "", finish_reason: str = "STOP", seconds: float = 0) -> None: ...
     def hang(self, *pieces: str) -> None: ...
     def asked(self) -> list[tuple[str, str]]: ...
     def told(self) -> str | None: ...
@@ -52,8 +52,9 @@ class Scripted:
         self._model = ScriptedLanguageModel()
         self.model: LanguageModel = self._model
 
-    def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None:
-        self._model.add(ScriptedReply(pieces=pieces, finish_reason=finish_reason, seconds=seconds))
+    def say(self, *pieces: str, thought: str = "", finish_reason: str = "STOP", seconds: float = 0) -> None:
+        thoughts = (thought,) if thought else ()
+        self._model.add(ScriptedReply(thoughts=thoughts, pieces=pieces, finish_reason=finish_reason, seconds=seconds))
 
     def hang(self, *pieces: str) -> None:
         self._model.add(ScriptedReply(pieces=pieces, finish_reason=None))
@@ -76,9 +77,10 @@ class OverHttp:
         self.model = model
         self.server = server
 
-    def say(self, *pieces: str, finish_reason: str = "STOP", seconds: float = 0) -> None:
-        pace = {"first_chunk_seconds": seconds, "chunk_seconds": seconds}
-        self.server.reply("".join(pieces), chunks=list(pieces), finish_reason=finish_reason, **pace)
+    def say(self, *pieces: str, thought: str = "", finish_reason: str = "STOP", seconds: float = 0) -> None:
+        given: dict[str, Any] = {"thought": thought} if thought else {}
+        given |= {"first_chunk_seconds": seconds, "chunk_seconds": seconds}
+        self.server.reply("".join(pieces), chunks=list(pieces), finish_reason=finish_reason, **given)
 
     def hang(self, *pieces: str) -> None:
         if pieces:
@@ -209,6 +211,28 @@ async def test_no_more_is_written_than_allowed(stage: Stage) -> None:
     chunks = await read(stage.model, conversation(max_output_tokens=15))
     assert "".join(chunk.text for chunk in chunks) == "a" * 40 + "b" * 20
     assert chunks[-1].finish_reason == "MAX_TOKENS"
+
+
+@pytest.mark.parametrize("level", [None, *ThinkingLevel])
+async def test_thoughts_are_no_part_of_the_reply_but_are_paid_for(stage: Stage, level: ThinkingLevel | None) -> None:
+    stage.say("1234", "5678", thought="Hmm, let me think about it.")
+    asked = replace(conversation("abcdefgh"), thinking=level, thought_tokens=1_000)
+    chunks = await read(stage.model, asked)
+    assert "".join(chunk.text for chunk in chunks) == "12345678"
+    assert "".join(chunk.thought for chunk in chunks) == "Hmm, let me think about it."
+    assert not any(chunk.text and chunk.thought for chunk in chunks)
+    assert chunks[-1].usage == TokenUsage(input=2, output=2 + 7, thoughts=7)
+
+
+async def test_white_space_alone_is_no_reply(stage: Stage) -> None:
+    stage.say("\n", " \u00a0")
+    _, error = await failure(stage.model, ReplyEmpty)
+    assert error.reason == "STOP"
+
+
+async def test_a_check_costs_nothing(stage: Stage) -> None:
+    await stage.model.check()
+    assert stage.open() == 0
 
 
 @pytest.mark.parametrize("reason", ["STOP", "MAX_TOKENS"])
@@ -347,14 +371,6 @@ async def test_an_empty_candidate(wire: OverHttp) -> None:
     assert error.reason == "MAX_TOKENS"
 
 
-async def test_thoughts_are_no_part_of_the_reply_but_are_paid_for(wire: OverHttp) -> None:
-    wire.server.reply("12345678", chunks=2, thought="Hmm, let me think about it.")
-    chunks = await read(wire.model)
-    assert "".join(chunk.text for chunk in chunks) == "12345678"
-    assert chunks[-1].usage
-    assert chunks[-1].usage.output == 2 + 7
-
-
 async def test_the_limit_is_sent_along(wire: OverHttp) -> None:
     await read(wire.model, conversation(max_output_tokens=1_234))
     assert wire.server.calls()[-1]["maxOutputTokens"] == 1_234
@@ -377,6 +393,28 @@ async def test_the_environment_does_not_redirect_the_call(wire: OverHttp, monkey
     monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v9")
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:9")
     assert await read(wire.model)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_check_of_a_wrong_key_says_so(transport: str, gemini_standin: GeminiStandIn) -> None:
+    for key, reason in (("invalid", "API_KEY_INVALID"), ("disabled", "SERVICE_DISABLED")):
+        with pytest.raises(ModelNotConfigured) as raised:
+            await gemini(transport, gemini_standin.url, key=key).check()
+        assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("name", ["gemini-2.0-flash", "gemini-2.5-flash-lite", "gemini-3-pro", "gemini-3.8-flash"])
+async def test_whatever_a_model_takes_it_answers_at_every_level(
+    transport: str, name: str, gemini_standin: GeminiStandIn
+) -> None:
+    model = gemini(transport, gemini_standin.url, model=name)
+    for level in [*ThinkingLevel, *ThinkingLevel]:
+        assert await read(model, replace(conversation(), thinking=level, thought_tokens=8_192))
+    refused = [call for call in gemini_standin.calls() if call["outcome"] == "failed"]
+    levels = {"gemini-2.0-flash": 4, "gemini-2.5-flash-lite": 0, "gemini-3-pro": 2, "gemini-3.8-flash": 1}
+    assert len(gemini_standin.calls()) == 8 + levels[name], refused
+    await model.close()
 
 
 async def test_more_streams_at_once_than_a_client_pools_by_default(wire: OverHttp) -> None:
