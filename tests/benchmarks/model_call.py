@@ -21,7 +21,7 @@ from adapters.gemini.google_generativeai import GoogleGenerativeaiTransport
 from adapters.gemini.model import Endpoint, GeminiModel, Transport
 from adapters.gemini.rest import RestTransport
 from domain.chat import Conversation, Role, ThinkingLevel, Turn
-from entrypoints.local.processes import free_port
+from local.processes import free_port
 from tests.benchmarks.__main__ import bare_server
 from tests.benchmarks.load import load, request_bytes
 from tests.processes import ROOT
