@@ -194,9 +194,7 @@ class _Run:
             self.environment["GEMINI_API_KEY"] = "stand-in"
         else:
             port = free_port()
-            # Few thoughts: at a model's default they would use up the limits of a request that sets no level.
-            command = [*GEMINI_STAND_IN, "--port", str(port), "--directives", "[[thoughts tokens=100]]"]
-            stand_in = self._program("Gemini stand-in", "gemini", command, grace=5)
+            stand_in = self._program("Gemini stand-in", "gemini", [*GEMINI_STAND_IN, "--port", str(port)], grace=5)
             self._start_stand_in(stand_in, port)
             self.environment.update(GEMINI_BASE_URL=f"http://{LOCALHOST}:{port}", GEMINI_API_KEY="stand-in")
             place = f"a stand-in at {LOCALHOST}:{port}; set GEMINI_API_KEY to talk with Google's"
