@@ -13,10 +13,12 @@ from __future__ import annotations
 import math
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from itertools import accumulate
 from typing import TypeVar
 from uuid import UUID
 
@@ -36,7 +38,7 @@ from domain.ids import ChatroomId, MessageId, UserId
 
 MAX_INPUT_CHARACTERS = 8_000
 MAX_INSTRUCTIONS_CHARACTERS = 4_000
-MAX_WINDOW_MESSAGES = 20
+MAX_WINDOW_EXCHANGES = 30
 MAX_WINDOW_TOKENS = 32_000
 MAX_THOUGHT_CHARACTERS = 32_000
 MAX_DEATHS = 3
@@ -155,6 +157,8 @@ class Message:
     kept_attempt: int = 0
     #: Of the request that queued it anew, if that may come again: it takes effect once.
     request_id: UUID | None = None
+    #: The first exchange that the model was given with it.
+    window_from: MessageId | None = None
     completed_at: datetime | None = None
 
     @property
@@ -219,6 +223,7 @@ class Message:
             cached_tokens=_sum(self.cached_tokens, outcome.cached_tokens),
             output_tokens=_sum(self.output_tokens, outcome.output_tokens),
             thought_tokens=_sum(self.thought_tokens, outcome.thought_tokens),
+            window_from=outcome.window_from or self.window_from,
         )
 
 
@@ -231,10 +236,25 @@ def _sum(one: N | None, other: N | None) -> N | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """What a chatroom adds to a message that the model is asked: `earlier` completed ones, newest first."""
+class Exchange:
+    """A message that was answered, as far as later ones build on it."""
 
-    earlier: Sequence[Message] = ()
+    id: MessageId
+    input: str
+    response: str
+    #: The first exchange that the model was given with it.
+    window_from: MessageId | None = None
+
+    @property
+    def tokens(self) -> int:
+        return estimated_tokens(self.input) + estimated_tokens(self.response)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a chatroom adds to a message that the model is asked: `earlier` exchanges, newest first."""
+
+    earlier: Sequence[Exchange] = ()
     instructions: str | None = None
     #: The room waits for a name of the model's making.
     auto_title: bool = False
@@ -255,6 +275,8 @@ class Outcome:
     thought_tokens: int | None = None
     error_code: str | None = None
     error_detail: str | None = None
+    #: The first exchange that the model was given with the message.
+    window_from: MessageId | None = None
 
     @classmethod
     def of_error(cls, error: DomainError) -> Outcome:
@@ -353,6 +375,8 @@ class Conversation:
     instructions: str | None = None
     thinking: ThinkingLevel | None = None
     thought_tokens: int = 0
+    #: The first exchange in it.
+    window_from: MessageId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,14 +404,14 @@ def conversation_window(
     *,
     instructions: str | None = None,
     thought_tokens: int = 0,
-    max_messages: int = MAX_WINDOW_MESSAGES,
+    max_exchanges: int = MAX_WINDOW_EXCHANGES,
     max_tokens: int = MAX_WINDOW_TOKENS,
 ) -> Conversation:
-    """The room's last turns that fit, then `message` itself.
+    """The room's last exchanges that fit, each whole, then `message` itself.
 
     Always given whole are the message, the `instructions` of the deployment, and after them the
-    room's; they count, too. Of earlier exchanges only those with a reply count, each taken whole or
-    not at all. A reply that is continued follows its message, at least its end, with the request to go on.
+    room's; they count, too. The context has one exchange more than `max_exchanges`, if the room has. A reply that is
+    continued follows its message, at least its end, with the request to go on.
     """
     told = "\n\n".join(text for text in (instructions, context.instructions) if text) or None
     budget = max_tokens - estimated_tokens(told or "") - estimated_tokens(message.input)
@@ -396,18 +420,16 @@ def conversation_window(
         text = _last_tokens((message.response or "")[: message.kept_characters], max(budget, MIN_CONTINUED_TOKENS))
         budget -= estimated_tokens(text)
         asked += [Turn(Role.MODEL, text), Turn(Role.USER, GO_ON)]
-    kept: list[Message] = []
-    for past in context.earlier:
-        if not past.has_reply or past.response is None:
-            continue
-        budget -= estimated_tokens(past.input) + estimated_tokens(past.response)
-        if budget < 0 or len(kept) == max_messages - 1:
-            break
-        kept.append(past)
-    turns = [
-        turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response or ""))
-    ]
-    return Conversation((*turns, *asked), message.max_output_tokens, told, message.thinking, thought_tokens)
+    kept = context.earlier[: _window(context.earlier, budget, max_exchanges)]
+    turns = [turn for past in reversed(kept) for turn in (Turn(Role.USER, past.input), Turn(Role.MODEL, past.response))]
+    return Conversation(
+        (*turns, *asked),
+        message.max_output_tokens,
+        told,
+        message.thinking,
+        thought_tokens,
+        kept[-1].id if kept else None,
+    )
 
 
 def _last_tokens(text: str, tokens: int) -> str:
@@ -415,6 +437,26 @@ def _last_tokens(text: str, tokens: int) -> str:
     while estimated_tokens(text) > tokens:
         text = text[len(text) // 8 + 1 :]
     return text
+
+
+def _window(earlier: Sequence[Exchange], budget: int, max_exchanges: int) -> int:
+    """How many of the newest exchanges to give.
+
+    All, if they fit. Else the window begins where that of the last exchange did, since the model reads at a
+    fraction of the price what a prompt has in common with the one before, from its beginning on. When it gets too long
+    its older third is dropped at once, and then it grows again.
+    """
+    tokens = list(accumulate(past.tokens for past in earlier))
+    fitting = bisect_right(tokens, budget)
+    if fitting == len(earlier) <= max_exchanges:
+        return fitting
+    beginning = earlier[0].window_from
+    count = next((number for number, past in enumerate(earlier, 1) if past.id == beginning), len(earlier))
+    while count > max_exchanges:
+        count -= max(1, max_exchanges // 3)
+    if count > fitting:
+        count = max(bisect_right(tokens, budget * 2 // 3), min(fitting, 1))
+    return count
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,7 +12,7 @@ from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudg
 from application.ports.runtime import Clock
 from domain.accounts import MobileNumber, User
 from domain.billing import Allowance, SendingLimits
-from domain.chat import MAX_DEATHS, Chatroom, Context, Message, MessageStatus, Outcome
+from domain.chat import MAX_DEATHS, Chatroom, Context, Exchange, Message, MessageStatus, Outcome
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,
@@ -261,8 +261,12 @@ class MemoryMessages(Messages):
         if room is None:
             return Context()
         found = self.newest(room.id, limit=len(self.table.all()), before=message.id)
-        earlier = [past for past in found if past.has_reply][:limit]
-        return Context(earlier, room.instructions, room.auto_title)
+        earlier = [
+            Exchange(past.id, past.input, past.response, past.window_from)
+            for past in found
+            if past.has_reply and past.response is not None
+        ]
+        return Context(earlier[:limit], room.instructions, room.auto_title)
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         now = self._clock.now()

@@ -18,6 +18,7 @@ from domain.chat import (
     MAX_DEATHS,
     MAX_THOUGHT_CHARACTERS,
     Context,
+    Exchange,
     Message,
     MessageStatus,
     Outcome,
@@ -87,7 +88,8 @@ queued AS (
         finish_reason = NULL, input_tokens = NULL, cached_tokens = NULL, output_tokens = NULL, thought_tokens = NULL,
         error_code = NULL, error_detail = NULL, completed_at = NULL, failures = 0, deaths = 0,
         cancel_requested = false, allowance_day = day, charged = true, queued_at = $4, max_output_tokens = $9,
-        thinking = $10, kept_characters = 0, kept_attempt = 0, request_id = $11, due_at = now(), rung_at = now()
+        thinking = $10, kept_characters = 0, kept_attempt = 0, request_id = $11, window_from = NULL, called = false,
+        due_at = now(), rung_at = now()
     FROM consumed WHERE id = $1
 )
 SELECT * FROM consumed
@@ -146,6 +148,7 @@ ended AS (
         output_tokens = coalesce(CASE WHEN continued THEN output_tokens + coalesce($7::int, 0) END, $7),
         thought_tokens = coalesce(CASE WHEN continued THEN thought_tokens + coalesce($13::int, 0) END, $13),
         error_code = $8, error_detail = $9, charged = charged AND NOT held.refund,
+        window_from = coalesce($15, window_from),
         lease_until = NULL, completed_at = date_trunc('milliseconds', now())
     FROM held WHERE messages.id = held.id
 ),
@@ -245,8 +248,9 @@ class PostgresMessages(Messages):
     async def context(self, message: Message, *, limit: int) -> Context:
         found = await rows(
             "SELECT room.instructions, room.auto_title, past.* FROM chatrooms room LEFT JOIN LATERAL ("
-            "   SELECT * FROM messages WHERE chatroom_id = room.id AND id < $2"
-            "   AND (status = 'completed' OR kept_characters > 0) ORDER BY id DESC LIMIT $3"
+            "   SELECT id, input, response, window_from FROM messages"
+            "   WHERE chatroom_id = room.id AND id < $2 AND (status = 'completed' OR kept_characters > 0)"
+            "   AND response IS NOT NULL ORDER BY id DESC LIMIT $3"
             " ) past ON true WHERE room.id = $1 ORDER BY past.id DESC",
             message.chatroom_id,
             message.id,
@@ -254,7 +258,7 @@ class PostgresMessages(Messages):
         )
         if not found:
             return Context()
-        earlier = [to_entity(Message, row) for row in found if row["id"] is not None]
+        earlier = [to_entity(Exchange, row) for row in found if row["id"] is not None]
         return Context(earlier, found[0]["instructions"], found[0]["auto_title"])
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
@@ -312,6 +316,7 @@ class PostgresMessages(Messages):
             outcome.cached_tokens,
             outcome.thought_tokens,
             MAX_THOUGHT_CHARACTERS,
+            outcome.window_from,
         )
         return bool(ended)
 

@@ -170,6 +170,9 @@ class MessageRow(Model):
     kept_characters = fields.IntField(default=0, db_default=0)
     kept_attempt = fields.IntField(default=0, db_default=0)
     request_id = fields.UUIDField(null=True)
+    window_from = fields.UUIDField(null=True)
+    # The model was asked since the message was queued.
+    called = fields.BooleanField(default=False, db_default=False)
     completed_at = fields.DatetimeField(null=True)
     due_at = fields.DatetimeField()
     lease_until = fields.DatetimeField(null=True)
@@ -293,6 +296,17 @@ class ModelBudgetRow(Model):
 
     class Meta:
         table = "model_budget"
+
+
+class ModelSetupRow(Model):
+    """One row: why Google does not accept the deployment's key or project; NULL if it does."""
+
+    id = fields.IntField(primary_key=True, generated=False)
+    refused_for = fields.TextField(null=True)
+    seen_at = fields.DatetimeField()
+
+    class Meta:
+        table = "model_setup"
 
 
 class IdempotencyKeyRow(Model):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from application.chat.breaker import Breaker
@@ -144,8 +144,10 @@ class AskModel:
         except (ModelError, TimeoutError):
             if not call.stop.requested:
                 raise
-            return reply.ended(MessageStatus.CANCELLED, call.usage)
-        return reply.ended(MessageStatus.COMPLETED, call.usage)
+            status = MessageStatus.CANCELLED
+        else:
+            status = MessageStatus.COMPLETED
+        return replace(reply.ended(status, call.usage), window_from=conversation.window_from)
 
     async def _ask(self, conversation: Conversation, reply: _Reply, call: Call) -> None:
         began = self.clock.now()

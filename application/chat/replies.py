@@ -16,7 +16,7 @@ from application.patience import patiently
 from application.ports.chat import Messages, ReplyStream
 from application.ports.runtime import Clock, JobQueue
 from domain.chat import (
-    MAX_WINDOW_MESSAGES,
+    MAX_WINDOW_EXCHANGES,
     Context,
     Conversation,
     Message,
@@ -203,7 +203,7 @@ class GenerateReply:
         try:
             if self.policy.is_poison(message):
                 raise WorkersDied
-            context = await patiently(lambda: self.messages.context(message, limit=MAX_WINDOW_MESSAGES - 1))
+            context = await patiently(lambda: self.messages.context(message, limit=MAX_WINDOW_EXCHANGES + 1))
             outcome = await self._ask(message, self._conversation(message, context), call)
         except ModelError as error:
             return await self._fail(message, error, call)

@@ -137,7 +137,7 @@ class Messages(Protocol):
 
     @abstractmethod
     async def context(self, message: Message, *, limit: int) -> Context:
-        """The room's instructions and its newest `limit` messages with a reply older than this one."""
+        """What the room is set to, and its newest `limit` messages with a reply older than this one."""
 
     @abstractmethod
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:

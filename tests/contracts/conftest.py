@@ -36,7 +36,7 @@ from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudg
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
-from domain.chat import Chatroom, Message, MessageStatus, Outcome
+from domain.chat import Chatroom, Exchange, Message, MessageStatus, Outcome
 from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
@@ -53,6 +53,10 @@ CANCELLED = Outcome(status=MessageStatus.CANCELLED, response="Half a")
 
 def names(results: Sequence[object]) -> Counter[str]:
     return Counter(type(result).__name__ for result in results)
+
+
+def exchanges(*messages: Message) -> list[Exchange]:
+    return [Exchange(past.id, past.input, past.response or "", past.window_from) for past in messages]
 
 
 class _Interrupted(Exception):

@@ -28,7 +28,7 @@ from domain.errors import (
     TooManyInFlight,
 )
 from domain.ids import MessageId
-from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, names
+from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, exchanges, names
 
 DAY = timedelta(days=1)
 EXPIRED = timedelta(seconds=-1)
@@ -174,12 +174,12 @@ class TestContinue:
         later = await adapters.queued(room)
         for _ in range(2):
             message = await go_on(adapters, message)
-            assert (await adapters.messages.context(later, limit=9)).earlier == [message]
+            assert (await adapters.messages.context(later, limit=9)).earlier == exchanges(message)
             claimed = await claim(adapters, message)
-            assert (await adapters.messages.context(later, limit=9)).earlier == [claimed]
+            assert (await adapters.messages.context(later, limit=9)).earlier == exchanges(claimed)
             await adapters.messages.finish(message.id, claimed.attempt, CUT)
             message = await adapters.stored(message)
-            assert (await adapters.messages.context(later, limit=9)).earlier == [message]
+            assert (await adapters.messages.context(later, limit=9)).earlier == exchanges(message)
 
 
 class TestRepeated:

@@ -16,7 +16,7 @@ from domain.errors import (
     QuotaExceeded,
 )
 from domain.ids import ChatroomId, MessageId
-from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, names
+from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, exchanges, names
 
 LEASE = timedelta(seconds=10)
 EXPIRED = timedelta(seconds=-1)
@@ -149,9 +149,9 @@ class TestContext:
         later = await adapters.claimed(room)
         await adapters.messages.finish(later.id, later.attempt, COMPLETED)
 
-        assert (await adapters.messages.context(message, limit=10)).earlier == completed
-        assert (await adapters.messages.context(message, limit=2)).earlier == completed[:2]
-        assert (await adapters.messages.context(completed[0], limit=10)).earlier == completed[1:]
+        assert (await adapters.messages.context(message, limit=10)).earlier == exchanges(*completed)
+        assert (await adapters.messages.context(message, limit=2)).earlier == exchanges(*completed[:2])
+        assert (await adapters.messages.context(completed[0], limit=10)).earlier == exchanges(*completed[1:])
         assert (await adapters.messages.context(completed[-1], limit=10)).earlier == []
 
     @pytest.mark.parametrize("earlier", [0, 2])
@@ -159,15 +159,31 @@ class TestContext:
         room = await adapters.room(instructions="Rhyme 🌻.", auto_title=True)
         completed = [await adapters.ended(room) for _ in range(earlier)][::-1]
         message = await adapters.queued(room)
-        assert await adapters.messages.context(message, limit=10) == Context(completed, "Rhyme 🌻.", True)
+        assert await adapters.messages.context(message, limit=10) == Context(exchanges(*completed), "Rhyme 🌻.", True)
         await adapters.chatrooms.change(room.id, room.user_id, name="Poems", instructions="")
-        assert await adapters.messages.context(message, limit=10) == Context(completed)
+        assert await adapters.messages.context(message, limit=10) == Context(exchanges(*completed))
 
     async def test_of_one_asked_again_is_what_came_before_it(self, adapters: Adapters) -> None:
         room = await adapters.room()
         first, second, third = [await adapters.ended(room) for _ in range(3)]
-        assert (await adapters.messages.context(second, limit=10)).earlier == [first]
-        assert (await adapters.messages.context(third, limit=10)).earlier == [second, first]
+        assert (await adapters.messages.context(second, limit=10)).earlier == exchanges(first)
+        assert (await adapters.messages.context(third, limit=10)).earlier == exchanges(second, first)
+
+    async def test_says_where_each_ones_window_began(self, adapters: Adapters) -> None:
+        room = await adapters.room()
+        first = await adapters.ended(room)
+        second = await adapters.ended(room, replace(COMPLETED, window_from=first.id))
+        message = await adapters.queued(room)
+        assert [past.window_from for past in (await adapters.messages.context(message, limit=10)).earlier] == [
+            first.id,
+            None,
+        ]
+        anew = adapters.anew(second)
+        await adapters.messages.regenerate(anew, limits=SendingLimits())
+        adapters.unseen[room.user_id] += 1
+        await adapters.messages.claim(anew.id, lease=HOUR)
+        await adapters.messages.finish(anew.id, 2, replace(COMPLETED, window_from=second.id))
+        assert (await adapters.messages.context(message, limit=1)).earlier[0].window_from == second.id
 
 
 class TestFinish:

@@ -43,6 +43,7 @@ TABLES = [
     "messages",
     "model_budget",
     "model_calls",
+    "model_setup",
     "otp_challenges",
     "otp_sendings",
     "payment_events",

@@ -359,9 +359,9 @@ HISTORY = """
       SELECT gen_random_uuid(), 'room', now(), id FROM owners, generate_series(1, 4) RETURNING id, user_id
     )
     INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
-      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id)
+      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id, response)
     SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
-      now(), id, user_id
+      now(), id, user_id, 'reply'
     FROM rooms, generate_series(1, 10)
 """
 
@@ -374,9 +374,9 @@ LONG_AND_SHORT = """
       RETURNING id, user_id, name
     )
     INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
-      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id)
+      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id, response)
     SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
-      now(), id, user_id
+      now(), id, user_id, 'reply'
     FROM rooms, generate_series(1, CASE name WHEN 'long' THEN 10000 ELSE 20 END)
 """
 

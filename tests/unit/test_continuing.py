@@ -188,11 +188,3 @@ class TestWindow:
         earlier = [past("q" * 4, "a" * 4), past("old" * 40, "answer" * 40)]
         turns = conversation_window(message, Context(earlier), max_tokens=120).turns
         assert [turn.text[:4] for turn in turns] == ["qqqq", "aaaa", MESSAGE.input[:4], "xxxx", GO_ON[:4]]
-
-    @pytest.mark.parametrize("status", [MessageStatus.QUEUED, MessageStatus.GENERATING])
-    def test_what_is_being_continued_is_a_reply_to_build_on(self, status: MessageStatus) -> None:
-        going_on = replace(past("Why?", "Because", status), kept_characters=7, kept_attempt=1)
-        assert [turn.text for turn in conversation_window(MESSAGE, Context([going_on])).turns][:2] == [
-            "Why?",
-            "Because",
-        ]

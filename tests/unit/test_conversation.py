@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from domain.chat import (
     MAX_INPUT_CHARACTERS,
     MAX_INSTRUCTIONS_CHARACTERS,
+    MAX_WINDOW_EXCHANGES,
     MAX_WINDOW_TOKENS,
     Context,
+    Conversation,
+    Exchange,
     Message,
     MessageStatus,
     Outcome,
@@ -55,11 +60,11 @@ MESSAGE = Message(
 )
 
 
-def past(input: str, response: str | None = "yes", status: MessageStatus = MessageStatus.COMPLETED) -> Message:
-    return replace(MESSAGE, input=input, response=response, status=status)
+def past(input: str, response: str = "yes") -> Exchange:
+    return Exchange(MessageId(uuid4()), input, response)
 
 
-def texts(earlier: list[Message], message: Message = MESSAGE, **limits: Any) -> list[str]:
+def texts(earlier: Sequence[Exchange], message: Message = MESSAGE, **limits: Any) -> list[str]:
     """`earlier` newest first, as the store gives them."""
     return [turn.text for turn in conversation_window(message, Context(earlier), **limits).turns]
 
@@ -68,38 +73,24 @@ class TestWindow:
     def test_of_a_first_message_is_the_message(self) -> None:
         conversation = conversation_window(MESSAGE, Context())
         assert conversation.turns == (Turn(Role.USER, "now"),)
-        assert conversation.max_output_tokens == 77
+        assert (conversation.max_output_tokens, conversation.window_from) == (77, None)
 
     def test_is_oldest_first_with_the_message_last(self) -> None:
-        turns = conversation_window(MESSAGE, Context([past("second", "2"), past("first", "1")])).turns
-        assert turns == (
+        first = past("first", "1")
+        conversation = conversation_window(MESSAGE, Context([past("second", "2"), first]))
+        assert conversation.turns == (
             Turn(Role.USER, "first"),
             Turn(Role.MODEL, "1"),
             Turn(Role.USER, "second"),
             Turn(Role.MODEL, "2"),
             Turn(Role.USER, "now"),
         )
-
-    @pytest.mark.parametrize("status", [status for status in MessageStatus if status is not MessageStatus.COMPLETED])
-    def test_only_completed_exchanges_count(self, status: MessageStatus) -> None:
-        assert texts([past("b"), past("unfinished", "half", status), past("a")]) == ["a", "yes", "b", "yes", "now"]
-
-    def test_a_reply_that_is_missing_is_left_out(self) -> None:
-        assert texts([past("odd", None), past("a")]) == ["a", "yes", "now"]
+        assert conversation.window_from == first.id
 
     def test_an_empty_reply_is_a_reply(self) -> None:
         assert texts([past("a", "")]) == ["a", "", "now"]
 
-    @pytest.mark.parametrize(("max_messages", "kept"), [(1, 0), (2, 1), (20, 19), (50, 30)])
-    def test_has_so_many_messages_at_most(self, max_messages: int, kept: int) -> None:
-        earlier = [past(str(number)) for number in range(30)]
-        found = texts(earlier, max_messages=max_messages)
-        assert found[::2] == [str(number) for number in reversed(range(kept))] + ["now"]
-
-    def test_twenty_by_default(self) -> None:
-        assert len(texts([past(str(number)) for number in range(30)])) == 19 * 2 + 1
-
-    @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (1, 0), (20, 0), (21, 1), (40, 1), (41, 2), (61, 3)])
+    @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (1, 0), (20, 0), (21, 1), (30, 1), (101, 5)])
     def test_takes_an_exchange_whole_or_not_at_all(self, max_tokens: int, kept: int) -> None:
         # "now" is one token, each exchange twenty.
         earlier = [past("i" * 40, "r" * 40) for _ in range(5)]
@@ -112,33 +103,6 @@ class TestWindow:
     def test_a_huge_message_is_given_whole_and_alone(self) -> None:
         huge = replace(MESSAGE, input="界" * 8_000)
         assert texts([past("a")], huge, max_tokens=100) == [huge.input]
-
-    def test_never_exceeds_its_budget(self) -> None:
-        chance = random.Random(1)
-        alphabet = "ab cd 界🌻é"
-        for _ in range(500):
-            earlier = [
-                past(
-                    "".join(chance.choices(alphabet, k=chance.randrange(60))),
-                    "".join(chance.choices(alphabet, k=chance.randrange(60))),
-                    chance.choice(list(MessageStatus)),
-                )
-                for _ in range(chance.randrange(30))
-            ]
-            budget = chance.randrange(1, 400)
-            found = texts(earlier, max_tokens=budget)
-            assert found[-1] == "now"
-            assert len(found) % 2 == 1
-            assert len(found) == 1 or sum(map(estimated_tokens, found)) <= budget
-            completed = [m for m in earlier if m.status is MessageStatus.COMPLETED]
-            newest = [text for m in reversed(completed[: len(found) // 2]) for text in (m.input, m.response)]
-            assert found[:-1] == newest, "the newest, without a gap"
-
-    def test_of_a_long_history_is_its_newest_end(self) -> None:
-        earlier = [past(f"{number:04d}", "r" * 4) for number in reversed(range(10_000))]
-        assert texts(earlier) == [text for number in range(9_981, 10_000) for text in (f"{number:04d}", "rrrr")] + [
-            "now"
-        ]
 
     def test_a_huge_one_just_before_hides_all_that_is_older(self) -> None:
         huge = past("x" * 4 * MAX_WINDOW_TOKENS)
@@ -162,7 +126,7 @@ class TestWindow:
         assert conversation.instructions == told
         assert conversation.turns == (Turn(Role.USER, "now"),)
 
-    @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (20, 0), (30, 0), (31, 1), (50, 1), (51, 2)])
+    @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (30, 0), (31, 1), (50, 1), (111, 5)])
     def test_instructions_take_from_the_budget(self, max_tokens: int, kept: int) -> None:
         # "now" is one token, each exchange twenty, the instructions ten.
         context = Context([past("i" * 40, "r" * 40) for _ in range(5)], instructions="t" * 19)
@@ -176,6 +140,100 @@ class TestWindow:
         context = Context([past("界" * MAX_INPUT_CHARACTERS)], "界" * MAX_INSTRUCTIONS_CHARACTERS)
         conversation = conversation_window(message, context, instructions="界" * MAX_INSTRUCTIONS_CHARACTERS)
         assert len(conversation.turns) == 3
+
+
+class Room:
+    """A conversation from its first message on. Each reply is stored with where its window began, as a worker does."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.exchanges: list[Exchange] = []
+        self.limits = limits
+
+    def ask(self, input: str, reply: str) -> Conversation:
+        context = Context(self.exchanges[::-1][: MAX_WINDOW_EXCHANGES + 1], "You are a teacher.")
+        message = replace(MESSAGE, id=MessageId(uuid4()), input=input)
+        conversation = conversation_window(message, context, **self.limits)
+        self.exchanges.append(Exchange(message.id, input, reply, conversation.window_from))
+        return conversation
+
+
+def shared(first: Conversation, second: Conversation) -> tuple[int, int]:
+    """Tokens of the second prompt, and how many of them, from its beginning on, are those of the first."""
+    tokens = [estimated_tokens(turn.text) for turn in second.turns]
+    instructions = estimated_tokens(second.instructions or "")
+    pairs = zip(first.turns, second.turns, strict=False)
+    equal = next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(first.turns), len(second.turns)))
+    return sum(tokens) + instructions, sum(tokens[:equal]) + instructions
+
+
+class TestWindowOfARoom:
+    """Over many turns."""
+
+    @pytest.mark.parametrize(
+        ("input_words", "reply_words"), [(15, 80), (40, 300), (100, 1_000), (300, 1_500)], ids=lambda words: str(words)
+    )
+    def test_most_of_a_prompt_begins_as_the_last_one_did(self, input_words: int, reply_words: int) -> None:
+        chance, room = random.Random(input_words), Room()
+        prompts = []
+        for turn in range(1, 91):
+            words = [f"{turn}:", *(chance.choice(["light", "scatters", "blue", "air"]) for _ in range(reply_words))]
+            chance.shuffle(words)
+            prompts.append(
+                room.ask(
+                    " ".join(words[: chance.randint(1, 2 * input_words)]),
+                    " ".join(words[: chance.randint(reply_words // 2, reply_words)]),
+                )
+            )
+        whole, equal = map(sum, zip(*(shared(*pair) for pair in pairwise(prompts[28:])), strict=True))
+        assert equal / whole >= 0.70
+
+    def test_has_between_twenty_and_thirty_exchanges(self) -> None:
+        room = Room()
+        counts = [len(room.ask(f"input {turn}", "reply").turns) // 2 for turn in range(100)]
+        assert counts[:31] == list(range(31))
+        assert counts[31:41] == [*range(21, 31)]
+        assert counts[31:91] == [*range(21, 31)] * 6
+
+    def test_is_the_rooms_end_without_a_gap_and_within_its_budget(self) -> None:
+        chance, alphabet = random.Random(1), "ab cd 界🌻é"
+        for _ in range(60):
+            budget = chance.randrange(1, 900)
+            room = Room(max_tokens=budget)
+            for _ in range(chance.randrange(60)):
+                before = room.exchanges[:]
+                input, reply = (
+                    "".join(chance.choices(alphabet, k=chance.randrange(1, 60))),
+                    "".join(chance.choices(alphabet, k=chance.randrange(60))),
+                )
+                prompt = room.ask(input, reply)
+                found = [turn.text for turn in prompt.turns]
+                assert found.pop() == input
+                count = len(found) // 2
+                assert count <= MAX_WINDOW_EXCHANGES
+                assert found == [text for past in before[len(before) - count :] for text in (past.input, past.response)]
+                assert prompt.window_from == (before[-count].id if count else None)
+                fixed = estimated_tokens("You are a teacher.") + estimated_tokens(input)
+                whole = fixed + sum(past.tokens for past in before)
+                assert count == 0 or fixed + sum(map(estimated_tokens, found)) <= budget
+                if whole <= budget and len(before) <= MAX_WINDOW_EXCHANGES:
+                    assert count == len(before), "what fits is given"
+                if before and fixed + before[-1].tokens <= budget:
+                    assert count >= 1, "the last exchange is given, if it fits at all"
+
+    def test_without_a_beginning_stored_it_is_found_anew(self) -> None:
+        """After an upgrade, or when the last reply's window began before what is looked at."""
+        earlier = [past(f"input {number}") for number in range(31)]
+        assert len(texts(earlier)) // 2 == 21
+        assert len(texts([replace(earlier[0], window_from=MessageId(uuid4())), *earlier[1:]])) // 2 == 21
+
+    def test_a_reply_that_came_later_does_not_move_its_beginning(self) -> None:
+        room = Room()
+        for turn in range(36):
+            room.ask(f"input {turn}", "reply")
+        late = room.exchanges.pop(-2)
+        first = room.ask("while it is answered", "reply").turns[0]
+        room.exchanges.insert(-2, late)
+        assert room.ask("and after", "reply").turns[0] == first
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import selectors
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -151,8 +152,9 @@ class TestCompletes:
     async def test_asks_with_the_conversation_so_far(self, world: World) -> None:
         room = await world.room()
         world.model.add("Hello, Ann.", ReplyBlocked("SAFETY"), "Physics.")
-        for text in ("I am Ann.", "Something bad.", "What is my subject?"):
-            await answer(world, await world.sent(text, room))
+        sent = [await world.sent(text, room) for text in ("I am Ann.", "Something bad.", "What is my subject?")]
+        for message in sent:
+            await answer(world, message)
         assert world.model.asked[-1] == Conversation(
             (
                 Turn(Role.USER, "I am Ann."),
@@ -162,7 +164,17 @@ class TestCompletes:
             max_output_tokens=4_096,
             thinking=ThinkingLevel.LOW,
             thought_tokens=8_192,
+            window_from=sent[0].id,
         )
+        assert (await world.stored(sent[2])).window_from == sent[0].id
+
+    async def test_of_a_long_room_the_prompt_begins_as_the_last_one_did(self) -> None:
+        world = World(FREE_DAILY_MESSAGES="100")
+        room = await world.room()
+        for number in range(72):
+            await answer(world, await world.sent(f"Message {number}", room))
+        beginnings = [conversation.turns[0].text for conversation in world.model.asked]
+        assert Counter(beginnings[31:71]) == {f"Message {number}": 10 for number in (10, 20, 30, 40)}
 
     async def test_another_rooms_words_stay_there(self, world: World) -> None:
         user = await world.user()
