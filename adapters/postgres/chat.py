@@ -108,7 +108,7 @@ queued AS (
         completed_at = NULL, failures = 0, deaths = 0, cancel_requested = false, allowance_day = day, charged = true,
         queued_at = $4, max_output_tokens = $9, thinking = $10, request_id = $11, due_at = now(), rung_at = now(),
         kept_attempt = CASE WHEN kept_characters = length(response) THEN kept_attempt ELSE attempt END,
-        kept_characters = length(response)
+        kept_characters = length(response), called = false
     FROM consumed WHERE id = $1
 )
 SELECT * FROM consumed
