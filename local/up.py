@@ -6,6 +6,7 @@ API and the worker, watches them all and stops them in order. Ended by `kill -9`
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import ipaddress
 import os
@@ -22,6 +23,7 @@ from types import FrameType
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from domain.errors import ModelError, ModelNotConfigured
 from entrypoints.settings import Settings, SettingsError
 from local.postgres import EmbeddedPostgres
 from local.processes import (
@@ -42,6 +44,7 @@ from local.valkey import EmbeddedValkey
 
 ENDING_WITH_US = (sys.executable, "-m", "local.processes")
 CLI = (*ENDING_WITH_US, "entrypoints.cli")
+STAND_IN_KEY = "stand-in"
 GEMINI_STAND_IN = (*ENDING_WITH_US, "local.gemini")
 STRIPE_STAND_IN = (*ENDING_WITH_US, "local.stripe")
 STRIPE_STAND_IN_KEY, STRIPE_STAND_IN_PRICE = "sk_test_standin", "price_standin_pro"
@@ -100,6 +103,7 @@ class _Run:
         try:
             self._start()
             self._announce()
+            self._check_gemini()
             self._watch()
         finally:
             running = bool(self.services)
@@ -191,12 +195,12 @@ class _Run:
         if self.environment.get("GEMINI_API_KEY"):
             place = self.environment.get("GEMINI_BASE_URL") or "Google's, with your GEMINI_API_KEY"
         elif place := self.environment.get("GEMINI_BASE_URL", ""):
-            self.environment["GEMINI_API_KEY"] = "stand-in"
+            self.environment["GEMINI_API_KEY"] = STAND_IN_KEY
         else:
             port = free_port()
             stand_in = self._program("Gemini stand-in", "gemini", [*GEMINI_STAND_IN, "--port", str(port)], grace=5)
             self._start_stand_in(stand_in, port)
-            self.environment.update(GEMINI_BASE_URL=f"http://{LOCALHOST}:{port}", GEMINI_API_KEY="stand-in")
+            self.environment.update(GEMINI_BASE_URL=f"http://{LOCALHOST}:{port}", GEMINI_API_KEY=STAND_IN_KEY)
             place = f"a stand-in at {LOCALHOST}:{port}; set GEMINI_API_KEY to talk with Google's"
         self.places.append(("Gemini", place))
 
@@ -287,6 +291,29 @@ class _Run:
             f'  curl {api}/auth/send-otp {json} \'{{"mobile": "+919876543210"}}\'\n'
             f"One-time codes are in the reply: {self.settings.app_env}. Ctrl-C stops everything."
         )
+
+    def _check_gemini(self) -> None:
+        """A key that Gemini refuses is said here; in the page it would look like a message that failed."""
+        if self.environment["GEMINI_API_KEY"] == STAND_IN_KEY:
+            return
+        from entrypoints.container import Container  # with all adapters: for those who have a key of their own
+
+        async def check() -> None:
+            model = Container(settings=Settings.from_environment(self.environment)).language_model()
+            try:
+                await model.check()
+            finally:
+                await model.close()
+
+        try:
+            asyncio.run(check())
+        except ModelNotConfigured as error:
+            say(
+                f"Gemini refuses GEMINI_API_KEY or GEMINI_MODEL ({error.reason}), so every message will fail."
+                " Set the right one and start again."
+            )
+        except ModelError:
+            say("Gemini does not answer at the moment. Messages wait and are tried again.")
 
     # --- watch
 

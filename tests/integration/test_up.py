@@ -21,6 +21,7 @@ import asyncpg
 import pytest
 
 from local.processes import free_port, try_lock
+from tests.gemini_standin import GeminiStandIn
 
 SMALL_PRODUCT = Path(__file__).parent / "local" / "small_product.py"
 # Nobody connects to these: with them, `up` starts no servers of its own.
@@ -54,7 +55,7 @@ class Up:
         return self.until(lambda: words in self.output)
 
     def until(self, holds: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120  # a slow machine takes its time
         while not holds():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 return holds()
@@ -167,6 +168,20 @@ async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_come
     assert second.end(signal.SIGINT) == 0
     assert "Stopped." in second.output
     assert second.nobody_is_left(patience=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("invalid-key", "(API_KEY_INVALID)"), ("disabled-key", "(SERVICE_DISABLED)"), ("good-key", "Ctrl-C")],
+)
+def test_a_key_that_gemini_refuses_is_said(
+    up: Callable[..., Up], gemini_standin: GeminiStandIn, key: str, words: str
+) -> None:
+    started = up(**ELSEWHERE | {"GEMINI_API_KEY": key, "GEMINI_BASE_URL": gemini_standin.url})
+    assert started.says(words), started.output
+    assert started.end(signal.SIGINT) == 0
+    assert ("every message will fail" in started.output) == (key != "good-key")
+    assert key not in started.output
 
 
 def test_the_real_product_does_so_too(up: Callable[..., Up]) -> None:
