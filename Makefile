@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 
 # Compiled first: what was changed since the set-up, for who has PYTHONDONTWRITEBYTECODE set.
 run: setup ## start the whole product on this machine
-	@$(BIN)/python -m compileall -q domain application adapters entrypoints || true
+	@$(BIN)/python -m compileall -q domain application adapters entrypoints local || true
 	@$(BIN)/gemini-backend up
 
 test: setup ## all tests, on real Postgres and Valkey

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from local.steps import complain, say, step
 
-PRODUCT = ("domain", "application", "adapters", "entrypoints")
+PRODUCT = ("domain", "application", "adapters", "entrypoints", "local")
 LOCK = "requirements.lock"
 
 #: Where systems keep the certificates that they trust, for a pip that brings its own.

@@ -133,4 +133,4 @@ def test_the_steps_tools_are_pythons_own() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["entrypoints"]
+    assert done.stdout.split() == ["local"]
