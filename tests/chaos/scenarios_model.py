@@ -18,9 +18,9 @@ from tests.chaos.world import World, world
 #: How each failure for good is asked for, and the state and code in which its message ends.
 _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {
     "daily_quota": ({}, "failed", "model_quota_exhausted", 1),
-    "bad_key": ({}, "failed", "model_refused", 1),
+    "bad_key": ({}, "failed", "model_not_configured", 1),
     "broken_json": ({"after": 1}, "failed", "model_unavailable", 2),
-    "error_in_stream": ({"after": 1}, "failed", "model_unavailable", 2),
+    "error_in_stream": ({"after": 1, "error": "internal"}, "failed", "model_unavailable", 2),
     "cut": ({"after": 1}, "failed", "model_unavailable", 2),
     "disconnect": ({}, "failed", "model_unavailable", 2),
     "hang": ({}, "failed", "model_timed_out", 2),

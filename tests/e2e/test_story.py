@@ -97,7 +97,7 @@ async def test_five_messages_a_day(http: httpx.AsyncClient, gemini_standin: Gemi
 @pytest.mark.parametrize(
     ("kind", "status", "code", "remaining"),
     [
-        ("bad_key", "failed", "model_refused", 5),
+        ("bad_key", "failed", "model_not_configured", 5),
         ("daily_quota", "failed", "model_quota_exhausted", 5),
         ("empty", "failed", "reply_empty", 5),
         ("blocked", "blocked", "reply_blocked", 4),
