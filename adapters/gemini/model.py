@@ -112,7 +112,8 @@ class GeminiModel(LanguageModel):
         yield reply.end()
 
     async def _accepted(self, conversation: Conversation, stack: AsyncExitStack) -> Answer:
-        config, was_refused = self._thinking.config(conversation), False
+        config = self._thinking.config(conversation)
+        refusals: list[str] = []
         while True:
             body = request_of(conversation, config)
             answer = await stack.enter_async_context(self._transport.ask(body))
@@ -121,9 +122,9 @@ class GeminiModel(LanguageModel):
             failure = failure_of(answer.status, await _whole(answer), answer.headers)
             if config is None or not failure.is_invalid_argument:
                 raise failure.error
-            config, was_refused = self._thinking.less(config, failure.message), True
-        if was_refused:
-            self._thinking.remember(conversation.thinking, config)
+            config = self._thinking.less(config, failure.message)
+            refusals.append(failure.message)
+        self._thinking.accepted(conversation.thinking, config, refusals)
         if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
             raise ValueError("no stream of events")  # a proxy's own page, for instance
         return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -35,6 +35,7 @@ class Thinking:
         self._budgets = next((budgets for prefix, budgets in BUDGETS.items() if name.startswith(prefix)), None)
         #: What is sent for a level that was refused.
         self._instead: dict[ThinkingLevel, ThinkingConfig | None] = {}
+        self._doubted: set[ThinkingLevel] = set()
 
     def config(self, conversation: Conversation) -> ThinkingConfig | None:
         level = conversation.thinking
@@ -55,9 +56,19 @@ class Thinking:
         is_amount = "level" in says or "budget" in says
         return _SUMMARIES if is_amount and refused != _SUMMARIES else None
 
-    def remember(self, level: ThinkingLevel | None, accepted: ThinkingConfig | None) -> None:
-        """That `accepted` was taken after the level was refused."""
-        if level is None or (level in self._instead and self._instead[level] == accepted):
+    def accepted(self, level: ThinkingLevel | None, config: ThinkingConfig | None, refusals: Sequence[str]) -> None:
+        """That `config` was taken, after refusals with these messages, of what was sent for the level before it.
+
+        A refusal that does not name its reason may have been Google's hiccup, so it has to come twice in a row.
+        """
+        if level is None:
             return
-        self._instead[level] = accepted
-        logger.warning("model_level_refused", model=self._model, level=level.value)
+        if not refusals:
+            self._doubted.discard(level)
+            return
+        is_named = any("think" in message.lower() for message in refusals)
+        if not is_named and level not in self._doubted:
+            self._doubted.add(level)
+        elif level not in self._instead or self._instead[level] != config:
+            self._instead[level] = config
+            logger.warning("model_level_refused", model=self._model, level=level.value)

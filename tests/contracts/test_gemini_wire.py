@@ -358,6 +358,7 @@ SUMMARIES = {"includeThoughts": True}
 BAD_LEVEL = error(
     INVALID, "Thinking level LOW is not supported for this model. Please retry with other thinking level."
 )
+UNKNOWN = error(INVALID, "Unknown name \"thinkingConfig\" at 'generation_config': Cannot find field.")
 NO_THINKING = error(INVALID, "Thinking is not enabled for models/gemini-flash-latest")
 
 
@@ -390,7 +391,7 @@ async def test_a_refused_level_is_left_out_and_that_is_remembered(model: GeminiM
     assert [(entry["model"], entry["level"]) for entry in told] == [("gemini-flash-latest", "low")]
 
 
-@pytest.mark.parametrize("refusals", [[NO_THINKING], [error(INVALID, "Unknown name.")], [BAD_LEVEL, NO_THINKING]])
+@pytest.mark.parametrize("refusals", [[NO_THINKING], [UNKNOWN], [BAD_LEVEL, NO_THINKING]])
 async def test_a_model_that_does_not_think_is_not_asked_to(
     model: GeminiModel, server: RawServer, refusals: list[dict[str, Any]]
 ) -> None:
@@ -401,6 +402,15 @@ async def test_a_model_that_does_not_think_is_not_asked_to(
         await read(model, thinking(ThinkingLevel.LOW))
     assert sent(server)[-2:] == [None, None]
     assert len(server.asked) == len(refusals) + 2
+
+
+async def test_a_refusal_without_a_reason_is_believed_the_second_time(model: GeminiModel, server: RawServer) -> None:
+    for refused in (True, False, True, True, False):
+        if refused:
+            server.error(400, error(INVALID, "Request contains an invalid argument."))
+        server.events(said("Fine.", finish="STOP"))
+        assert text_of(await read(model, thinking(ThinkingLevel.LOW))) == "Fine."
+    assert sent(server) == [LOW, None, LOW, LOW, None, LOW, None, None]
 
 
 async def test_a_prompt_that_is_refused_anyway_says_nothing_about_thinking(
