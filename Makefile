@@ -25,7 +25,7 @@ run: setup ## start the whole product on this machine
 	@$(BIN)/gemini-backend up
 
 test: setup ## all tests, on real Postgres and Valkey
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 4 --no-loadscope-reorder
 
 test-browser: setup ## the page in headless Chromium; needs npm and chromium
 	@$(BIN)/pytest tests/browser/browser_*.py

@@ -7,15 +7,18 @@ wheels. Either way the tests get a new database and a Redis namespace of their o
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from adapters.postgres.migrate import migrate
 from entrypoints.container import Container, running
@@ -23,9 +26,34 @@ from entrypoints.settings import Settings
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
 from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
+from tests.patience import PATIENT
 from tests.stripe_standin import stripe_standin, stripe_standin_server
 
 __all__ = ["gemini_standin", "gemini_standin_server", "stripe_standin", "stripe_standin_server"]  # fixtures too
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_left_open() -> Iterator[None]:
+    """What a module leaves to the garbage collector without closing it fails that module, not a later one."""
+    yield
+    gc.collect()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays, and need not be looked at each time
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByFile(config, log)
+
+
+class ByFile(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
+    """The tests of a file share a process and with it their servers. A scenario of chaos has servers of its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith("tests/chaos/") else nodeid.split("::", 1)[0]
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +111,7 @@ def environment(database_url: str, redis_url: str, gemini_standin_server: Gemini
         "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
         "GEMINI_API_KEY": "a-key-for-the-stand-in",
         "GEMINI_BASE_URL": gemini_standin_server.url,
+        **PATIENT,
     }
 
 

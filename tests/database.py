@@ -17,6 +17,7 @@ from tortoise.context import TortoiseContext
 
 from adapters.postgres.connection import ALIAS, Postgres, PostgresClient
 from adapters.postgres.migrate import migrate
+from tests.patience import HANG
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ async def open_pool() -> Any:
     return await client.open_pool()
 
 
-async def connections_out(*, seconds: float = 3) -> int:
+async def connections_out(*, seconds: float = HANG) -> int:
     """Connections that are not in the pool, once none is or the time is over: what a cancelled task gives back, it
     gives back a moment later."""
     pool = await open_pool()
@@ -40,7 +41,7 @@ async def connections_out(*, seconds: float = 3) -> int:
 
 @asynccontextmanager
 async def connected(
-    url: str, *, pool: int = 5, acquire_seconds: float = 2, statement_seconds: float = 5
+    url: str, *, pool: int = 5, acquire_seconds: float = 2, statement_seconds: float = HANG
 ) -> AsyncIterator[Postgres]:
     """The Postgres adapter on a database of the test's own, beside the container's."""
     postgres = Postgres(url, pool=pool, acquire_seconds=acquire_seconds, statement_seconds=statement_seconds)

@@ -13,6 +13,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.patience import HANG, PROCESS_HANG
+
 #: Directives of every prompt in tests, which a prompt's own win over.
 SIMPLE = "[[echo]] [[thoughts tokens=0]]"
 
@@ -60,7 +62,7 @@ class GeminiStandIn:
         calls: list[dict[str, Any]] = self.log()["calls"]
         return calls
 
-    async def until(self, condition: Callable[[dict[str, Any]], bool], *, seconds: float = 10) -> dict[str, Any]:
+    async def until(self, condition: Callable[[dict[str, Any]], bool], *, seconds: float = HANG) -> dict[str, Any]:
         """The log as soon as the condition holds for it, such as `lambda log: log["open"] == 0`."""
         give_up = time.monotonic() + seconds
         while not condition(log := self.log()):
@@ -72,7 +74,7 @@ class GeminiStandIn:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = Request(self.url + path, data=data, method=method, headers=headers)  # noqa: S310 - loopback
-        with urlopen(request, timeout=10) as response:  # noqa: S310
+        with urlopen(request, timeout=HANG) as response:  # noqa: S310
             return json.load(response)
 
 
@@ -88,7 +90,7 @@ def start_gemini_standin(*arguments: str) -> Generator[GeminiStandIn, None, None
         finally:
             process.terminate()
             try:
-                process.wait(timeout=5)
+                process.wait(PROCESS_HANG)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from tests.openapi_check import Document
+from tests.patience import HANG
 
 FINAL = ("completed", "failed", "cancelled", "blocked")
 
@@ -27,7 +28,7 @@ def new_mobile() -> str:
 @asynccontextmanager
 async def http_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client that checks every JSON reply against the service's own OpenAPI document."""
-    async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=HANG, trust_env=False) as client:
         document = Document((await client.get("/openapi.json")).json())
 
         async def check(response: httpx.Response) -> None:
@@ -76,11 +77,11 @@ class Person:
         data: dict[str, Any] = (await self.get(f"/chatroom/{room}/message/{message}"))["data"]
         return data
 
-    async def reply(self, room: str, message: str, *, seconds: float = 20) -> dict[str, Any]:
+    async def reply(self, room: str, message: str, *, seconds: float = HANG) -> dict[str, Any]:
         """The message once it has ended in whatever way; `seconds` bounds a hang."""
         return await self.until(room, message, FINAL, seconds=seconds)
 
-    async def until(self, room: str, message: str, states: tuple[str, ...], *, seconds: float = 20) -> dict[str, Any]:
+    async def until(self, room: str, message: str, states: tuple[str, ...], *, seconds: float = HANG) -> dict[str, Any]:
         give_up = time.monotonic() + seconds
         while (found := await self.message(room, message))["status"] not in states:
             assert time.monotonic() < give_up, f"still {found['status']} after {seconds} s"

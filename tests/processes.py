@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from local.processes import free_port
+from tests.patience import PROCESS_HANG
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,7 +44,7 @@ class ProductProcess:
         self.signal(signal.SIGKILL)
         self.process.wait()
 
-    def stop(self, *, within: float = 30) -> int:
+    def stop(self, *, within: float = PROCESS_HANG) -> int:
         """SIGTERM to the process alone, as a supervisor does; returns its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
@@ -95,7 +96,7 @@ def whole_product(**environment: str) -> Iterator[str]:
                 stderr=output,
             )
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PROCESS_HANG
             while "Ctrl-C stops everything" not in log.read_text():
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
@@ -103,15 +104,15 @@ def whole_product(**environment: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(PROCESS_HANG)
 
 
-def wait_for_api(url: str, process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
+def wait_for_api(url: str, process: subprocess.Popen[bytes], *, seconds: float = PROCESS_HANG) -> None:
     give_up = time.monotonic() + seconds
     while True:
         assert process.poll() is None, f"the API ended with {process.returncode}"
         try:
-            with urlopen(f"{url}/health", timeout=1):  # noqa: S310 - our own process on loopback
+            with urlopen(f"{url}/health", timeout=10):  # noqa: S310 - our own process on loopback
                 return
         except (URLError, OSError):
             assert time.monotonic() < give_up, f"the API did not answer within {seconds} s"

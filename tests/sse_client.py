@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.patience import HANG
+
 
 class Cut(Exception):
     """The connection ended before the stream did."""
@@ -111,7 +113,7 @@ class Stream:
                 if event := self._event(block):
                     yield event
 
-    async def read_to_end(self, reply: Reply | None = None, *, seconds: float = 30) -> Reply:
+    async def read_to_end(self, reply: Reply | None = None, *, seconds: float = HANG) -> Reply:
         """`seconds` bounds a hang. Raises Cut."""
         reply = Reply() if reply is None else reply
         async with asyncio.timeout(seconds):
@@ -119,7 +121,7 @@ class Stream:
                 reply.take(event)
         return reply
 
-    async def read_until(self, text: str, reply: Reply | None = None, *, seconds: float = 30) -> Reply:
+    async def read_until(self, text: str, reply: Reply | None = None, *, seconds: float = HANG) -> Reply:
         """Until the reply has this text in it; the rest can be read on."""
         reply = Reply() if reply is None else reply
         async with asyncio.timeout(seconds):
@@ -163,7 +165,7 @@ async def open_stream(
     body: Any = None,
     after: str = "",
     headers: Mapping[str, str] | None = None,
-    seconds: float = 20,
+    seconds: float = HANG,
 ) -> AsyncIterator[Stream]:
     """Ask on a connection of its own; `seconds` bound the wait for the answer's head. Raises OSError, EOFError."""
     parts = urlsplit(url)

@@ -17,6 +17,8 @@ from urllib.request import Request, urlopen
 import pytest
 import stripe
 
+from tests.patience import HANG, PROCESS_HANG
+
 Json = dict[str, Any]
 
 SECRET = "whsec_standin"
@@ -83,11 +85,11 @@ class StripeStandIn:
         requests: list[Json] = self.control("GET", "/requests?limit=5000")["requests"]
         return requests
 
-    async def idle(self, seconds: float = 10) -> None:
+    async def idle(self, seconds: float = HANG) -> None:
         """Until nothing is being delivered any more."""
         assert (await asyncio.to_thread(self.control, "POST", "/events/idle", {"seconds": seconds}))["idle"]
 
-    async def until(self, condition: Callable[[list[Json]], bool], *, seconds: float = 10) -> list[Json]:
+    async def until(self, condition: Callable[[list[Json]], bool], *, seconds: float = HANG) -> list[Json]:
         """The events as soon as the condition holds for them."""
         give_up = time.monotonic() + seconds
         while not condition(events := self.events()):
@@ -99,7 +101,7 @@ class StripeStandIn:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = Request(f"{self.url}/control{path}", data=data, method=method, headers=headers)  # noqa: S310 - loopback
-        with urlopen(request, timeout=30) as response:  # noqa: S310
+        with urlopen(request, timeout=2 * HANG) as response:  # noqa: S310
             reply: Json = json.load(response)
             return reply
 
@@ -173,7 +175,7 @@ def start_stripe_standin(*arguments: str) -> Generator[StripeStandIn, None, None
         finally:
             process.terminate()
             try:
-                process.wait(timeout=5)
+                process.wait(PROCESS_HANG)
             except subprocess.TimeoutExpired:
                 process.kill()
 

@@ -11,6 +11,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.visitor import DESKTOP, DESKTOP_DARK, PHONE, PHONE_DARK, Screen, Site, Visitor
+from tests.patience import HANG
 from tests.processes import ROOT
 
 IMAGES = ROOT / "docs" / "images"
@@ -140,7 +141,9 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await asha.button("Sign out all other devices").click()
     await asha.sees("All other devices are signed out.")
     await expect(others).to_have_count(0)
-    async with httpx.AsyncClient(base_url=site.url, headers={"Authorization": f"Bearer {phone}"}) as client:
+    async with httpx.AsyncClient(
+        base_url=site.url, headers={"Authorization": f"Bearer {phone}"}, timeout=HANG
+    ) as client:
         assert (await client.get("/user/me")).status_code == 401
 
     # The end.

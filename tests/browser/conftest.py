@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from local.processes import free_port
 from tests.browser.visitor import DESKTOP, Screen, Site, Visitor
 from tests.gemini_standin import GeminiStandIn
+from tests.ports import free_port
 from tests.processes import ROOT
 from tests.stripe_standin import StripeStandIn
 

@@ -18,6 +18,7 @@ import httpx
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
 
 from tests.gemini_standin import GeminiStandIn
+from tests.patience import HANG
 from tests.stripe_standin import StripeStandIn
 
 _numbers = itertools.count()
@@ -213,7 +214,7 @@ class Visitor:
     ) -> dict[str, Any]:
         """What a device of theirs does that is not this browser."""
         headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
-        async with httpx.AsyncClient(base_url=self.site.url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.site.url, timeout=HANG, trust_env=False) as client:
             response = await client.request(method, path, json=body, headers=headers)
         assert response.status_code < 400, response.text
         reply: dict[str, Any] = response.json()

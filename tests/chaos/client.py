@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.chaos.world import Person
-
 _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who asks."""
+
+    id: str
+    token: str
+    room: str
 
 
 class Failed(Exception):
@@ -44,7 +51,7 @@ class Answer:
 class Client:
     """Keep-alive connections to several API processes, used in turn; the next one if a connection is refused."""
 
-    def __init__(self, urls: Sequence[str], *, seconds: float = 30) -> None:
+    def __init__(self, urls: Sequence[str], *, seconds: float = 120) -> None:
         self._urls = list(urls)
         self._turn = itertools.count()
         self._idle: dict[str, list[_Connection]] = defaultdict(list)

@@ -134,6 +134,15 @@ class Ledger:
             "   AS open FROM allowances a) AS counted WHERE used <> charged OR in_flight <> open"
         )
 
+    async def holders(self) -> set[str]:
+        """The names of the processes that have messages now."""
+        found = await self._world.fetch(
+            "SELECT DISTINCT process FROM ("
+            " SELECT DISTINCT ON (message_id) event, process FROM witness ORDER BY message_id, at DESC"
+            ") AS latest WHERE event = 'claimed'"
+        )
+        return {row["process"] for row in found}
+
     async def reclaim_seconds(self, kills: dict[str, float]) -> list[float]:
         """For each attempt that died with its process: seconds from the kill until the message ran again.
 

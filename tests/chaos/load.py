@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from tests.chaos.client import Answer, Client, Failed
+import asyncpg
+
+from tests.chaos.client import Answer, Client, Failed, Person
 from tests.chaos.ledger import Ledger
-from tests.chaos.world import Person
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -84,14 +88,25 @@ class Load:
             await asyncio.gather(*tasks)
 
     @asynccontextmanager
-    async def running(self, *, per_second: float) -> AsyncIterator[None]:
-        """Sends steadily beside the block, and waits at its end for the last answers."""
+    async def running(self, *, per_second: float, unended: int | None = None) -> AsyncIterator[None]:
+        """Sends steadily beside the block, and waits at its end for the last answers.
+
+        It pauses while `unended` messages have not ended: a machine too slow for the load must not pile it up.
+        """
         stop = asyncio.Event()
+
+        async def is_full() -> bool:
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # Postgres may be away
+                return unended is not None and await self.ledger.open_count() >= unended
+            return False
 
         async def send_on() -> None:
             async with asyncio.TaskGroup() as sending:
+                number = 0
                 while not stop.is_set():
-                    sending.create_task(self.send())
+                    if number % 10 or not await is_full():
+                        sending.create_task(self.send())
+                        number += 1
                     await asyncio.sleep(1 / per_second)
 
         task = asyncio.create_task(send_on())
@@ -100,6 +115,19 @@ class Load:
         finally:
             stop.set()
             await task
+
+
+@asynccontextmanager
+async def beside(coroutine: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Runs it beside the block and no longer; an error of it is one of the block."""
+    task = asyncio.create_task(coroutine)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 def _says_when(answer: Answer) -> bool:

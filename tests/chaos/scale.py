@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tests.patience import PATIENT
+
 T = TypeVar("T")
 
 
@@ -32,12 +34,23 @@ class Scale:
         return long if self.long else small
 
     def bound(self, seconds: float) -> float:
-        return seconds if self.long else 10 * seconds
+        return seconds if self.long else max(10 * seconds, 60)
 
     @property
-    def leases(self) -> dict[str, str]:
-        """Settings that make recoveries quick in the small run."""
-        return self.of({"LEASE_SECONDS": "3", "HEARTBEAT_SECONDS": "0.5", "SWEEP_SECONDS": "0.5"}, {})
+    def unended(self) -> int | None:
+        """How many messages a steady load leaves unended: in the small run it waits for a slow machine."""
+        return self.of(60, None)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of the small run: recoveries are quick, and a slow machine's servers are waited for."""
+        quick = {"LEASE_SECONDS": "5", "HEARTBEAT_SECONDS": "0.5", "SWEEP_SECONDS": "0.5"}
+        return self.of({**PATIENT, **quick}, {})
+
+    @property
+    def impatient(self) -> dict[str, str]:
+        """The same where servers are away: they are not waited for."""
+        return {name: value for name, value in self.settings.items() if name not in PATIENT}
 
 
 SMALL, LONG = Scale(long=False), Scale(long=True)

@@ -18,15 +18,15 @@ from tests.chaos.world import World, world
 
 
 async def redis_outage(scale: Scale, seed: int) -> Row:
-    away, per_second = scale.of(3.0, 60.0), scale.of(20, 40)
-    async with world(apis=1, workers=2, **MANY, **scale.leases) as w:
+    away, per_second = scale.of(3.0, 60.0), scale.of(10, 40)
+    async with world(apis=1, workers=2, **MANY, **scale.impatient) as w:
         ledger = await Ledger(w).open()
         w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.2)
-        client = Client(w.urls)
+        client = w.client()
         load = Load(client, ledger, await w.people(20), random.Random(seed))
-        async with load.running(per_second=per_second):
-            await asyncio.sleep(scale.of(2, 5))
-            running = (await w.model_log())["open"]
+        async with load.running(per_second=per_second, unended=scale.unended):
+            await asyncio.sleep(scale.of(1, 5))
+            running = (await w.gemini.until(lambda log: log["open"] > 0))["open"]
             await asyncio.to_thread(w.valkey.kill)
             await asyncio.sleep(away)
             await asyncio.to_thread(w.valkey.start)
@@ -42,7 +42,6 @@ async def redis_outage(scale: Scale, seed: int) -> Row:
             back,
         )
         verdict, log = await ledger.verdict(), await w.model_log()
-        client.close()
         alive = _all_alive(w)
     answered = waited[0]["seconds"] or 0.0
     p99 = percentile(load.seconds, 99)
@@ -65,14 +64,17 @@ async def redis_outage(scale: Scale, seed: int) -> Row:
 
 
 async def postgres_restarts(scale: Scale, seed: int) -> Row:
-    away, per_second = scale.of(1.0, 10.0), scale.of(20, 40)
+    away, per_second = scale.of(1.0, 10.0), scale.of(10, 40)
     ready: list[float] = []
-    async with world(apis=1, workers=2, **MANY, **scale.leases) as w:
+    async with world(apis=1, workers=2, **MANY, **scale.impatient) as w:
         ledger = await Ledger(w).open()
         w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.05)
-        client = Client(w.urls)
+        client = w.client()
         load = Load(client, ledger, await w.people(20), random.Random(seed), also=frozenset({503}))
-        async with load.running(per_second=per_second), load.reading(4, pause=0.05):
+        async with (
+            load.running(per_second=per_second, unended=scale.unended),
+            load.reading(4, pause=scale.of(0.2, 0.05)),
+        ):
             for end in (w.postgres.stop, w.postgres.kill, w.postgres.stop):
                 await asyncio.sleep(scale.of(1, 10))
                 await asyncio.to_thread(end)
@@ -82,7 +84,6 @@ async def postgres_restarts(scale: Scale, seed: int) -> Row:
             await asyncio.sleep(scale.of(1, 10))
         settled = await ledger.settled(seconds=scale.bound(60))
         verdict = await ledger.verdict()
-        client.close()
         alive = _all_alive(w)
     return Row(
         f"Postgres restarted 3 times, once by kill -9, away {away:.0f} s each, at {per_second} messages/s",
@@ -106,7 +107,7 @@ def _all_alive(w: World) -> bool:
 async def _seconds_until_ready(client: Client) -> float:
     """/ready as a load balancer asks it."""
     began = time.monotonic()
-    while time.monotonic() < began + 60:
+    while time.monotonic() < began + 180:
         try:
             answer: Answer = await client.ask(None, "GET", "/ready")
         except Failed:

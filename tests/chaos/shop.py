@@ -15,8 +15,8 @@ from urllib.request import Request, urlopen
 
 import stripe
 
-from tests.chaos.client import Answer, Client, Failed
-from tests.chaos.world import Person, World, world
+from tests.chaos.client import Answer, Client, Failed, Person
+from tests.chaos.world import World, world
 from tests.stripe_standin import PRICE, SECRET, Json, StripeStandIn, start_stripe_standin
 
 
@@ -108,11 +108,7 @@ async def shop(*, apis: int = 1, workers: int = 1, **settings: str) -> AsyncIter
     try:
         async with world(apis=apis, workers=workers, **selling, **settings) as w:
             await asyncio.to_thread(stand_in.reset, "")
-            client = Client(w.urls)
-            try:
-                yield Shop(w, stand_in, client)
-            finally:
-                client.close()
+            yield Shop(w, stand_in, w.client())
     finally:
         with suppress(StopIteration):
             await asyncio.to_thread(standin.close)

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +26,14 @@ from domain.accounts import Device, MobileNumber, User
 from domain.billing import FOREVER, Tier
 from domain.ids import UserId
 from local.postgres import EmbeddedPostgres
-from local.processes import free_port
 from local.valkey import EmbeddedValkey
+from tests.chaos.client import Client, Person
 from tests.database import connected, run_apart
 from tests.gemini_standin import GeminiStandIn, start_gemini_standin
+from tests.ports import free_port
 from tests.processes import ProductProcess, wait_for_api
 
 _numbers = itertools.count()
-
-
-@dataclass(frozen=True)
-class Person:
-    id: str
-    token: str
-    room: str
 
 
 class World:
@@ -55,6 +48,7 @@ class World:
         self.gemini = gemini
         self.apis: dict[str, ProductProcess] = {}
         self.workers: list[ProductProcess] = []
+        self._clients: list[Client] = []
         self.environment = {
             "DATABASE_URL": postgres.url,
             "REDIS_URL": valkey.url,
@@ -69,6 +63,11 @@ class World:
     @property
     def urls(self) -> list[str]:
         return list(self.apis)
+
+    def client(self) -> Client:
+        """Of all API processes that run now; closed with the world."""
+        self._clients.append(Client(self.urls))
+        return self._clients[-1]
 
     async def start_api(self, url: str | None = None) -> str:
         """Another API process, on its own or on a given URL; returns where it serves, once it does."""
@@ -105,6 +104,8 @@ class World:
         return (self.folder / "workers.log").read_text(errors="replace")[-2000:]
 
     def close(self) -> None:
+        for client in self._clients:
+            client.close()
         for process in [*self.apis.values(), *self.workers]:
             process.signal(signal.SIGKILL)
             process.process.wait()

@@ -41,6 +41,7 @@ from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
 from tests.database import open_pool
+from tests.patience import HANG
 
 T = TypeVar("T")
 
@@ -240,7 +241,7 @@ class InPostgresAndRedis(Adapters):
             async with gate.transaction():
                 await gate.execute(f"SELECT FROM {rows_of} FOR UPDATE" if rows_of else f"LOCK {table} IN SHARE MODE")
                 tasks = [asyncio.create_task(call) for call in calls]
-                give_up = time.monotonic() + 4
+                give_up = time.monotonic() + HANG
                 while await gate.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted") < len(calls):
                     assert time.monotonic() < give_up, "not all of them wait for the lock"
                     await asyncio.sleep(0.005)

@@ -17,8 +17,9 @@ from domain.errors import (
 )
 from domain.ids import ChatroomId, UserId
 from entrypoints.container import Container
-from local.processes import free_port
 from tests.contracts.conftest import Adapters, InPostgresAndRedis
+from tests.patience import HANG
+from tests.ports import free_port
 
 
 class TestChatroomLists:
@@ -113,7 +114,7 @@ class TestChatroomLists:
     async def test_away_it_says_so_soon(self) -> None:
         redis = RedisConnection(f"redis://127.0.0.1:{free_port()}", command_seconds=0.5)
         lists, ids = RedisChatroomLists(redis, namespace="test"), TimeOrderedIds()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             with pytest.raises(RedisUnavailable):
                 await lists.get(UserId(ids.new()), 0)
             with pytest.raises(RedisUnavailable):

@@ -15,6 +15,7 @@ from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis, names
+from tests.patience import HANG
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
@@ -307,7 +308,7 @@ class TestSentTwice:
             async with somebody.transaction():
                 await somebody.execute("SELECT FROM allowances FOR UPDATE")
                 ending = asyncio.create_task(real.messages.finish(message.id, 1, FAILED))
-                async with asyncio.timeout(4):
+                async with asyncio.timeout(HANG):
                     while not await somebody.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - it tells nobody
                         await asyncio.sleep(0.005)
                     allowance = await real.messages.accept(message, limits=self.LIMITS)

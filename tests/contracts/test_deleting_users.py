@@ -32,6 +32,7 @@ from domain.errors import (
 )
 from domain.ids import UserId
 from tests.contracts.conftest import COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
+from tests.patience import HANG
 
 NOBODYS = {"aerich", "model_budget", "model_calls", "payment_events"}
 #: What outlives the account until it expires, under a digest of the number.
@@ -287,7 +288,7 @@ async def test_a_deletion_and_all_else_at_once_wait_for_nobody_for_ever(real: In
             with suppress(*USUAL):
                 await call()
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG):
             # A deadlock would come as DatabaseUnavailable, a second later.
             await asyncio.gather(*(quietly(call) for call in busy))
         deleted += await real.users.find_by_mobile(scene.user.mobile) is None

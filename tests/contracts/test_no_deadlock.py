@@ -14,6 +14,7 @@ from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus
 from domain.errors import ChatroomNotFound, MessageEnded, MessageNotEnded, MessageNotFound
 from tests.contracts.conftest import CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
+from tests.patience import HANG
 
 TASKS, STEPS = 16, 150
 USUAL = (ChatroomNotFound, MessageNotFound, MessageEnded, MessageNotEnded)
@@ -84,7 +85,7 @@ async def test_of_all_that_happens_at_once_nothing_blocks_for_ever(adapters: Ada
     rooms = [await adapters.room(user) for user in users * 2]
     messages = [await adapters.queued(room) for room in rooms for _ in range(3)]
     workers = [Somebody(adapters, users, seed) for seed in range(TASKS)]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG):
         # A deadlock, or a lock waited for too long, would come as DatabaseUnavailable.
         done = sum(await asyncio.gather(*(worker.work(rooms, messages) for worker in workers)), Counter[str]())
     assert done["finish"] > 50
@@ -112,7 +113,7 @@ async def test_many_messages_are_locked_in_their_order(real: InPostgresAndRedis)
             await gate.execute("SELECT FROM messages WHERE id = $1 FOR UPDATE", held[4].id)
             extending = asyncio.create_task(real.messages.extend([(m.id, 1) for m in held[::-1]], lease=HOUR))
             deleting = asyncio.create_task(real.chatrooms.delete(room.id, room.user_id))
-            async with asyncio.timeout(4):
+            async with asyncio.timeout(HANG):
                 while await gate.fetchval("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted") < 2:  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(0.005)
         assert await extending in ({m.id for m in held}, set())

@@ -17,7 +17,8 @@ from adapters.system import TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
 from application.ports.runtime import JobQueue
 from domain.ids import MessageId
-from local.processes import free_port
+from tests.patience import HANG
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
     )
 
     async def heard(count: int) -> list[UUID]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while len(all_of_them) < count:
                 all_of_them.append(await came.get())
         while not came.empty():
@@ -112,7 +113,7 @@ class TestBrokenBell:
     """False within a bound, and no exception."""
 
     async def ring(self, queue: JobQueue) -> bool:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(HANG):
             results = await asyncio.gather(*(queue.ring(ids(2)) for _ in range(30)))
         assert len(set(results)) == 1
         return results[0]

@@ -19,6 +19,7 @@ from adapters.system import TimeOrderedIds
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
 from domain.chat import ReplyPiece, StreamPosition
 from domain.ids import MessageId
+from tests.patience import HANG
 
 IDS = TimeOrderedIds()
 START = StreamPosition()
@@ -97,7 +98,7 @@ class Follower:
 async def until(
     condition: Callable[[], bool], told: Callable[[], object] = lambda: "it never came", *, pause: float = 0.005
 ) -> None:
-    give_up = time.monotonic() + 15
+    give_up = time.monotonic() + HANG
     while not condition():
         assert time.monotonic() < give_up, told()
         await asyncio.sleep(pause)
@@ -162,7 +163,7 @@ async def memory_streams() -> AsyncIterator[Streams]:
 async def redis_streams(redis_url: str) -> AsyncIterator[Streams]:
     namespace = f"test-{secrets.token_hex(6)}"
     writing, reading = (
-        RedisReplyStream(redis_url, namespace=namespace, command_seconds=0.5, flush_seconds=0.001) for _ in range(2)
+        RedisReplyStream(redis_url, namespace=namespace, command_seconds=2, flush_seconds=0.001) for _ in range(2)
     )
     async with Redis.from_url(redis_url) as redis:
 
@@ -178,7 +179,7 @@ async def redis_streams(redis_url: str) -> AsyncIterator[Streams]:
         try:
             yield Streams(writing, reading, lose_all, followed)
         finally:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await reading.close()
                 await writing.close()
             await lose_all()
@@ -294,7 +295,7 @@ class TestRead:
                 [result] = await asyncio.gather(reading, return_exceptions=True)
                 if not isinstance(result, BaseException):
                     follower.take(result)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 while follower.text != TEXT * 5:
                     follower.take(await reader.read())
 
@@ -374,7 +375,7 @@ class TestAttempts:
             follower = Follower(reader)
             streams.writing.write(message_id, 2).add("Two")
             await probe.has("Two", attempt=2)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while follower.text != "Two":
                     follower.take(await reader.read())
             assert follower.attempts == [2]
@@ -496,7 +497,7 @@ class TestThoughts:
                     text += "ab"
             await probe.has(text)
             follower = Follower(reader)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 while follower.text != text:
                     follower.take(await reader.read())
 
@@ -521,7 +522,7 @@ class TestClose:
         await writer.close()
         async with streams.reading.follow(message_id) as reader:
             follower = Follower(reader)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while follower.text != TEXT:
                     pieces = await reader.read()
                     assert pieces
@@ -556,7 +557,7 @@ class TestWake:
                 if attempt % 2:
                     await writer.close()
                 await streams.writing.wake(message_id)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(HANG):
                     pieces = list(await reader.read())
                     while more := await reader.read():
                         pieces += more
@@ -617,7 +618,7 @@ class TestWake:
             await probe.has(TEXT)
             reader.wake()
             reader.wake()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 assert not await reader.read()
                 follower = Follower(reader)
                 while follower.text != TEXT:
@@ -632,7 +633,7 @@ class TestWake:
             await streams.writing.wake(message_id)
             await probe.looked(1)
             follower = Follower(reader)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while pieces := await reader.read():
                     follower.take(pieces)
             assert follower.text == text
@@ -662,7 +663,7 @@ class TestSlowReaders:
             for follower in slow:
                 await follower.has(text)
             follower = Follower(sleeper)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 while follower.text != text:
                     follower.take(await sleeper.read())
 
@@ -672,7 +673,7 @@ class TestSlowReaders:
             await written(streams.writing, message_id, attempt=2)
             await probe.has(TEXT, attempt=2)
             follower = Follower(reader)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 while follower.text != TEXT:
                     follower.take(await reader.read())
             assert follower.attempts == [2]
@@ -691,7 +692,7 @@ class TestFollow:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        give_up = time.monotonic() + 5
+        give_up = time.monotonic() + HANG
         while await streams.followed():
             assert time.monotonic() < give_up, "still followed"
             await asyncio.sleep(0.01)
@@ -707,7 +708,7 @@ class TestFollow:
                 if number % 3:
                     continue
                 follower = Follower(reader, position, text)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(HANG):
                     follower.take(await reader.read())
                 text, position = follower.text, follower.position
         await writer.close()
@@ -783,7 +784,7 @@ async def test_any_mixture(streams: Streams, seed: int) -> None:
                         await asyncio.sleep(chance.random() * 0.03)
                 text, position = follower.text, follower.position
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         readers = [asyncio.create_task(read(message_id)) for message_id in ids for _ in range(8)]
         await asyncio.gather(*(write(message_id) for message_id in ids))
         is_over = True

@@ -15,6 +15,7 @@ from domain.accounts import REFRESH_REPLAY, SESSION_IDLE, SESSION_LIFETIME, Sess
 from domain.errors import RefreshTokenInvalid, SessionNotFound
 from domain.ids import SessionId, UserId
 from tests.contracts.conftest import Adapters, InPostgresAndRedis, names
+from tests.patience import HANG
 
 MOMENT = timedelta(milliseconds=1)
 
@@ -128,7 +129,7 @@ async def committing(real: InPostgresAndRedis) -> AsyncIterator[asyncpg.Connecti
 
 
 async def blocked(by: asyncpg.Connection, task: asyncio.Task[object] | asyncio.Task[bool]) -> None:
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(HANG):
         while not await by.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             assert not task.done(), "it did not wait"
             await asyncio.sleep(0.005)

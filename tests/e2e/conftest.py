@@ -11,6 +11,7 @@ import pytest
 from tests.database import new_database
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import http_client
+from tests.patience import PATIENT
 from tests.processes import ProductProcess, api_process, worker_process
 
 
@@ -25,7 +26,8 @@ def product(postgres_url: str, redis_url: str, gemini_standin_server: GeminiStan
             "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
             "GEMINI_API_KEY": "a-key-for-the-stand-in",
             "GEMINI_BASE_URL": gemini_standin_server.url,
-            "LEASE_SECONDS": "2",
+            **PATIENT,
+            "LEASE_SECONDS": "4",
             "HEARTBEAT_SECONDS": "0.5",
             "SWEEP_SECONDS": "0.3",
             "RATE_LIMITS": "off",  # one address signs everybody up, and their codes come quickly one after another

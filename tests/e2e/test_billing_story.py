@@ -21,9 +21,10 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from local.processes import free_port
 from tests.database import execute, new_database
 from tests.http_client import Person, http_client, sign_up
+from tests.patience import HANG, PROCESS_HANG
+from tests.ports import free_port
 from tests.processes import ROOT, api_process, wait_for_api, worker_process
 from tests.stripe_standin import PRICE, SECRET, Json, StripeStandIn
 
@@ -72,7 +73,7 @@ async def status(person: Person) -> Json:
     return found
 
 
-async def until(person: Person, *, seconds: float = 15, **wanted: Any) -> Json:
+async def until(person: Person, *, seconds: float = HANG, **wanted: Any) -> Json:
     """The subscription's status once it is as wanted; `seconds` bounds a hang."""
     give_up = time.monotonic() + seconds
     while not wanted.items() <= (found := await status(person)).items():
@@ -82,7 +83,7 @@ async def until(person: Person, *, seconds: float = 15, **wanted: Any) -> Json:
     return found
 
 
-async def settled(standin: StripeStandIn, database_url: str, *, seconds: float = 20) -> None:
+async def settled(standin: StripeStandIn, database_url: str, *, seconds: float = HANG) -> None:
     """Until all is told, and all that was told is read."""
     await standin.idle(seconds)
     give_up = time.monotonic() + seconds
@@ -100,7 +101,7 @@ def rest(standin: StripeStandIn, method: str, path: str, **params: str) -> Json:
         method=method,
         headers={"Authorization": "Bearer sk_test_of_an_operator"},
     )
-    with urlopen(request, timeout=10) as response:  # noqa: S310
+    with urlopen(request, timeout=HANG) as response:  # noqa: S310
         reply: Json = json.load(response)
         return reply
 
@@ -120,7 +121,7 @@ def command(environment: dict[str, str], *arguments: str) -> subprocess.Complete
         env={**inherited, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PROCESS_HANG,
         check=False,
     )
 
@@ -344,7 +345,7 @@ def api_with_moved_clock(environment: dict[str, str], ahead: Path) -> Iterator[s
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(PROCESS_HANG)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from entrypoints.settings import Settings, SettingsError
 from tests.database import execute, new_database
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import http_client, sign_up
+from tests.patience import HANG, PROCESS_HANG
 from tests.processes import ROOT, ProductProcess, api_process
 
 SECRET = "0123456789abcdef" * 4
@@ -40,7 +41,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PROCESS_HANG,
     )
 
 
@@ -204,7 +205,7 @@ def children(parent: int) -> set[int]:
 
 
 def until_children(parent: int, count: int, *, without: int | None = None) -> set[int]:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + PROCESS_HANG
     while len(found := children(parent)) != count or without in found:
         assert time.monotonic() < give_up, f"{found} instead of {count}"
         time.sleep(0.05)
@@ -224,7 +225,7 @@ def in_session(session: int) -> list[int]:
 
 
 def assert_nobody_is_left(session: int) -> None:
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + PROCESS_HANG
     while left := in_session(session):
         assert time.monotonic() < give_up, left
         time.sleep(0.05)
@@ -253,7 +254,7 @@ async def test_what_is_being_answered_is_answered_before_an_api_of_two_stops(pro
                 async with somebody.transaction():
                     await somebody.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(asha.id))
                     asking = asyncio.create_task(asha.ask("POST", "/chatroom", {"name": "Physics"}))
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(HANG):
                         while not await somebody.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - it tells nobody
                             await asyncio.sleep(0.01)
                     api.process.terminate()

@@ -49,7 +49,7 @@ async def test_a_worker_that_is_told_to_stop_ends_what_it_began(
     asha = await sign_up(http)
     room = await asha.room()
     # Longer than a lease: it is renewed while the worker drains.
-    gemini_standin.reply("Said to the end.", chunks=6, chunk_seconds=0.5)
+    gemini_standin.reply("Said to the end.", chunks=6, chunk_seconds=1)
     sent = await asha.send(room, "Why?")
     await gemini_standin.until(lambda log: log["open"] == 1)
     assert worker.stop() == 0

@@ -18,19 +18,20 @@ from typing import Any
 import httpx
 import pytest
 
-from local.processes import free_port, kill_group
+from local.processes import kill_group
 from tests.compose import services
 from tests.database import new_database
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import http_client
 from tests.image import Image, build, remove
+from tests.patience import HANG, PROCESS_HANG
+from tests.ports import free_port
 from tests.processes import ROOT, wait_for_api
 from tests.sse_client import open_stream
 from tests.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
 
 MOBILE = "+919876543210"
 PORT = "8000"
-PATIENCE = 120  # seconds, on a slow machine that does other things, too
 OURS = ("migrate", "api", "worker")
 
 
@@ -96,22 +97,22 @@ class Composed:
             assert conditions <= {"service_completed_successfully", "service_healthy"}
             process = self.start(name)
             if service["restart"] == "no":
-                assert process.wait(PATIENCE) == 0, self.log(name).read_text()
+                assert process.wait(PROCESS_HANG) == 0, self.log(name).read_text()
             else:
                 self.running[name] = process
-        wait_for_api(f"http://127.0.0.1:{self.port}", self.running["api"], seconds=PATIENCE)
+        wait_for_api(f"http://127.0.0.1:{self.port}", self.running["api"])
 
     def is_healthy(self, name: str) -> bool:
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
         command = [re.sub(rf"\b{PORT}\b", str(self.port), word) for word in command]
-        return self._start(name, command, self.image.folder / f"{name}-health.log").wait(PATIENCE) == 0
+        return self._start(name, command, self.image.folder / f"{name}-health.log").wait(PROCESS_HANG) == 0
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to each: their exit codes."""
         for process in self.running.values():
             process.terminate()
-        return {name: process.wait(PATIENCE) for name, process in self.running.items()}
+        return {name: process.wait(PROCESS_HANG) for name, process in self.running.items()}
 
     def kill(self) -> None:
         for process in self.running.values():
@@ -154,14 +155,14 @@ async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: Twilio
         path = f"/chatroom/{room}/message"
         asked = {"input": "Why is the sky blue?"}
         async with open_stream(url, path, signed_in["token"], method="POST", body=asked) as stream:
-            reply = await stream.read_to_end(seconds=PATIENCE)
+            reply = await stream.read_to_end(seconds=PROCESS_HANG)
     assert reply.ended is not None
     assert reply.ended.name == "done"
     assert reply.text
 
     for name, counted in {"api": "http_requests_total", "worker": "messages_attempted_total"}.items():
         port = composed.services[name]["environment"]["METRICS_PORT"]
-        async with httpx.AsyncClient(trust_env=False) as scraper:
+        async with httpx.AsyncClient(trust_env=False, timeout=HANG) as scraper:
             assert counted in (await scraper.get(f"http://127.0.0.1:{port}/metrics")).text
 
     assert await asyncio.to_thread(composed.stop) == {"api": 0, "worker": 0}
@@ -174,7 +175,7 @@ async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: Twilio
 
 def test_what_the_image_runs_by_itself_is_there(image: Image) -> None:
     with tempfile.TemporaryFile() as output:
-        assert image.start([*image.entrypoint, *image.command], {}, output).wait(PATIENCE) == 2
+        assert image.start([*image.entrypoint, *image.command], {}, output).wait(PROCESS_HANG) == 2
         output.seek(0)
         lines = output.read().decode().splitlines()
     assert lines == [
@@ -189,7 +190,7 @@ def test_an_sdk_that_is_not_in_the_image_is_refused_at_start(image: Image, sdk: 
     needs = {"DATABASE_URL": "postgres://a@127.0.0.1/b", "REDIS_URL": "redis://127.0.0.1", "GEMINI_API_KEY": "any"}
     with tempfile.TemporaryFile() as output:
         command = [*image.entrypoint, "worker"]
-        assert image.start(command, {**needs, "GEMINI_SDK": sdk}, output).wait(PATIENCE) == 2
+        assert image.start(command, {**needs, "GEMINI_SDK": sdk}, output).wait(PROCESS_HANG) == 2
         output.seek(0)
         said = output.read().decode()
     assert said == f"gemini-backend: GEMINI_SDK {sdk} is not installed: it comes with the extra of that name.\n"
@@ -198,7 +199,7 @@ def test_an_sdk_that_is_not_in_the_image_is_refused_at_start(image: Image, sdk: 
 def test_nothing_in_the_image_can_be_changed_by_what_runs_in_it(image: Image) -> None:
     with tempfile.TemporaryFile() as output:
         try_it = "import entrypoints, pathlib; pathlib.Path(entrypoints.__file__).with_name('more').touch()"
-        assert image.start(["python", "-c", try_it], {}, output).wait(PATIENCE) == 1
+        assert image.start(["python", "-c", try_it], {}, output).wait(PROCESS_HANG) == 1
         output.seek(0)
         assert b"PermissionError" in output.read()
 
@@ -212,7 +213,7 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, str]) -> dict
 
 async def arrived(twilio: TwilioStandIn) -> str:
     """The code of the first SMS."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(PROCESS_HANG):
         while not twilio.sent:  # noqa: ASYNC110 - the stand-in is told by HTTP and tells nobody
             await asyncio.sleep(0.02)
     [sms] = twilio.sent

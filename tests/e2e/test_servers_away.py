@@ -17,6 +17,7 @@ from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import Person, http_client, sign_up
+from tests.patience import HANG
 from tests.processes import ProductProcess, api_process, worker_process
 
 
@@ -75,7 +76,7 @@ def _servers_are_back(house: House) -> Iterator[None]:
     assert house.all_alive()
 
 
-async def becomes(ask: Callable[[], Awaitable[bool]], *, seconds: float = 15) -> None:
+async def becomes(ask: Callable[[], Awaitable[bool]], *, seconds: float = HANG) -> None:
     give_up = time.monotonic() + seconds
     while not await ask():
         assert time.monotonic() < give_up, f"did not come true within {seconds} s"

@@ -10,6 +10,7 @@ import pytest
 
 from tests.database import new_database
 from tests.http_client import Person, http_client, sign_up
+from tests.patience import PATIENT
 from tests.processes import api_process
 
 
@@ -21,6 +22,7 @@ def api_environment(postgres_url: str, redis_url: str) -> Iterator[dict[str, str
             "REDIS_URL": redis_url,
             "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
             "ACCESS_TOKEN_SECRET": secrets.token_hex(32),
+            **PATIENT,
             "RATE_LIMITS": "off",  # nothing is ever answered here, so all would stay in flight
         }
 
@@ -35,7 +37,7 @@ async def http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClie
 @pytest.fixture(scope="session")
 async def second_http(api_environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
     """Another API process on the same database; it waits less long for a request."""
-    with api_process({**api_environment, "HEADER_SECONDS": "0.5", "REQUEST_SECONDS": "1"}) as (url, _):
+    with api_process({**api_environment, "HEADER_SECONDS": "1", "REQUEST_SECONDS": "2"}) as (url, _):
         async with http_client(url) as client:
             yield client
 

@@ -32,6 +32,7 @@ from local.processes import packaged
 from tests.chaos.scenarios import SCENARIOS
 from tests.database import new_database
 from tests.http_client import new_mobile
+from tests.patience import HANG, PROCESS_HANG
 from tests.processes import ROOT, whole_product
 
 README = (ROOT / "README.md").read_text()
@@ -122,7 +123,7 @@ def run(*command: str, stdin: str = "", environment: dict[str, str] | None = Non
         env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PROCESS_HANG,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -131,7 +132,7 @@ def run(*command: str, stdin: str = "", environment: dict[str, str] | None = Non
 
 
 def ask(url: str) -> bytes:
-    with urlopen(url, timeout=10) as reply:  # noqa: S310 - our own process on loopback
+    with urlopen(url, timeout=HANG) as reply:  # noqa: S310 - our own process on loopback
         body: bytes = reply.read()
         return body
 
@@ -246,7 +247,7 @@ def test_the_operators_commands_work(postgres_url: str, redis_url: str, tmp_path
             },
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PROCESS_HANG,
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr

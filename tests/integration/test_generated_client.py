@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.http_client import new_mobile
+from tests.patience import PROCESS_HANG
 
 USE = """
 import sys
@@ -55,5 +56,5 @@ async def test_openapi_python_client_makes_one_without_a_warning(http: httpx.Asy
 
 def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, timeout=PROCESS_HANG, check=False
     )

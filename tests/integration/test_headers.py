@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.http_client import Person, http_client
+from tests.patience import HANG
 from tests.processes import api_process
 
 ORIGIN, OTHER = "https://app.example.com", "https://app.example.com.evil.example"
@@ -123,7 +124,7 @@ async def test_streams_may_be_read_too(with_cors: httpx.AsyncClient, person: Per
     path = f"/chatroom/{room}/message/{message}/stream"
     headers = {"Authorization": f"Bearer {person.token}", "Origin": ORIGIN}
     async with (
-        httpx.AsyncClient(base_url=with_cors.base_url) as client,
+        httpx.AsyncClient(base_url=with_cors.base_url, timeout=HANG) as client,
         client.stream("GET", path, headers=headers) as response,
     ):
         assert response.headers["content-type"].startswith("text/event-stream")

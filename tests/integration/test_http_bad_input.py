@@ -15,9 +15,12 @@ import jwt
 import pytest
 
 from tests.http_client import Person, new_mobile
+from tests.patience import HANG
 
 LIMIT = 65_536
-ROOM = f"/chatroom/{uuid4()}"
+#: The id of nothing; the same each time, because it is in the names of tests.
+NOTHING = "0191e7c1-4b2a-7c3d-8e4f-5a6b7c8d9e0f"
+ROOM = f"/chatroom/{NOTHING}"
 #: What a library, a stack trace or an HTML error page would give away.
 FOREIGN = re.compile(
     r"<html|<!doctype|traceback|pydantic|sanic|tortoise|asyncpg|jiter|input should|line \d", re.IGNORECASE
@@ -202,7 +205,7 @@ async def test_a_change_that_does_not_fit(stranger: Person, body: dict[str, Any]
 
 @pytest.mark.parametrize("verb", ["cancel", "regenerate", "continue"])
 async def test_a_body_where_none_is_needed_does_not_matter(stranger: Person, verb: str) -> None:
-    path = f"{ROOM}/message/{uuid4()}/{verb}"
+    path = f"{ROOM}/message/{NOTHING}/{verb}"
     for content in (b"", b"garbage", b"{}"):
         assert_problem(await stranger.ask("POST", path, content=content), 404, "message_not_found")
 
@@ -258,7 +261,7 @@ async def test_a_wrong_limit(stranger: Person, value: str) -> None:
         assert_problem(response, 422, "validation_failed", ["?limit"])
 
 
-@pytest.mark.parametrize("value", ["1", "abc", "%00", "null", f"{uuid4()}0", "' OR 1=1 --"])
+@pytest.mark.parametrize("value", ["1", "abc", "%00", "null", f"{NOTHING}0", "' OR 1=1 --"])
 async def test_a_wrong_cursor(stranger: Person, value: str) -> None:
     assert_problem(await stranger.ask("GET", f"/chatroom?cursor={value}"), 422, "validation_failed", ["?cursor"])
     assert_problem(await stranger.ask("GET", f"{ROOM}?before={value}"), 422, "validation_failed", ["?before"])
@@ -266,7 +269,7 @@ async def test_a_wrong_cursor(stranger: Person, value: str) -> None:
 
 @pytest.mark.parametrize(
     "identifier",
-    ["1", "abc", "%00", "%2e%2e%2f", "%ff%fe", "'", "null", "0" * 36, "0" * 5_000, f"{uuid4()}0", f"{{{uuid4()}}}"],
+    ["1", "abc", "%00", "%2e%2e%2f", "%ff%fe", "'", "null", "0" * 36, "0" * 5_000, f"{NOTHING}0", f"{{{NOTHING}}}"],
 )
 async def test_a_bad_id_is_one_that_does_not_exist(stranger: Person, identifier: str) -> None:
     assert_problem(await stranger.ask("GET", f"/chatroom/{identifier}"), 404, "chatroom_not_found")
@@ -306,8 +309,8 @@ async def test_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
         ("DELETE", "/chatroom", {"GET", "HEAD", "POST"}),
         ("PUT", f"{ROOM}/message", {"GET", "HEAD", "POST"}),
         ("PUT", ROOM, {"GET", "HEAD", "PATCH", "DELETE"}),
-        ("GET", f"{ROOM}/message/{uuid4()}/cancel", {"POST"}),
-        ("DELETE", f"{ROOM}/message/{uuid4()}/regenerate", {"POST"}),
+        ("GET", f"{ROOM}/message/{NOTHING}/cancel", {"POST"}),
+        ("DELETE", f"{ROOM}/message/{NOTHING}/regenerate", {"POST"}),
         ("POST", "/docs", {"GET", "HEAD"}),
         ("POST", "/", {"GET", "HEAD"}),
     ],
@@ -410,10 +413,10 @@ async def raw(http: httpx.AsyncClient, *pieces: bytes) -> httpx.Response:
     try:
         for piece in pieces:
             writer.write(piece)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG)
         status, *lines = head.decode().splitlines()
         headers = dict(line.split(": ", 1) for line in lines if line)
-        body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), 10)
+        body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), HANG)
     finally:
         writer.close()
     return httpx.Response(int(status.split()[1]), headers=headers, content=body)

@@ -24,8 +24,9 @@ from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
-from local.processes import free_port
 from tests.http_client import Person, http_client, sign_up
+from tests.patience import HANG
+from tests.ports import free_port
 from tests.processes import api_process
 from tests.served import served
 
@@ -299,7 +300,7 @@ class TestWebhook:
         self, shop: Shop, buyer: Person, chunked: bool
     ) -> None:
         async with httpx.AsyncClient(
-            base_url=shop.url, trust_env=False, limits=httpx.Limits(max_connections=1)
+            base_url=shop.url, trust_env=False, timeout=HANG, limits=httpx.Limits(max_connections=1)
         ) as http:
             for _ in range(2):
                 large = await http.post("/webhook/stripe", content=content(LIMIT, chunked), headers=SIGNED)
@@ -312,7 +313,7 @@ class TestWebhook:
         host, port = shop.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"POST /webhook/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG):
             head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
         writer.close()

@@ -27,6 +27,7 @@ from application.ports.runtime import Bucket, Rate
 from domain.chat import START
 from domain.ids import MessageId, UserId
 from local.valkey import EmbeddedValkey
+from tests.patience import HANG
 from tests.processes import ROOT
 
 IDS = TimeOrderedIds()
@@ -52,7 +53,7 @@ async def drop(valkey: EmbeddedValkey) -> AsyncIterator[Callable[[], Awaitable[N
         yield drop
 
 
-async def until(condition: Callable[[], bool], *, seconds: float = 20) -> None:
+async def until(condition: Callable[[], bool], *, seconds: float = HANG) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, f"did not come true within {seconds} s"
@@ -141,7 +142,7 @@ async def test_nobody_else_notices_either(valkey: EmbeddedValkey, drop: Callable
             writer.add("Hello.")
             await writer.close()
             await drop()
-            async with asyncio.timeout(20), stream.follow(message_id, after=START) as reader:
+            async with asyncio.timeout(HANG), stream.follow(message_id, after=START) as reader:
                 text = ""
                 while text != "Hello.":
                     text += "".join(piece.text for piece in await reader.read())
@@ -196,7 +197,7 @@ class TestRepeat:
         for _ in range(3):
             assert not await queue.ring([MessageId(IDS.new()) for _ in range(500)])
         assert broker.unsent == 1_000
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await broker.close()
         valkey.start()
 

@@ -20,6 +20,7 @@ from redis.exceptions import AuthenticationError
 from local.postgres import EmbeddedPostgres
 from local.processes import EmbeddedServer, LocalServerError, try_lock
 from local.valkey import EmbeddedValkey
+from tests.patience import PROCESS_HANG
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from local.postgres import EmbeddedPostgres
 from local.processes import LocalServerError
 from local.valkey import EmbeddedValkey
+from tests.patience import PROCESS_HANG
 for kind in (EmbeddedPostgres, EmbeddedValkey):
     server = kind(Path(sys.argv[1], kind.name))
     try:
@@ -67,7 +69,7 @@ async def query(url: str, sql: str) -> list[asyncpg.Record]:
 
 
 def everybody_is_gone(server: EmbeddedServer) -> bool:
-    lock = try_lock(server.data_dir / "lock", patience=20)
+    lock = try_lock(server.data_dir / "lock", patience=PROCESS_HANG)
     if lock is not None:
         os.close(lock)
     return lock is not None

@@ -22,8 +22,9 @@ from entrypoints import metrics
 from entrypoints.container import Container
 from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
-from local.processes import free_port
 from tests.http_client import Person, http_client
+from tests.patience import HANG, PROCESS_HANG
+from tests.ports import free_port
 from tests.processes import ProductProcess, api_process
 from tests.served import served
 
@@ -36,7 +37,7 @@ async def samples(http: httpx.AsyncClient) -> dict[str, float]:
 
 
 async def samples_once(
-    http: httpx.AsyncClient, holds: Callable[[dict[str, float]], bool], *, seconds: float = 20
+    http: httpx.AsyncClient, holds: Callable[[dict[str, float]], bool], *, seconds: float = HANG
 ) -> dict[str, float]:
     """As soon as this holds: the text may be a second old."""
     give_up = time.monotonic() + seconds
@@ -84,13 +85,13 @@ async def test_a_scrape_tells_of_all_processes_also_of_those_that_died(api_envir
             health = 'http_requests_total{call="health",status="200"}'
             before = (await samples(client)).get(health, 0)
             for _ in range(20):
-                async with httpx.AsyncClient() as one:  # a connection each, so that both get some
+                async with httpx.AsyncClient(timeout=HANG) as one:  # a connection each, so that both get some
                     await one.get(f"{url}/health")
             assert (await samples_once(client, lambda found: found.get(health, 0) >= before + 20))[
                 health
             ] == before + 20
             await asyncio.to_thread(kill_one, api)
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + HANG
         while True:  # the process that died takes its connections along
             try:
                 async with http_client(url) as client:
@@ -110,11 +111,11 @@ def kill_one(api: ProductProcess) -> None:
 
 async def scraped(port: int, wanted: bytes) -> bytes:
     """What this port tells as soon as `wanted` is in it."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + HANG
     while True:
         assert time.monotonic() < give_up
         with suppress(httpx.TransportError):
-            async with httpx.AsyncClient(trust_env=False) as client:
+            async with httpx.AsyncClient(trust_env=False, timeout=HANG) as client:
                 response = await client.get(f"http://127.0.0.1:{port}/metrics")
             assert response.headers["content-type"] == metrics.MEDIA_TYPE
             if wanted in response.content:
@@ -138,7 +139,7 @@ async def test_a_worker_tells_its_own_if_asked_to(api_environment: dict[str, str
 async def test_the_api_tells_its_own_on_a_port_of_operators(api_environment: dict[str, str], workers: int) -> None:
     port = free_port()
     with api_process({**api_environment, "METRICS_PORT": str(port)}, workers=workers) as (url, _):
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG) as client:
             assert (await client.get("/health")).status_code == 200
         await scraped(port, b'http_requests_total{call="health",status="200"}')
 
@@ -148,7 +149,7 @@ def test_a_port_that_is_taken_is_named(api_environment: dict[str, str], tmp_path
         port = str(taken.getsockname()[1])
         log = tmp_path / "log"
         api = ProductProcess("serve", {**api_environment, "METRICS_PORT": port, "PORT": "0"}, log=log)
-        assert api.process.wait(30) == 2
+        assert api.process.wait(PROCESS_HANG) == 2
     assert log.read_text() == (f"gemini-backend: METRICS_PORT {port} cannot be listened on: Address already in use.\n")
 
 
@@ -165,7 +166,7 @@ class SlowText:
         self.made += 1
         self._making += 1
         self.at_once = max(self.at_once, self._making)
-        assert self.let.wait(30)
+        assert self.let.wait(PROCESS_HANG)
         self._making -= 1
         return b"made %d\n" % self.made
 
@@ -182,7 +183,10 @@ async def app_with(
     own.resources.override(providers.Object([]))
     app = create_app(settings, own, name=f"metrics-{uuid4().hex}", exposition=metrics.Exposition(make, seconds=3600))
     limits = httpx.Limits(max_connections=250)
-    async with served(app) as url, httpx.AsyncClient(base_url=url, trust_env=False, timeout=60, limits=limits) as http:
+    async with (
+        served(app) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False, timeout=PROCESS_HANG, limits=limits) as http,
+    ):
         yield http
 
 

@@ -29,6 +29,7 @@ from domain.chat import Chatroom, Message, MessageStatus
 from domain.ids import ChatroomId, MessageId, UserId
 from entrypoints.container import Container
 from tests.database import connected, execute, new_database
+from tests.patience import PROCESS_HANG
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(path.name for path in Path(LOCATION, "models").glob("[0-9]*.py"))
@@ -231,7 +232,7 @@ def test_processes_that_migrate_at_once_wait_for_each_other(empty_database: str)
         )
         for _ in range(3)
     ]
-    outputs = [process.communicate(timeout=30)[0] for process in started]
+    outputs = [process.communicate(timeout=PROCESS_HANG)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], outputs
     applied = [line for output in outputs for line in output.splitlines() if line.startswith("applied")]
     assert sorted(applied) == [f"applied {version}" for version in VERSIONS]

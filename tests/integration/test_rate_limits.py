@@ -6,14 +6,17 @@ import asyncio
 import itertools
 import re
 import secrets
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
-from local.processes import free_port
 from tests.http_client import Person, http_client, new_mobile
+from tests.patience import HANG
+from tests.ports import free_port
 from tests.processes import api_process
 
 WRONG = {"mobile": "9876599999", "password": "not the password"}
@@ -53,6 +56,11 @@ async def count(http: httpx.AsyncClient, method: str, path: str, body: object, h
     raise AssertionError("there is no limit")
 
 
+def regained(since: float, calls: int, *, window: int) -> int:
+    """How many more calls a slow machine has room for, because time goes on: at most."""
+    return int((time.monotonic() - since) * calls / window) + 1
+
+
 @pytest.mark.parametrize(
     ("path", "body", "limit", "policy"),
     [
@@ -69,7 +77,9 @@ async def test_each_address_has_its_share(
     first = await behind_proxy.post(path, json=body, headers=caller)
     assert first.headers["ratelimit-policy"] == policy
     assert re.fullmatch(rf'"\w+";r={limit - 1};t=\d+', first.headers["ratelimit"])
-    assert await count(behind_proxy, "POST", path, body, caller) == limit - 1
+    since = time.monotonic()
+    counted = await count(behind_proxy, "POST", path, body, caller)
+    assert limit - 1 <= counted <= limit - 1 + regained(since, limit, window=int(policy.rpartition("=")[2]))
     other = await behind_proxy.post(path, json=body, headers=address())
     assert other.json().get("code") != "rate_limited"
 
@@ -114,9 +124,11 @@ async def test_sending_codes_is_limited_by_address_and_by_block_of_numbers(behin
 async def test_reads_are_limited_by_user(behind_proxy: httpx.AsyncClient, person: Person, stranger: Person) -> None:
     me = person.at(behind_proxy)
     token = {"Authorization": f"Bearer {person.token}"}
+    since = time.monotonic()
     first = await me.ask("GET", "/chatroom")
     assert first.headers["ratelimit-policy"] == '"reads";q=20;w=60'
-    assert await count(behind_proxy, "GET", "/user/me", None, {**token, **address()}) == 19
+    counted = await count(behind_proxy, "GET", "/user/me", None, {**token, **address()})
+    assert 19 <= counted <= 19 + regained(since, 20, window=60)
     assert (await stranger.at(behind_proxy).ask("GET", "/user/me")).status_code == 200
     assert (await me.ask("POST", "/chatroom", {"name": "Writing is no reading"})).status_code == 201
 
@@ -127,10 +139,12 @@ async def test_what_is_open_to_all_is_not_limited(behind_proxy: httpx.AsyncClien
 
 
 async def test_ten_processes_worth_of_calls_at_once(behind_proxy: httpx.AsyncClient) -> None:
-    caller = address()
+    caller, since = address(), time.monotonic()
     body = {"refreshToken": "none"}
     answers = await asyncio.gather(*(behind_proxy.post("/auth/refresh", json=body, headers=caller) for _ in range(200)))
-    assert sorted(a.status_code for a in answers) == [401] * 150 + [429] * 50
+    statuses = Counter(answer.status_code for answer in answers)
+    assert statuses.keys() == {401, 429}
+    assert 150 <= statuses[401] <= 150 + regained(since, 150, window=300)
 
 
 async def test_only_some_countries_get_codes(api_environment: dict[str, str]) -> None:
@@ -169,8 +183,9 @@ async def test_a_redis_that_hangs_delays_one_call_and_not_all(api_environment: d
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as hanging:
         port = hanging.sockets[0].getsockname()[1]
-        async with api(api_environment, REDIS_URL=f"redis://127.0.0.1:{port}/0") as http:
-            me, began = person.at(http), asyncio.get_running_loop().time()
-            for _ in range(40):  # each waiting for Redis, they would take 20 s
-                assert (await me.ask("GET", "/user/me")).status_code == 200
-            assert asyncio.get_running_loop().time() - began < 10
+        url = f"redis://127.0.0.1:{port}/0"
+        async with api(api_environment, REDIS_URL=url, REDIS_COMMAND_SECONDS="2") as http:
+            me = person.at(http)
+            async with asyncio.timeout(HANG):
+                for _ in range(40):  # each waiting for Redis, they would take 80 s
+                    assert (await me.ask("GET", "/user/me")).status_code == 200

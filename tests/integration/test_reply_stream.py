@@ -34,6 +34,7 @@ from tests.contracts.test_reply_stream import (
     write_many_pieces,
     written,
 )
+from tests.patience import HANG
 
 SAFETY_SECONDS = 0.3
 
@@ -63,7 +64,7 @@ class Scene:
             RedisReplyStream(
                 server.url.replace(f":{server.port}/", f":{port or server.port}/"),
                 namespace=self.namespace,
-                command_seconds=0.5,
+                command_seconds=1,
                 flush_seconds=flush_seconds,
                 safety_seconds=safety_seconds,
             )
@@ -72,7 +73,7 @@ class Scene:
         self.redis = Redis.from_url(server.url)
 
     async def close(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             await self.reading.close()
             await self.writing.close()
         await self.redis.aclose()
@@ -170,7 +171,7 @@ async def hang(scene: Scene) -> None:
     """Until all connections were given up."""
     assert scene.server.pid is not None
     os.kill(scene.server.pid, signal.SIGSTOP)
-    await asyncio.sleep(2)
+    await asyncio.sleep(3)
     os.kill(scene.server.pid, signal.SIGCONT)
 
 
@@ -325,12 +326,13 @@ class TestSlowAnswers:
         writer.add("One")
         async with following(slow.reading, message_id) as first:
             await first.has("One")
-            wire.answers_after = 0.2
+            wire.answers.clear()
             async with following(slow.reading, message_id) as follower:
-                await asyncio.sleep(0.1)
+                await until(lambda: wire.held > 0)
                 writer.add(" more")
                 await first.has("One more")
                 assert follower.pieces == [], "the answer is still on its way"
+                wire.answers.set()
                 await follower.has("One more")
 
     async def test_who_joins_meanwhile_is_read_for_too(self, wire: Wire, slow: Scene, message_id: MessageId) -> None:
@@ -338,22 +340,24 @@ class TestSlowAnswers:
         end = StreamPosition(1, len(TEXT))
         async with following(slow.reading, message_id) as first:
             await first.has(TEXT)
-            wire.answers_after = 0.2
+            wire.answers.clear()
             async with following(slow.reading, message_id, after=end, text=TEXT):
-                await asyncio.sleep(0.1)
+                await until(lambda: wire.held > 0)
                 async with following(slow.reading, message_id) as follower:
+                    wire.answers.set()
                     await follower.has(TEXT)
 
 
 class Wire:
     """To the server, until it dies: then nothing more comes through, and nobody is told. New connections work.
 
-    Its answers, but not what it publishes, can be late.
+    Its answers, but not what it publishes, can be held back.
     """
 
-    answers_after = 0.0
-
     def __init__(self, server: EmbeddedValkey) -> None:
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.held = 0
         self._target = server.port
         self._is_dead = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -386,7 +390,8 @@ class Wire:
             try:
                 while data := await source.read(65_536):
                     if is_answer and not data.startswith(b"*3\r\n$7\r\nmessage"):
-                        await asyncio.sleep(self.answers_after)
+                        self.held += not self.answers.is_set()
+                        await self.answers.wait()
                     if not is_dead.is_set():
                         target.write(data)
             finally:
@@ -399,7 +404,7 @@ class TestAway:
     async def test_nothing_raises_and_nothing_waits_long(self, scene: Scene, message_id: MessageId) -> None:
         scene.server.kill()
         async with following(scene.reading, message_id) as follower:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 writer = scene.writing.write(message_id, 1)
                 for character in TEXT:
                     writer.add(character)
@@ -429,7 +434,7 @@ class TestAway:
             await follower.has("One")
             os.kill(scene.server.pid, signal.SIGSTOP)
             try:
-                async with asyncio.timeout(4):
+                async with asyncio.timeout(HANG):
                     writer.add(" more")
                     await scene.writing.wake(message_id)
                     await writer.close()
@@ -471,10 +476,10 @@ class TestAway:
             scene.server.kill()
             scene.writing.write(message_id, 1).add("One")
             await asyncio.sleep(0.2)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(HANG):
                 await scene.close()
                 await read
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(HANG):
                 late = scene.writing.write(message_id, 2)
                 late.add("Two")
                 await late.close()
@@ -532,12 +537,12 @@ class TestFlushing:
                 writer.add("One")
             for reader in readers:
                 follower = Follower(reader)
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(HANG):
                     while not follower.text:
                         follower.take(await reader.read())
             for writer in writers:
                 writer.add(" more")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 await asyncio.gather(*(scene.writing.wake(id) for id in ids))
                 assert await asyncio.gather(*map(read_until_woken, readers)) == [" more"] * len(ids)
 
@@ -627,7 +632,7 @@ class TestMissedMessages:
             await scene.put(message_id, "1-8", "two ")
             await scene.publish(message_id, "1-14", "three ")  # shows the gap, and is in no stream
             await scene.writing.wake(message_id)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while pieces := await reader.read():
                     follower.take(pieces)
             assert follower.text == "One two "
@@ -726,7 +731,7 @@ class TestCost:
                 await scene.writing.wake(message_id)
                 await joined.looked(1)  # the stream was read for it
             follower = Follower(sleeper)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 while follower.text != text:
                     follower.take(await sleeper.read())
 

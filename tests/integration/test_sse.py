@@ -25,13 +25,13 @@ from domain.chat import MessageStatus, Outcome
 from domain.ids import MessageId
 from tests.database import connected
 from tests.http_client import Person, http_client, sign_up
+from tests.patience import HANG
 from tests.processes import api_process
 from tests.sse_client import Reply, Stream, open_stream
 
 PIECES = ("Because ", "of ", "Rayleigh\n", "आकाश 🌻 \u2028.")
 TEXT = "".join(PIECES)
 END = f"1-{len(TEXT) + 1}"
-HANG = 10
 
 
 class Hand:
@@ -205,13 +205,13 @@ class TestOnTheWire:
             assert len([chunk async for chunk in stream.chunks()]) <= 3
 
     async def test_silence_is_filled_and_life_is_bounded(self, api_environment: dict[str, str], room: Room) -> None:
-        settings = {"STREAM_PING_SECONDS": "0.1", "STREAM_SECONDS": "1"}
+        settings = {"STREAM_PING_SECONDS": "0.1", "STREAM_SECONDS": "2"}
         with api_process({**api_environment, **settings}) as (url, _):
             async with http_client(url) as client, room.at(client).stream() as stream:
                 async with asyncio.timeout(HANG):
                     events = [event async for event in stream.events()]
         assert events == []
-        assert stream.comments > 3
+        assert stream.comments > 1
         assert stream.retries == 2, "at its end it invites to come again"
         assert stream.has_ended
 
@@ -438,7 +438,7 @@ class TestSending:
             assert (await stream.read_to_end()).text == TEXT
         plain = await room.person.ask("POST", room.path, {"input": "Why?"}, headers=key)
         assert (plain.status_code, plain.json()["data"]["status"]) == (202, "queued"), "the acceptance is what is kept"
-        waited = await room.person.ask("POST", room.path, {"input": "Why?"}, headers={**key, "Prefer": "wait=5"})
+        waited = await room.person.ask("POST", room.path, {"input": "Why?"}, headers={**key, "Prefer": "wait=60"})
         assert (waited.status_code, waited.json()["data"]["response"]) == (200, TEXT)
         assert await room.person.remaining() == 3, "one message was sent"
 
@@ -585,13 +585,13 @@ class TestContinuing:
 class TestWaiting:
     async def test_sending_answers_with_the_reply(self, room: Room, hand: Hand) -> None:
         sending = asyncio.create_task(
-            room.person.ask("POST", room.path, {"input": "Why?"}, headers={"Prefer": "wait=10"})
+            room.person.ask("POST", room.path, {"input": "Why?"}, headers={"Prefer": "wait=60"})
         )
         room.message = await newest(room)
         await hand.answer(room.message)
         reply = await sending
         assert reply.status_code == 200
-        assert reply.headers["preference-applied"] == "wait=10"
+        assert reply.headers["preference-applied"] == "wait=60"
         assert reply.json()["data"] == (await room.ask()).json()["data"]
         assert reply.json().keys() == {"message", "data", "remainingMessages", "dailyLimitInfo"}
 
@@ -622,7 +622,7 @@ class TestWaiting:
         assert "preference-applied" not in reply.headers
 
     async def test_what_is_deleted_meanwhile(self, room: Room, hand: Hand) -> None:
-        reading = asyncio.create_task(room.ask(prefer="wait=10"))
+        reading = asyncio.create_task(room.ask(prefer="wait=60"))
         await asyncio.sleep(0.1)
         await room.person.ask("DELETE", f"/chatroom/{room.room}")
         assert (await reading).status_code == 404
@@ -646,18 +646,18 @@ async def newest(room: Room) -> str:
 
 
 class TestTime:
-    """What lasts longer than an ordinary call may: `second_http` gives those one second."""
+    """What lasts longer than an ordinary call may: `second_http` gives those two seconds."""
 
     async def test_a_stream_is_not_cut(self, room: Room, hand: Hand, second_http: httpx.AsyncClient) -> None:
         here = room.at(second_http)
         async with here.stream() as stream:
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(3.5)
             await hand.answer(room.message)
             assert (await stream.read_to_end()).text == TEXT
 
     async def test_nor_is_a_wait(self, room: Room, second_http: httpx.AsyncClient) -> None:
-        reply = await room.at(second_http).ask(prefer="wait=3")
-        assert (reply.status_code, reply.headers["preference-applied"]) == (202, "wait=3")
+        reply = await room.at(second_http).ask(prefer="wait=4")
+        assert (reply.status_code, reply.headers["preference-applied"]) == (202, "wait=4")
         assert (await room.at(second_http).ask()).status_code == 200, "the connection goes on"
 
 

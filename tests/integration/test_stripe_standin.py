@@ -14,6 +14,7 @@ import httpx
 import pytest
 import stripe
 
+from tests.patience import HANG
 from tests.stripe_standin import PRICE, SECRET, Json, Receiver, StripeStandIn, receiving, start_stripe_standin
 
 DAY = 86_400
@@ -279,7 +280,7 @@ def test_what_is_not_for_the_caller_is_not_told(
     stripe_standin: StripeStandIn, key: str, path: str, status: int
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    reply = httpx.get(f"{stripe_standin.url}/v1/{path}", headers=headers, trust_env=False)
+    reply = httpx.get(f"{stripe_standin.url}/v1/{path}", headers=headers, trust_env=False, timeout=HANG)
     assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")
     assert reply.headers["Request-Id"].startswith("req_")
 
@@ -330,7 +331,7 @@ async def test_the_same_key_gives_the_same_answer_once_done(
 async def test_the_same_key_while_it_runs_is_a_conflict(
     client: stripe.StripeClient, stripe_standin: StripeStandIn
 ) -> None:
-    stripe_standin.fault("latency", seconds=0.5)
+    stripe_standin.fault("latency", seconds=2)
     options: stripe.RequestOptions = {"idempotency_key": "double-click"}
     outcomes = await asyncio.gather(
         *(client.v1.customers.create_async({"name": "One"}, options) for _ in range(2)), return_exceptions=True
@@ -650,7 +651,7 @@ async def test_a_person_pays_on_the_page_after_a_declined_card(
 ) -> None:
     session = await session_for(client, (await customer(client)).id)
     assert session.url
-    async with httpx.AsyncClient(trust_env=False) as browser:
+    async with httpx.AsyncClient(trust_env=False, timeout=HANG) as browser:
         page = await browser.get(session.url)
         assert page.status_code == 200
         for words in ("no real money", "Gemini Pro", "USD 9.99 a month", "person@example.com", "4242"):
@@ -678,7 +679,7 @@ async def test_a_person_cancels_and_comes_back_in_the_portal(
     portal = await client.v1.billing_portal.sessions.create_async(
         {"customer": str(subscription.customer), "return_url": "https://shop.example/account"}
     )
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True, timeout=HANG) as browser:
         page = await browser.get(portal.url)
         assert "Gemini Pro" in page.text
         assert 'href="https://shop.example/account"' in page.text
@@ -697,7 +698,7 @@ async def test_a_person_settles_an_open_invoice_and_looks_at_the_account(
     client: stripe.StripeClient, stripe_standin: StripeStandIn
 ) -> None:
     subscription = await subscribed(client, stripe_standin, "fails_later")
-    async with httpx.AsyncClient(trust_env=False, follow_redirects=True) as browser:
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True, timeout=HANG) as browser:
         account = await browser.post(stripe_standin.url, data={"do": "month"})
         assert subscription.id in account.text
         stripe_standin.forward(hours=2)

@@ -21,6 +21,7 @@ from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJob
 from domain.errors import DatabaseUnavailable
 from domain.ids import MessageId
 from local.valkey import EmbeddedValkey
+from tests.patience import HANG
 
 IDS = TimeOrderedIds()
 
@@ -53,7 +54,7 @@ class Worker:
         concurrency: int = 10,
     ) -> None:
         self.namespace = namespace or f"test-{secrets.token_hex(6)}"
-        self.broker = StreamBroker(server.url, namespace=self.namespace, command_seconds=0.5)
+        self.broker = StreamBroker(server.url, namespace=self.namespace, command_seconds=1)
         self.queue = TaskiqJobQueue(self.broker, GENERATE_REPLY)
         self._handler = handler
         self.begun: list[MessageId] = []
@@ -73,7 +74,7 @@ class Worker:
             raise
         self.ended.append(message_id)
 
-    async def until(self, condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    async def until(self, condition: Callable[[], bool], *, seconds: float = HANG) -> None:
         give_up = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < give_up, f"begun {len(self.begun)}, ended {len(self.ended)}"
@@ -82,7 +83,7 @@ class Worker:
     async def ring(self, count: int = 1) -> list[MessageId]:
         """Rings until the bell works: its first try may meet a connection that died with a server."""
         ids = [MessageId(IDS.new()) for _ in range(count)]
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + HANG
         while not await self.queue.ring(ids):
             assert time.monotonic() < give_up, "the bell does not come back"
             await asyncio.sleep(0.05)
@@ -106,7 +107,7 @@ async def worker(
         yield worker
     finally:
         worker.stop.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             await worker.listening
         await worker.receiver.drain(0)
         await worker.broker.close()
@@ -122,7 +123,7 @@ async def test_each_job_is_handled_and_the_stream_left_empty(running_valkey: Emb
 
 async def test_a_job_sent_before_the_first_worker_came_is_handled(running_valkey: EmbeddedValkey) -> None:
     namespace = f"test-{secrets.token_hex(6)}"
-    broker = StreamBroker(running_valkey.url, namespace=namespace, command_seconds=0.5)
+    broker = StreamBroker(running_valkey.url, namespace=namespace, command_seconds=1)
     message_id = MessageId(IDS.new())
     assert await TaskiqJobQueue(broker, GENERATE_REPLY).ring([message_id])
     await broker.close()
@@ -147,14 +148,14 @@ async def test_no_more_at_once_than_it_was_told(running_valkey: EmbeddedValkey) 
 
 
 async def test_workers_share_the_jobs(running_valkey: EmbeddedValkey) -> None:
-    async def handler(_: MessageId) -> None:
-        await asyncio.sleep(0.01)
-
+    both = asyncio.Event()
     async with (
-        worker(running_valkey, handler, concurrency=2) as one,
-        worker(running_valkey, handler, concurrency=2, namespace=one.namespace) as other,
+        worker(running_valkey, lambda _: both.wait(), concurrency=2) as one,
+        worker(running_valkey, lambda _: both.wait(), concurrency=2, namespace=one.namespace) as other,
     ):
         ids = await one.ring(100)
+        await one.until(lambda: bool(one.begun and other.begun))
+        both.set()
         await one.until(lambda: len(one.ended) + len(other.ended) == 100)
         assert sorted(one.ended + other.ended) == ids
         assert one.ended
@@ -325,7 +326,7 @@ class TestOutage:
             assert running_valkey.pid is not None
             os.kill(running_valkey.pid, signal.SIGSTOP)
             try:
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(HANG):
                     assert not await one.queue.ring([MessageId(IDS.new())])
             finally:
                 os.kill(running_valkey.pid, signal.SIGCONT)
@@ -339,7 +340,7 @@ class TestStop:
             await one.ring()
             await one.until(lambda: len(one.ended) == 1)
             one.stop.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await one.listening
                 await one.receiver.drain(60)
 
@@ -350,7 +351,7 @@ class TestStop:
             running_valkey.kill()
             await asyncio.sleep(0.5)
             one.stop.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await one.listening
 
     async def test_takes_no_new_jobs_and_lets_running_ones_end(self, running_valkey: EmbeddedValkey) -> None:

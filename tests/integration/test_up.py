@@ -20,8 +20,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from local.processes import free_port, try_lock
+from local.processes import try_lock
 from tests.gemini_standin import GeminiStandIn
+from tests.patience import HANG, PROCESS_HANG
+from tests.ports import free_port
 
 SMALL_PRODUCT = Path(__file__).parent / "local" / "small_product.py"
 # Nobody connects to these: with them, `up` starts no servers of its own.
@@ -55,7 +57,7 @@ class Up:
         return self.until(lambda: words in self.output)
 
     def until(self, holds: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + 120  # a slow machine takes its time
+        deadline = time.monotonic() + PROCESS_HANG
         while not holds():
             if time.monotonic() > deadline or self.process.poll() is not None:
                 return holds()
@@ -68,7 +70,7 @@ class Up:
 
     def ask(self) -> dict[str, Any] | None:
         """What the small product knows of its environment."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=HANG)
         try:
             connection.request("GET", "/ready")
             answer: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -80,7 +82,7 @@ class Up:
             connection.close()
 
     def ends(self) -> int:
-        return self.process.wait(30)
+        return self.process.wait(PROCESS_HANG)
 
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
@@ -108,12 +110,12 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     for one in started:
         if one.process.poll() is None:
             one.end(signal.SIGTERM)
-    assert all(one.nobody_is_left(patience=10) for one in started)
+    assert all(one.nobody_is_left(patience=PROCESS_HANG) for one in started)
 
 
 def stripe(environment: dict[str, str], path: str, form: str | None = None) -> dict[str, Any]:
     """What the stand-in answers to a call of Stripe's."""
-    connection = HTTPConnection(urlsplit(environment["STRIPE_API_BASE"]).netloc, timeout=5)
+    connection = HTTPConnection(urlsplit(environment["STRIPE_API_BASE"]).netloc, timeout=HANG)
     headers = {"Authorization": f"Bearer {environment['STRIPE_SECRET_KEY']}"}
     connection.request("POST" if form else "GET", path, form, headers)
     answer: dict[str, Any] = json.loads(connection.getresponse().read())
@@ -155,7 +157,7 @@ async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_come
     account = first.data / "stripe" / "account.json"
     assert first.until(lambda: account.exists() and customer in account.read_text())
     first.end(signal.SIGKILL)
-    assert first.nobody_is_left(patience=10)
+    assert first.nobody_is_left(patience=PROCESS_HANG)
 
     second = up().ready()
     told_again = second.ask()
@@ -189,7 +191,7 @@ def test_the_real_product_does_so_too(up: Callable[..., Up]) -> None:
     told = first.ask()
     assert told is not None
     first.end(signal.SIGKILL)
-    assert first.nobody_is_left(patience=10)
+    assert first.nobody_is_left(patience=PROCESS_HANG)
     second = up("-m", "entrypoints.cli", PORT=str(first.port)).ready()
     assert second.ask()
     assert second.end(signal.SIGINT) == 0
@@ -271,4 +273,4 @@ def test_a_second_ctrl_c_ends_at_once_what_does_not_want_to(up: Callable[..., Up
     time.sleep(0.5)
     assert running.process.poll() is None
     assert running.end(signal.SIGINT) == 130
-    assert running.nobody_is_left(patience=2)
+    assert running.nobody_is_left(patience=HANG)

@@ -15,6 +15,7 @@ import pytest
 
 from entrypoints.http.server.web import DIST
 from tests.http_client import Person, new_mobile, sign_up
+from tests.patience import HANG
 from tests.processes import ROOT, api_process
 
 HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
@@ -24,7 +25,7 @@ IN_COOKIE = {"X-Refresh-Token": "cookie"}
 @pytest.fixture
 async def browser(http: httpx.AsyncClient) -> AsyncIterator[httpx.AsyncClient]:
     """Another client of the same server: it keeps cookies, and reads what no OpenAPI document describes."""
-    async with httpx.AsyncClient(base_url=http.base_url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=http.base_url, trust_env=False, timeout=HANG) as client:
         yield client
 
 
@@ -94,7 +95,7 @@ async def test_there_are_no_other_files(browser: httpx.AsyncClient, name: str) -
 async def test_the_page_can_be_left_out(api_environment: dict[str, str]) -> None:
     script = next((DIST / "assets").glob("app-*.js"))
     with api_process({**api_environment, "WEB_PAGE": "off"}) as (url, _):
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG) as client:
             assert (await client.get("/", headers=HTML)).text.startswith("The Gemini backend is running.")
             assert (await client.get(f"/assets/{script.name}")).status_code == 404
 
@@ -197,6 +198,6 @@ async def test_a_refusal_sets_no_cookie(browser: httpx.AsyncClient) -> None:
 async def test_behind_https_the_cookie_is_secure(http: httpx.AsyncClient, api_environment: dict[str, str]) -> None:
     body = await code_for(http)
     with api_process({**api_environment, "PUBLIC_URL": "https://chat.example.com"}) as (url, _):
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG) as client:
             reply = await client.post("/auth/verify-otp", json=body, headers=IN_COOKIE)
     assert "Secure" in reply.headers["set-cookie"]

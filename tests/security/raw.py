@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.patience import HANG
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -40,7 +42,7 @@ async def open_connection(url: str) -> tuple[asyncio.StreamReader, asyncio.Strea
     return await asyncio.open_connection(parts.hostname, parts.port)
 
 
-async def send(url: str, *pieces: bytes, seconds: float = 20) -> Answer:
+async def send(url: str, *pieces: bytes, seconds: float = HANG) -> Answer:
     """The first answer to these bytes. Raises TimeoutError if there is neither one nor an end."""
     async with asyncio.timeout(seconds):
         reader, writer = await open_connection(url)

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import schemathesis
 
+from tests.patience import HANG
+
 #: After these the token is no good any more; they get an account each time.
 ENDING = {"log_out", "end_other_sessions", "end_session", "change_password", "delete_user"}
 
@@ -18,7 +20,7 @@ _shared: list[str] = []
 
 def sign_up() -> str:
     """The token of a new account."""
-    with httpx.Client(base_url=_url, trust_env=False) as http:
+    with httpx.Client(base_url=_url, trust_env=False, timeout=HANG) as http:
         mobile = f"+9196{secrets.randbelow(10**8):08d}"
         http.post("/auth/signup", json={"mobile": mobile, "name": "Asha"}).raise_for_status()
         otp = http.post("/auth/send-otp", json={"mobile": mobile}).raise_for_status().json()["otp"]

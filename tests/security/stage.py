@@ -16,8 +16,9 @@ from typing import Any
 
 import httpx
 
-from local.processes import free_port
 from tests.chaos.world import World, world
+from tests.patience import PROCESS_HANG
+from tests.ports import free_port
 from tests.processes import ProductProcess, wait_for_api
 
 _numbers = itertools.count()
@@ -122,7 +123,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 def http_client(url: str) -> httpx.AsyncClient:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-    return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, limits=limits)
+    return httpx.AsyncClient(base_url=url, timeout=PROCESS_HANG, trust_env=False, limits=limits)
 
 
 async def _ask(

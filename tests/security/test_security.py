@@ -24,7 +24,7 @@ async def playing() -> AsyncIterator[dict[str, asyncio.Task[Row]]]:
 
         async def play(name: str, after: list[asyncio.Task[Row]]) -> Row:
             await asyncio.gather(*after, return_exceptions=True)
-            async with turn, asyncio.timeout(300):
+            async with turn, asyncio.timeout(900):
                 return await SCENARIOS[name](shared, SMALL, SEED)
 
         tasks: dict[str, asyncio.Task[Row]] = {}

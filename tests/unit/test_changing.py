@@ -21,6 +21,7 @@ from domain.errors import (
     QuotaExceeded,
     TooManyInFlight,
 )
+from tests.patience import HANG
 from tests.unit.conftest import World
 
 OTHER = "+919876543211"
@@ -104,7 +105,7 @@ class TestDeleteChatroom:
         [room] = world.chatrooms.table.all()
         await world.container.delete_chatroom()(user=sender(world), chatroom_id=room.id)
         with pytest.raises(MessageNotFound):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 await waiting
 
     async def test_leaves_the_list_at_once(self, world: World) -> None:
@@ -133,7 +134,7 @@ class TestCancelMessage:
     async def test_whoever_waits_learns_of_it(self, world: World, waiting: asyncio.Task[Message]) -> None:
         [message] = world.messages.newest(world.chatrooms.table.all()[0].id, limit=9, before=None)
         cancelled = await self.cancel(world, message)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             assert await waiting == cancelled
 
     async def test_what_is_being_answered_is_requested(self, world: World) -> None:

@@ -16,6 +16,7 @@ from application.chat.streaming import AwaitReply, Delta, Ended, Following, Gone
 from domain.chat import Message, MessageStatus, Outcome, StreamPosition
 from domain.errors import DatabaseUnavailable, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
+from tests.patience import HANG
 from tests.unit.conftest import World
 
 LEASE = timedelta(hours=1)
@@ -71,7 +72,7 @@ class Scene:
         user = self.world.users.table.get(self.message.user_id)
         assert user is not None
         async with (
-            asyncio.timeout(10),
+            asyncio.timeout(HANG),
             self.world.container.stream_reply()(
                 user=user, chatroom_id=self.message.chatroom_id, message_id=self.message.id, after=at(after)
             ) as following,
@@ -505,7 +506,7 @@ class TestWaiting:
         wait: AwaitReply = scene.world.container.await_reply()
         user = scene.world.users.table.get(scene.message.user_id)
         assert user is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             return await wait(
                 user=user, chatroom_id=scene.message.chatroom_id, message_id=scene.message.id, seconds=seconds
             )
@@ -567,7 +568,7 @@ async def test_the_watch_goes_on_through_trouble() -> None:
     await watch.start()
     try:
         with watch.of(message.id, woken.set):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(HANG):
                 await woken.wait()
     finally:
         await watch.close()

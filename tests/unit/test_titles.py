@@ -12,6 +12,7 @@ from application.chat.replies import MAX_UNTITLED
 from application.chat.titles import MAX_TITLE_CHARACTERS, clean_title
 from domain.chat import Chatroom, MessageStatus
 from domain.errors import ModelUnavailable, ReplyBlocked
+from tests.patience import HANG
 from tests.unit.conftest import World
 
 
@@ -116,7 +117,7 @@ async def test_who_follows_is_told_of_the_end_before(world: World) -> None:
     hangs = ScriptedReply(pieces=("The",), finish_reason=None)
     scene = Scene(world, "Rayleigh.", hangs)
     message = await world.sent(room=await scene.room())
-    async with world.stream.follow(message.id) as reader, asyncio.timeout(5):
+    async with world.stream.follow(message.id) as reader, asyncio.timeout(HANG):
         task = asyncio.create_task(world.container.generate_reply()(message_id=message.id))
         while await reader.read():
             pass

@@ -14,6 +14,7 @@ import pytest
 
 from entrypoints.http.server.app import api_document
 from tests.integration.test_documents import BASE_URL, CLIENT_GUIDE, code_blocks
+from tests.patience import PROCESS_HANG
 from tests.processes import whole_product
 from tests.vendor_tools.conftest import Installed
 
@@ -108,7 +109,7 @@ def _run(folder: Path, *command: Path | str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=PROCESS_HANG,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from entrypoints.http.documents.postman import COLLECTION, ENVIRONMENT, STEPS, STORY
+from tests.patience import PROCESS_HANG
 from tests.processes import ROOT, whole_product
 from tests.vendor_tools.conftest import Installed
 
@@ -27,6 +28,8 @@ def test_its_story_can_be_told_again_and_again(installed: Installed, product: st
     command += ["--folder", STORY, "--env-var", f"baseUrl={product}", "--color", "off"]
     for _ in range(2):
         environment = {"PATH": os.environ["PATH"]}
-        told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        told = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PROCESS_HANG, check=False
+        )
         assert told.returncode == 0, told.stdout + told.stderr
         assert told.stdout.count("↳") == len(STEPS), told.stdout

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROCESS_HANG
 from tests.stripe_standin import Receiver, StripeStandIn, receiving
 from tests.vendor_tools.conftest import Installed
 
@@ -66,7 +67,7 @@ async def test_what_it_triggers_arrives_signed(
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PROCESS_HANG,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
