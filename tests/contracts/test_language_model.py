@@ -29,6 +29,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 from tests.gemini_standin import GeminiStandIn
+from tests.patience import HANG
 
 MODEL = "gemini-flash-latest"
 FOREVER = 3600.0
@@ -156,7 +157,7 @@ async def failure(model: LanguageModel, expected: type[ModelError]) -> tuple[str
 
     async def read_on() -> None:
         nonlocal text
-        async with asyncio.timeout(15), aclosing(model.stream(conversation())) as chunks:
+        async with asyncio.timeout(HANG), aclosing(model.stream(conversation())) as chunks:
             async for chunk in chunks:
                 text += chunk.text
 
@@ -252,7 +253,7 @@ async def test_streams_run_side_by_side(stage: Stage) -> None:
 
 async def test_closing_the_stream_leaves_the_model(stage: Stage) -> None:
     stage.hang("One ")
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG):
         chunks = stage.model.stream(conversation())
         assert (await anext(chunks)).text == "One "
         assert stage.open() == 1
@@ -265,7 +266,7 @@ async def test_closing_the_stream_leaves_the_model(stage: Stage) -> None:
 async def test_cancelling_leaves_the_model(stage: Stage, pieces: tuple[str, ...]) -> None:
     stage.hang(*pieces)
     task = asyncio.create_task(read(stage.model))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(HANG):
         while not stage.open():  # noqa: ASYNC110 - the stand-in is another process
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.05)

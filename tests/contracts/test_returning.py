@@ -23,6 +23,7 @@ from domain.errors import (
     UserNotFound,
 )
 from tests.contracts.conftest import COMPLETED, FAILED, Adapters, InPostgresAndRedis, names
+from tests.patience import PROCESS_HANG
 
 FIVE = SendingLimits(daily=5)
 
@@ -178,7 +179,7 @@ class TestAtOnce:
                 except DatabaseUnavailable:  # deadlocks in a row, each of which takes Postgres a second to see
                     continue
 
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PROCESS_HANG):
             await asyncio.gather(*(live() for _ in range(5)))
         user = await adapters.users.find_by_mobile(mobile) or await adapters.user(mobile=mobile)
         adapters.unseen[user.id] = (await use(adapters, user)).used - len(await self.seen(adapters, user))

@@ -17,6 +17,7 @@ from application.ports.accounts import OtpSender
 from domain.accounts import MobileNumber, OtpPurpose
 from entrypoints.container import Container
 from entrypoints.settings import Settings
+from tests.patience import HANG
 from tests.twilio_standin import ACCOUNT, SENDER, SERVICE, TOKEN, TwilioStandIn, twilio_standin
 
 ANN, CODE = MobileNumber("+919876543210"), "042137"
@@ -126,7 +127,7 @@ class TestTwilio:
     async def test_one_that_hangs_is_given_up(self, twilio: TwilioStandIn) -> None:
         twilio.fault = "hang"
         async with started(by_sms(twilio, seconds=0.1)) as sender:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG):
                 with pytest.raises(TimeoutError):
                     await sender.send(ANN, CODE, LOGIN)
             twilio.fault = None
@@ -255,6 +256,6 @@ class TestInBackground:
 
     async def test_one_that_hangs_does_not_stop_the_end(self, twilio: TwilioStandIn) -> None:
         twilio.fault = "hang"
-        async with asyncio.timeout(10), started(InBackground(by_sms(twilio, seconds=1))) as sender:
+        async with asyncio.timeout(HANG), started(InBackground(by_sms(twilio, seconds=1))) as sender:
             await sender.send(ANN, CODE, LOGIN)
         assert (twilio.asked, twilio.sent) == (1, [])

@@ -41,6 +41,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 from domain.ids import UserId
+from tests.patience import HANG
 from tests.unit.test_breaker import PATIENCE, PAUSE, Scene
 
 QUESTION = Conversation((Turn(Role.USER, "Why?"),), max_output_tokens=100)
@@ -86,7 +87,7 @@ class Ask(Scene):
     async def __call__(self, user: int | None = None, *, fresh: bool = True) -> Outcome | ModelError:
         call = Call(UserId(UUID(int=user or 1_000 + len(self.calls))), fresh, self.stop)
         self.calls.append(call)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG):
             try:
                 return await self.ask(QUESTION, call=call, writer=self.writer)
             except ModelError as error:
@@ -258,7 +259,7 @@ class TestStop:
 
     async def stopped(self, ask: Ask, *, when: Callable[[], bool]) -> Outcome:
         task = asyncio.create_task(ask())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not when():  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0)
         ask.stop.request()
@@ -325,7 +326,7 @@ class TestStop:
     async def test_who_is_cancelled_while_it_is_stopped_is_cancelled(self) -> None:
         ask = Ask(ScriptedReply(pieces=("Half",), finish_reason=None))
         task = asyncio.create_task(ask())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not ask.model.open:  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0)
         ask.stop.request()
@@ -396,7 +397,7 @@ class TestSignsOfLife:
         assert await ask.is_open_after_two()
         ask.pass_(PAUSE)
         task = asyncio.create_task(ask())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not ask.writer.thoughts:  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0)
         assert ask.wait() is None
@@ -433,7 +434,7 @@ class TestThoughts:
     async def test_stopped_keep_what_was_thought(self) -> None:
         ask = Ask(ScriptedReply(thoughts=("Hm",), pieces=(), finish_reason=None))
         task = asyncio.create_task(ask())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             while not ask.writer.thoughts:  # noqa: ASYNC110 - nobody tells us
                 await asyncio.sleep(0)
         ask.stop.request()

@@ -44,6 +44,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 from domain.ids import MessageId, UserId
+from tests.patience import HANG
 from tests.unit.conftest import World
 
 QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING
@@ -112,7 +113,7 @@ async def answer(world: World, message: Message) -> MessageStatus | None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while not condition():  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(0)
 
@@ -428,7 +429,7 @@ class TestDeadlines:
         world = World(**{setting: "0.05"})
         world.model.add(reply)
         message = await world.sent()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             assert await answer(world, message) is QUEUED
         assert (world.model.open, world.model.left) == (0, 1), "the call was not left"
         assert (await world.stored(message)).failures == 1
@@ -442,7 +443,7 @@ class TestDeadlines:
         world = World(FIRST_TOKEN_SECONDS="5", REPLY_SECONDS="0.05")
         world.model.add(HANGS)
         message = await world.sent()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             assert await answer(world, message) is QUEUED
         assert world.model.left == 1
         stored = await world.stored(message)
@@ -451,7 +452,7 @@ class TestDeadlines:
     async def test_the_whole_one_bounds_the_first_word_too(self) -> None:
         world = World(FIRST_TOKEN_SECONDS="3600", REPLY_SECONDS="0.05")
         world.model.add(SILENT)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG):
             assert await answer(world, await world.sent()) is QUEUED
 
 
@@ -761,7 +762,7 @@ class TestStream:
     async def test_tells_of_every_end(self, world: World, error: ModelError) -> None:
         world.model.add(error)
         message = await world.sent()
-        async with world.stream.follow(message.id) as reader, asyncio.timeout(5):
+        async with world.stream.follow(message.id) as reader, asyncio.timeout(HANG):
             await answer(world, message)
             assert [piece.text for piece in await reader.read()] == [""]
             assert await reader.read() == []
@@ -810,7 +811,7 @@ class TestCancel:
         assert await world.messages.claim(message.id, lease=timedelta(seconds=10))
         await self.cancel(world, message)
         world.clock.move(timedelta(seconds=11))
-        async with world.stream.follow(message.id) as reader, asyncio.timeout(5):
+        async with world.stream.follow(message.id) as reader, asyncio.timeout(HANG):
             assert await answer(world, message) is CANCELLED
             assert await reader.read() == [], "who follows it is told"
         assert world.model.asked == []
