@@ -128,6 +128,7 @@ async def stage(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -
         yield Scripted()
         return
     model = gemini(request.param, gemini_standin.url)
+    await model.start()  # importing an SDK takes long on a slow machine, and must not be broken off
     yield OverHttp(model, gemini_standin)
     await model.close()
 
@@ -135,6 +136,7 @@ async def stage(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -
 @pytest.fixture(params=list(TRANSPORTS))
 async def wire(request: pytest.FixtureRequest, gemini_standin: GeminiStandIn) -> AsyncIterator[OverHttp]:
     model = gemini(request.param, gemini_standin.url)
+    await model.start()  # importing an SDK takes long on a slow machine, and must not be broken off
     yield OverHttp(model, gemini_standin)
     await model.close()
 
@@ -145,7 +147,7 @@ def conversation(*texts: str, max_output_tokens: int = 2_048) -> Conversation:
     return Conversation(turns, max_output_tokens)
 
 
-async def read(model: LanguageModel, asked: Conversation | None = None, *, seconds: float = 30) -> list[ReplyChunk]:
+async def read(model: LanguageModel, asked: Conversation | None = None, *, seconds: float = HANG) -> list[ReplyChunk]:
     """All chunks; a hang fails the test."""
     async with asyncio.timeout(seconds), aclosing(model.stream(asked or conversation())) as chunks:
         return [chunk async for chunk in chunks]
