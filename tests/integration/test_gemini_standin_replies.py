@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from domain.chat import GO_ON
 from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import STREAM, ask, body, events, post, text_in
 
@@ -78,7 +79,8 @@ def test_a_cut_reply_goes_on_where_it_ended(real: GeminiStandIn) -> None:
     beginning = text_in(chunks)
     assert chunks[-1]["candidates"][0]["finishReason"] == "MAX_TOKENS"
     assert whole.startswith(beginning)
-    assert beginning + reply(real, "A long essay", beginning, "Continue exactly where you stopped.") == whole
+    for request in ("Continue exactly where you stopped.", GO_ON):
+        assert beginning + reply(real, "A long essay", beginning, request) == whole
     assert beginning + reply(real, "A long essay", beginning) == whole
 
 
