@@ -278,7 +278,7 @@ class PostgresGuessBudgets(GuessBudgets):
         most_in_a_row = CODES_OFF_AFTER if kind is GuessKind.CODE else None
         while True:
             counted = await rows(
-                "INSERT INTO guess_budgets AS budget (number_digest, kind, wrong_at, in_a_row)"
+                "INSERT INTO wrong_guesses AS budget (number_digest, kind, wrong_at, in_a_row)"
                 " VALUES ($1, $2, ARRAY[$7::timestamptz], 1) ON CONFLICT (number_digest, kind) DO UPDATE SET"
                 " wrong_at = ($7::timestamptz || budget.wrong_at)[:$6], in_a_row = budget.in_a_row + 1"
                 f" WHERE coalesce({_GUESS_AFTER} <= $7, true) AND ($8::int IS NULL OR budget.in_a_row < $8)"
@@ -292,7 +292,7 @@ class PostgresGuessBudgets(GuessBudgets):
             if counted:
                 return
             found = await rows(
-                f"SELECT in_a_row, {_GUESS_AFTER} AS guess_after FROM guess_budgets budget"
+                f"SELECT in_a_row, {_GUESS_AFTER} AS guess_after FROM wrong_guesses budget"
                 " WHERE number_digest = $1 AND kind = $2",
                 self._digests.digest(mobile),
                 kind.value,
@@ -305,18 +305,18 @@ class PostgresGuessBudgets(GuessBudgets):
 
     async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
         await rows(
-            "UPDATE guess_budgets SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_digest = $1 AND kind = $2",
+            "UPDATE wrong_guesses SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_digest = $1 AND kind = $2",
             self._digests.digest(mobile),
             kind.value,
         )
 
     async def reset(self, mobile: MobileNumber) -> bool:
-        sql = "DELETE FROM guess_budgets WHERE number_digest = $1 RETURNING id"
+        sql = "DELETE FROM wrong_guesses WHERE number_digest = $1 RETURNING id"
         return bool(await rows(sql, self._digests.digest(mobile)))
 
     async def purge(self, *, now: datetime) -> None:
         await rows(
-            "DELETE FROM guess_budgets WHERE (in_a_row < $3 OR kind <> $2)"
+            "DELETE FROM wrong_guesses WHERE (in_a_row < $3 OR kind <> $2)"
             " AND coalesce(wrong_at[1] < $1::timestamptz - CASE WHEN in_a_row > 0 AND kind = $2"
             "   THEN $4::interval ELSE interval '1 day' END, true)",
             now,
@@ -333,7 +333,7 @@ class PostgresOtpSendings(OtpSendings):
     async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
         while True:
             counted = await rows(
-                "INSERT INTO otp_sendings AS sending (number_digest, sent_at) VALUES ($1, ARRAY[$2::timestamptz])"
+                "INSERT INTO codes_sent AS sending (number_digest, sent_at) VALUES ($1, ARRAY[$2::timestamptz])"
                 " ON CONFLICT (number_digest) DO UPDATE SET sent_at = ($2::timestamptz || sending.sent_at)[:$3]"
                 f" WHERE {_SEND_AGAIN_AT} <= $2 RETURNING number_digest",
                 self._digests.digest(mobile),
@@ -343,7 +343,7 @@ class PostgresOtpSendings(OtpSendings):
             if counted:
                 return
             found = await rows(
-                f"SELECT {_SEND_AGAIN_AT} AS again_at FROM otp_sendings sending WHERE number_digest = $1",
+                f"SELECT {_SEND_AGAIN_AT} AS again_at FROM codes_sent sending WHERE number_digest = $1",
                 self._digests.digest(mobile),
             )
             if found and found[0]["again_at"] > now:
@@ -351,4 +351,4 @@ class PostgresOtpSendings(OtpSendings):
 
     async def purge(self, *, now: datetime) -> None:
         longest = max(rule.within for rule in SENDING_RULES)
-        await rows("DELETE FROM otp_sendings WHERE sent_at[1] < $1", now - longest)
+        await rows("DELETE FROM codes_sent WHERE sent_at[1] < $1", now - longest)

@@ -77,7 +77,7 @@ class GuessBudgetRow(Model):
     in_a_row = fields.IntField()
 
     class Meta:
-        table = "guess_budgets"
+        table = "wrong_guesses"
         unique_together = (("number_digest", "kind"),)
 
 
@@ -88,7 +88,7 @@ class OtpSendingRow(Model):
     sent_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
 
     class Meta:
-        table = "otp_sendings"
+        table = "codes_sent"
 
 
 class KeptAllowanceRow(Model):

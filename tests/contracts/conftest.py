@@ -279,8 +279,8 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
     for sql in (
         "DELETE FROM users",
         "DELETE FROM otp_challenges",
-        "DELETE FROM otp_sendings",
-        "DELETE FROM guess_budgets",
+        "DELETE FROM codes_sent",
+        "DELETE FROM wrong_guesses",
         "DELETE FROM kept_allowances",
         "DELETE FROM idempotency_keys",
         "DELETE FROM payment_events",

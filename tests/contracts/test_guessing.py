@@ -139,7 +139,7 @@ class TestGuessing:
 
     async def test_of_many_at_once_only_so_many_are_let_through(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
-        for table in ({"table": "guess_budgets"}, {"rows_of": "guess_budgets"}):
+        for table in ({"table": "wrong_guesses"}, {"rows_of": "wrong_guesses"}):
             results = await adapters.race(*(ann.wait_after() for _ in range(20)), **table)
             assert sorted(map(str, results)) == ["1.0"] * 15 + ["None"] * 5
             ann.now += 2 * DAY
@@ -291,7 +291,7 @@ class TestSending:
 
     async def test_of_many_at_once_one_is_sent(self, adapters: Adapters) -> None:
         now = adapters.clock.now()
-        for table in ({"table": "otp_sendings"}, {"rows_of": "otp_sendings"}):
+        for table in ({"table": "codes_sent"}, {"rows_of": "codes_sent"}):
             results = await adapters.race(*(send(adapters, now) for _ in range(20)), **table)
             assert sorted(map(str, results)) == ["60.0"] * 19 + ["None"]
             now += timedelta(minutes=1)

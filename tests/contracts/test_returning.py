@@ -228,7 +228,7 @@ async def test_no_number_stands_beside_its_counts(real: InPostgresAndRedis) -> N
         await real.sendings.count(mobile, now=now)
         await real.budgets.count(mobile, GuessKind.CODE, now=now)
     await real.users.delete(ann.id)
-    for table in ("otp_sendings", "guess_budgets", "kept_allowances"):
+    for table in ("codes_sent", "wrong_guesses", "kept_allowances"):
         kept = [str(dict(row)) for row in await rows(f"TABLE {table}")]
         assert kept
         assert not [row for row in kept if ann.mobile[3:] in row or nobody[3:] in row]

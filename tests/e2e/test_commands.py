@@ -312,7 +312,7 @@ async def test_an_operator_unlocks_a_number(http: httpx.AsyncClient, product: di
     statuses = [(await guess(right=False)).status_code for _ in range(5)]
     assert statuses == [400] * 5
     # Many more of them, so that the wait is longer than a slow machine takes for what follows.
-    await execute(product["DATABASE_URL"], "UPDATE guess_budgets SET in_a_row = 20 WHERE in_a_row >= 5")
+    await execute(product["DATABASE_URL"], "UPDATE wrong_guesses SET in_a_row = 20 WHERE in_a_row >= 5")
     assert (await guess(right=False)).status_code == 429
     assert (await guess(right=True)).json()["code"] == "too_many_guesses"
 

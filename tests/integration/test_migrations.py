@@ -38,6 +38,7 @@ TABLES = [
     "billing_accounts",
     "chatrooms",
     "checkouts",
+    "codes_sent",
     "guess_budgets",
     "idempotency_keys",
     "kept_allowances",
@@ -52,7 +53,10 @@ TABLES = [
     "sessions",
     "subscriptions",
     "users",
+    "wrong_guesses",
 ]
+#: The previous version still writes to these while it is replaced; the next release drops them.
+RETIRED = ("guess_budgets", "otp_sendings")
 
 
 @pytest.fixture
@@ -267,7 +271,8 @@ def test_migrations_make_what_the_models_say(empty_database: str, database_url: 
 
     asyncio.run(generate())
     generated, migrated = [
-        [tuple(row) for row in asyncio.run(execute(url, question))] for url in (empty_database, database_url)
+        [tuple(row) for row in asyncio.run(execute(url, question)) if row[0] not in RETIRED]
+        for url in (empty_database, database_url)
     ]
     assert migrated == generated
     assert migrated
