@@ -278,6 +278,11 @@ class Outcome:
     #: The first exchange that the model was given with the message.
     window_from: MessageId | None = None
 
+    @property
+    def is_empty_cut(self) -> bool:
+        """Its length was used up before the first word, which is the prompt's doing as a rule."""
+        return self.error_code == ReplyEmpty.code and self.finish_reason == CUT_OFF
+
     @classmethod
     def of_error(cls, error: DomainError) -> Outcome:
         if isinstance(error, ModelDeferred):  # for as long as a message may wait: to its sender, it was away
@@ -288,6 +293,46 @@ class Outcome:
             error_code=error.code,
             error_detail=error.detail,
         )
+
+
+class CallPurpose(StrEnum):
+    REPLY = "reply"
+    TITLE = "title"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """One call of the model, as it is booked: one a message, attempt and purpose.
+
+    `outcome` is how it ended: completed, cancelled, blocked, empty or the code of an error; interrupted, if
+    whoever asked had to stop or lost the message; lost, if they died, and then nothing else is known of it.
+    """
+
+    user_id: UserId
+    message_id: MessageId
+    attempt: int
+    purpose: CallPurpose
+    model: str
+    outcome: str
+    #: As it was last reported; None if it never was.
+    usage: TokenUsage | None = None
+    #: The day of the allowance that its tokens are counted in. A title's are not.
+    day: date
+
+
+LOST = "lost"
+INTERRUPTED = "interrupted"
+
+
+def call_outcome(error: DomainError) -> str:
+    """What a call is booked as that ended with this error."""
+    match error:
+        case ReplyBlocked():
+            return "blocked"
+        case ReplyEmpty():
+            return "empty"
+        case _:
+            return error.code
 
 
 @dataclass(frozen=True, slots=True)

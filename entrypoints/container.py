@@ -324,6 +324,7 @@ class Container(containers.DeclarativeContainer):
     )
     ask_model = wired(
         AskModel,
+        name=settings.provided.gemini_model,
         breaker=providers.Singleton(Breaker),
         first_token_seconds=settings.provided.first_token_seconds,
         silence_seconds=settings.provided.silence_seconds,

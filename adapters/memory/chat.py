@@ -12,7 +12,18 @@ from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudg
 from application.ports.runtime import Clock
 from domain.accounts import MobileNumber, User
 from domain.billing import Allowance, SendingLimits
-from domain.chat import MAX_DEATHS, Chatroom, Context, Exchange, Message, MessageStatus, Outcome
+from domain.chat import (
+    LOST,
+    MAX_DEATHS,
+    CallPurpose,
+    Chatroom,
+    Context,
+    Exchange,
+    Message,
+    MessageStatus,
+    ModelCall,
+    Outcome,
+)
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,
@@ -108,6 +119,8 @@ class _Queued:
     due_at: datetime
     lease_until: datetime | None
     rung_at: datetime
+    #: The model was asked since it was queued.
+    called: bool = False
 
     def claimable_since(self, now: datetime) -> datetime | None:
         since = {MessageStatus.QUEUED: self.due_at, MessageStatus.GENERATING: self.lease_until}.get(self.message.status)
@@ -126,10 +139,11 @@ class _Counted:
     minute_used: int
     input_tokens: int = 0
     output_tokens: int = 0
+    empty_cuts: int = 0
 
     def at(self, day: date, now: datetime) -> _Counted:
         """With the day and the minute turned, if they have; a day never goes back."""
-        counted = self if self.day >= day else replace(self, day=day, used=0, input_tokens=0, output_tokens=0)
+        counted = self if self.day >= day else _Counted(day, 0, self.in_flight, self.minute_from, self.minute_used)
         return counted if now < self.minute_from + _MINUTE else replace(counted, minute_from=now, minute_used=0)
 
 
@@ -140,6 +154,7 @@ class MemoryMessages(Messages):
         self.table: Table[MessageId, _Queued] = Table()
         self.allowances: Table[UserId, _Counted] = Table()
         self.kept_allowances: Table[MobileNumber, _Counted] = Table()
+        self.calls: Table[tuple[MessageId, int, CallPurpose], ModelCall] = Table()
 
     def keep_days_use(self, user: User) -> None:
         """For the number's next account, of the day that is not over."""
@@ -173,7 +188,7 @@ class MemoryMessages(Messages):
             if message.chatroom_id == chatroom_id:
                 self.table.put(message.id, None)
                 if not message.status.is_final:
-                    self._end(message)
+                    self._end(message, gives_back=False)
                     unanswered.append(message.id)
         return unanswered
 
@@ -243,8 +258,13 @@ class MemoryMessages(Messages):
         cancelled = replace(message, cancel_requested=True)
         if message.status is MessageStatus.QUEUED or row.claimable_since(now):
             cancelled = _with(cancelled, cancelled.in_all(Outcome(status=MessageStatus.CANCELLED)), now)
-            row = replace(row, lease_until=None)
-            self._end(cancelled)
+            gives_back = self._is_unasked(message_id)
+            self._lose(message)
+            row, cancelled = (
+                replace(row, lease_until=None),
+                replace(cancelled, charged=message.charged and not gives_back),
+            )
+            self._end(message, gives_back=gives_back)
         self.table.put(message_id, replace(row, message=cancelled))
         return cancelled
 
@@ -281,7 +301,9 @@ class MemoryMessages(Messages):
         )
         if claimed.deaths >= MAX_DEATHS - 1 and not alone:
             return None
-        self.table.put(message_id, replace(row, message=claimed, lease_until=now + lease))
+        self._lose(row.message)
+        called = row.called or row.message.status is MessageStatus.GENERATING
+        self.table.put(message_id, replace(row, message=claimed, lease_until=now + lease, called=called))
         return claimed
 
     async def is_suspect(self, message_id: MessageId) -> bool:
@@ -298,36 +320,85 @@ class MemoryMessages(Messages):
                 kept.add(message_id)
         return kept
 
-    async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+    async def finish(
+        self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
+    ) -> bool:
         row = self._held(message_id, attempt)
+        if call:
+            await self.book(call)
         if row is None:
             return False
-        ended = _with(row.message, row.message.in_all(outcome), self._clock.now())
-        refund = row.message.charged and outcome.status is MessageStatus.FAILED
-        ended = replace(ended, charged=row.message.charged and not refund)
+        message = row.message
+        is_unasked = not row.called and call is None
+        gives_back = message.charged and (
+            outcome.status is MessageStatus.FAILED or (outcome.status is MessageStatus.CANCELLED and is_unasked)
+        )
+        if gives_back and outcome.is_empty_cut:
+            gives_back = self._count_empty_cut(message)
+        ended = replace(
+            _with(message, message.in_all(outcome), self._clock.now()), charged=message.charged and not gives_back
+        )
         self.table.put(message_id, replace(row, message=ended, lease_until=None))
-        self._end(ended, outcome, refund=refund)
+        self._end(message, gives_back=gives_back)
         return True
 
-    def _end(self, message: Message, outcome: Outcome | None = None, *, refund: bool = False) -> None:
+    def _is_unasked(self, message_id: MessageId) -> bool:
+        """Whether a message that nobody answers is charged though the model was never asked."""
+        row = self.table.get(message_id)
+        return row is not None and row.message.charged and row.message.status is MessageStatus.QUEUED and not row.called
+
+    def _count_empty_cut(self, message: Message) -> bool:
+        """Whether it was the day's first, which is given back."""
+        counted = self.allowances.get(message.user_id)
+        if counted is None or counted.day != message.allowance_day:
+            return True
+        self.allowances.put(message.user_id, replace(counted, empty_cuts=counted.empty_cuts + 1))
+        return counted.empty_cuts == 0
+
+    def _end(self, message: Message, *, gives_back: bool) -> None:
         """Count it as in flight no more."""
         counted = self.allowances.get(message.user_id)
         assert counted is not None
-        counted = replace(counted, in_flight=counted.in_flight - 1)
-        if counted.day == message.allowance_day:
-            counted = replace(
-                counted,
-                used=counted.used - refund,
-                input_tokens=counted.input_tokens + ((outcome and outcome.input_tokens) or 0),
-                output_tokens=counted.output_tokens + ((outcome and outcome.output_tokens) or 0),
+        used = counted.used - (gives_back and counted.day == message.allowance_day)
+        self.allowances.put(message.user_id, replace(counted, in_flight=counted.in_flight - 1, used=used))
+
+    def _lose(self, message: Message) -> None:
+        """Book the call of an attempt whose worker died."""
+        key = (message.id, message.attempt, CallPurpose.REPLY)
+        if message.status is MessageStatus.GENERATING and self.calls.get(key) is None:
+            lost = ModelCall(
+                user_id=message.user_id,
+                message_id=message.id,
+                attempt=message.attempt,
+                purpose=CallPurpose.REPLY,
+                model="",
+                outcome=LOST,
+                day=message.allowance_day,
             )
-        self.allowances.put(message.user_id, counted)
+            self.calls.put(key, lost)
 
-    async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
-        return self._put_back(message_id, attempt, delay, failures=1)
+    async def book(self, call: ModelCall) -> None:
+        key = (call.message_id, call.attempt, call.purpose)
+        known = self.calls.get(key)
+        if known is not None and known.outcome != LOST:
+            return
+        self.calls.put(key, call)
+        counted = self.allowances.get(call.user_id)
+        if call.usage and call.purpose is CallPurpose.REPLY and counted and counted.day == call.day:
+            input_tokens = counted.input_tokens + call.usage.input
+            output_tokens = counted.output_tokens + call.usage.output
+            counted = replace(counted, input_tokens=input_tokens, output_tokens=output_tokens)
+            self.allowances.put(call.user_id, counted)
 
-    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
-        return self._put_back(message_id, attempt, delay, failures=0)
+    async def retry(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta, call: ModelCall | None = None
+    ) -> bool:
+        return await self._put_back(message_id, attempt, delay, call, failures=1)
+
+    async def release(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta(), call: ModelCall | None = None
+    ) -> bool:
+        return await self._put_back(message_id, attempt, delay, call, failures=0)
 
     async def requeue(self, message_id: MessageId) -> bool:
         row = self.table.get(message_id)
@@ -384,13 +455,18 @@ class MemoryMessages(Messages):
         held = row and row.message.attempt == attempt and row.message.status is MessageStatus.GENERATING
         return row if held else None
 
-    def _put_back(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
+    async def _put_back(
+        self, message_id: MessageId, attempt: int, delay: timedelta, call: ModelCall | None, *, failures: int
+    ) -> bool:
+        if call:
+            await self.book(call)
         row = self._held(message_id, attempt)
         if row is None:
             return False
         queued = replace(row.message, status=MessageStatus.QUEUED, failures=row.message.failures + failures)
         due = self._clock.now() + (timedelta() if queued.cancel_requested else delay)
-        self.table.put(message_id, replace(row, message=queued, lease_until=None, due_at=due))
+        called = row.called or call is not None
+        self.table.put(message_id, replace(row, message=queued, lease_until=None, due_at=due, called=called))
         return True
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 
 from adapters.postgres.connection import rows
-from adapters.postgres.mapping import to_entity, violated
+from adapters.postgres.mapping import to_entity, to_row, violated
+from adapters.postgres.statements import Statements
 from adapters.postgres.tables import MessageRow
 from application.ports.chat import Messages
 from domain.billing import Allowance, SendingLimits
@@ -21,6 +22,7 @@ from domain.chat import (
     Exchange,
     Message,
     MessageStatus,
+    ModelCall,
     Outcome,
 )
 from domain.errors import (
@@ -35,8 +37,11 @@ from domain.errors import (
 )
 from domain.ids import ChatroomId, MessageId, UserId
 
+SQL = Statements("messages")
+
 # Whoever locks rows of several tables does it in this order, which keeps deadlocks away: the chatroom (KEY SHARE, or
-# UPDATE to delete it), messages by their id, the user's counters, the user. What a foreign key locks by itself comes
+# UPDATE to delete it), messages by their id, calls of the model, the
+# user's counters, the user. What a foreign key locks by itself comes
 # too late for that, so the chatroom is locked by name.
 
 # One row holds all of a user's counters, so that one conditional statement decides and two cannot disagree. $4 is
@@ -52,6 +57,7 @@ consumed AS (
         used = a.used * (a.day >= excluded.day)::int + 1,
         input_tokens = a.input_tokens * (a.day >= excluded.day)::int,
         output_tokens = a.output_tokens * (a.day >= excluded.day)::int,
+        empty_cuts = a.empty_cuts * (a.day >= excluded.day)::int,
         in_flight = a.in_flight + 1,
         minute_from = CASE WHEN a.minute_from + interval '60 s' > excluded.minute_from
             THEN a.minute_from ELSE excluded.minute_from END,
@@ -112,54 +118,6 @@ queued AS (
     FROM consumed WHERE id = $1
 )
 SELECT * FROM consumed
-"""
-_CANCEL = """
-WITH asked AS (
-    SELECT id, user_id, status = 'queued' OR lease_until <= now() AS at_once FROM messages
-    WHERE id = $1 AND chatroom_id = $2 AND user_id = $3 AND status IN ('queued', 'generating') FOR UPDATE
-),
-ended AS (
-    UPDATE allowances SET in_flight = in_flight - 1 FROM asked WHERE at_once AND allowances.user_id = asked.user_id
-)
-UPDATE messages SET cancel_requested = true,
-    status = CASE WHEN NOT at_once THEN status WHEN kept_characters > 0 THEN 'completed' ELSE 'cancelled' END,
-    finish_reason = CASE WHEN at_once AND kept_characters > 0 THEN 'MAX_TOKENS' END,
-    lease_until = CASE WHEN NOT at_once THEN lease_until END,
-    completed_at = CASE WHEN at_once THEN date_trunc('milliseconds', now()) END
-FROM asked WHERE messages.id = asked.id RETURNING messages.*
-"""
-# The text, thoughts and usage of a message that is continued are those of what is kept: the outcome's come on top, and
-# however the continuation ended, the message is completed as before. So says Message.in_all.
-_FINISH = r"""
-WITH held AS (
-    SELECT id, user_id, allowance_day, charged AND $3 = 'failed' AS refund, kept_characters > 0 AS continued
-    FROM messages WHERE id = $1 AND attempt = $2 AND status = 'generating' FOR UPDATE
-),
-ended AS (
-    UPDATE messages SET
-        status = CASE WHEN continued THEN 'completed' ELSE $3 END,
-        response = CASE WHEN continued THEN concat(response, $4::text) ELSE $4 END,
-        finish_reason = CASE WHEN continued AND $3 <> 'completed' THEN 'MAX_TOKENS' ELSE $5 END,
-        thoughts = CASE WHEN continued
-            THEN nullif(left(concat_ws(E'\n\n', thoughts, $10::text), $14), '') ELSE $10 END,
-        thinking_seconds = coalesce(CASE WHEN continued THEN thinking_seconds + coalesce($11::float8, 0) END, $11),
-        input_tokens = coalesce(CASE WHEN continued THEN input_tokens + coalesce($6::int, 0) END, $6),
-        cached_tokens = coalesce(CASE WHEN continued THEN cached_tokens + coalesce($12::int, 0) END, $12),
-        output_tokens = coalesce(CASE WHEN continued THEN output_tokens + coalesce($7::int, 0) END, $7),
-        thought_tokens = coalesce(CASE WHEN continued THEN thought_tokens + coalesce($13::int, 0) END, $13),
-        error_code = $8, error_detail = $9, charged = charged AND NOT held.refund,
-        window_from = coalesce($15, window_from),
-        lease_until = NULL, completed_at = date_trunc('milliseconds', now())
-    FROM held WHERE messages.id = held.id
-),
-given_back AS (
-    UPDATE allowances SET in_flight = in_flight - 1,
-        used = used - (held.refund AND day = held.allowance_day)::int,
-        input_tokens = input_tokens + coalesce($6::int, 0) * (day = held.allowance_day)::int,
-        output_tokens = output_tokens + coalesce($7::int, 0) * (day = held.allowance_day)::int
-    FROM held WHERE allowances.user_id = held.user_id
-)
-SELECT 1 FROM held
 """
 
 
@@ -230,7 +188,7 @@ class PostgresMessages(Messages):
 
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         while True:
-            if cancelled := await rows(_CANCEL, message_id, chatroom_id, user_id):
+            if cancelled := await SQL.cancel(id=message_id, chatroom_id=chatroom_id, user_id=user_id):
                 return to_entity(Message, cancelled[0])
             if (await self.get(message_id, chatroom_id, user_id)).status.is_final:
                 raise MessageEnded
@@ -262,17 +220,7 @@ class PostgresMessages(Messages):
         return Context(earlier, found[0]["instructions"], found[0]["auto_title"])
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
-        claimed = await rows(
-            "UPDATE messages SET status = 'generating', attempt = attempt + 1, lease_until = now() + $2,"
-            " deaths = deaths + (status = 'generating')::int"
-            " WHERE id = $1 AND (status = 'queued' AND due_at <= now()"
-            "   OR status = 'generating' AND lease_until <= now())"
-            " AND ($3 OR deaths + (status = 'generating')::int < $4) RETURNING *",
-            message_id,
-            lease,
-            alone,
-            MAX_DEATHS - 1,
-        )
+        claimed = await SQL.claim(id=message_id, lease=lease, alone=alone, suspect_deaths=MAX_DEATHS - 1)
         return to_entity(Message, claimed[0]) if claimed else None
 
     async def is_suspect(self, message_id: MessageId) -> bool:
@@ -299,32 +247,31 @@ class PostgresMessages(Messages):
         )
         return {MessageId(row["id"]) for row in extended}
 
-    async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
-        ended = await rows(
-            _FINISH,
-            message_id,
-            attempt,
-            outcome.status,
-            outcome.response,
-            outcome.finish_reason,
-            outcome.input_tokens,
-            outcome.output_tokens,
-            outcome.error_code,
-            outcome.error_detail,
-            outcome.thoughts,
-            outcome.thinking_seconds,
-            outcome.cached_tokens,
-            outcome.thought_tokens,
-            MAX_THOUGHT_CHARACTERS,
-            outcome.window_from,
+    async def finish(
+        self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
+    ) -> bool:
+        ended = await SQL.finish(
+            id=message_id,
+            attempt=attempt,
+            is_empty_cut=outcome.is_empty_cut,
+            max_thoughts=MAX_THOUGHT_CHARACTERS,
+            **to_row(outcome),
+            **_booked(call),
         )
         return bool(ended)
 
-    async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
-        return await self._put_back(message_id, attempt, delay, failures=1)
+    async def retry(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta, call: ModelCall | None = None
+    ) -> bool:
+        return bool(await SQL.put_back(id=message_id, attempt=attempt, delay=delay, failures=1, **_booked(call)))
 
-    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
-        return await self._put_back(message_id, attempt, delay, failures=0)
+    async def release(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta(), call: ModelCall | None = None
+    ) -> bool:
+        return bool(await SQL.put_back(id=message_id, attempt=attempt, delay=delay, failures=0, **_booked(call)))
+
+    async def book(self, call: ModelCall) -> None:
+        await SQL.book(**_booked(call))
 
     async def requeue(self, message_id: MessageId) -> bool:
         return bool(
@@ -335,7 +282,7 @@ class PostgresMessages(Messages):
                 " ), requeued AS ("
                 "   UPDATE messages SET status = 'queued', failures = 0, deaths = 0, error_code = NULL,"
                 "     error_detail = NULL, finish_reason = NULL, completed_at = NULL, cancel_requested = false,"
-                "     queued_at = now(), due_at = now(), rung_at = now() - interval '1 day'"
+                "     called = false, queued_at = now(), due_at = now(), rung_at = now() - interval '1 day'"
                 "   FROM room WHERE id = $1 AND status = 'failed' RETURNING user_id"
                 " ) UPDATE allowances SET in_flight = in_flight + 1 FROM requeued"
                 " WHERE allowances.user_id = requeued.user_id RETURNING 1",
@@ -346,19 +293,6 @@ class PostgresMessages(Messages):
     async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
         found = await MessageRow.filter(status=status).order_by("-id").limit(limit)
         return [to_entity(Message, row) for row in found]
-
-    async def _put_back(self, message_id: MessageId, attempt: int, delay: timedelta, *, failures: int) -> bool:
-        return bool(
-            await rows(
-                "UPDATE messages SET status = 'queued', lease_until = NULL, failures = failures + $4,"
-                " due_at = now() + CASE WHEN cancel_requested THEN interval '0' ELSE $3 END"
-                " WHERE id = $1 AND attempt = $2 AND status = 'generating' RETURNING id",
-                message_id,
-                attempt,
-                delay,
-                failures,
-            )
-        )
 
     async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
         return await _take(
@@ -400,6 +334,24 @@ async def _consume(
         *values,
     )
     return _allowance(consumed[0], limits.daily) if consumed else None
+
+
+def _booked(call: ModelCall | None) -> dict[str, object]:
+    """As the statements name it; without a call all of it is NULL."""
+    usage = call.usage if call else None
+    return {
+        "call_user": call and call.user_id,
+        "call_message": call and call.message_id,
+        "call_attempt": call and call.attempt,
+        "call_purpose": call and call.purpose.value,
+        "call_model": call and call.model,
+        "call_outcome": call and call.outcome,
+        "call_day": call and call.day,
+        "call_input": usage and usage.input,
+        "call_cached": usage and usage.cached,
+        "call_output": usage and usage.output,
+        "call_thoughts": usage and usage.thoughts,
+    }
 
 
 def _allowance(row: Mapping[str, Any], total: int | None) -> Allowance:

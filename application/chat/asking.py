@@ -12,8 +12,21 @@ from datetime import datetime
 from application.chat.breaker import Breaker
 from application.ports.chat import LanguageModel, ModelBudget, ReplyWriter
 from application.ports.runtime import Clock
-from domain.chat import MAX_THOUGHT_CHARACTERS, Conversation, MessageStatus, Outcome, ReplyChunk, TokenUsage
+from domain.chat import (
+    INTERRUPTED,
+    MAX_THOUGHT_CHARACTERS,
+    CallPurpose,
+    Conversation,
+    Message,
+    MessageStatus,
+    ModelCall,
+    Outcome,
+    ReplyChunk,
+    TokenUsage,
+    call_outcome,
+)
 from domain.errors import (
+    GenerationFailed,
     ModelDeferred,
     ModelError,
     ModelRateLimited,
@@ -63,10 +76,26 @@ class Call:
     #: The message has not failed before.
     fresh: bool = True
     stop: Stop = field(default_factory=Stop)
-    #: The model was asked. Until then nothing was spent.
-    made: bool = False
+    #: Which model was asked; None if none was, and then nothing was spent.
+    model: str | None = None
     #: What it reported last.
     usage: TokenUsage | None = None
+    outcome: str = INTERRUPTED
+
+    def booked(self, message: Message, purpose: CallPurpose = CallPurpose.REPLY) -> ModelCall | None:
+        """What is to be booked of it; None if no model was asked."""
+        if self.model is None:
+            return None
+        return ModelCall(
+            user_id=message.user_id,
+            message_id=message.id,
+            attempt=message.attempt,
+            purpose=purpose,
+            model=self.model,
+            outcome=self.outcome,
+            usage=self.usage,
+            day=message.allowance_day,
+        )
 
 
 @dataclass(slots=True)
@@ -128,6 +157,7 @@ class AskModel:
     """
 
     model: LanguageModel
+    name: str
     budget: ModelBudget
     breaker: Breaker
     clock: Clock
@@ -138,15 +168,19 @@ class AskModel:
 
     async def __call__(self, conversation: Conversation, *, call: Call, writer: ReplyWriter) -> Outcome:
         reply = _Reply(writer)
+        status = MessageStatus.COMPLETED
         try:
             async with call.stop.heeded():
                 await self._ask(conversation, reply, call)
-        except (ModelError, TimeoutError):
+        except (ModelError, TimeoutError) as error:
             if not call.stop.requested:
+                call.outcome = call_outcome(error if isinstance(error, ModelError) else ModelTimedOut())
                 raise
             status = MessageStatus.CANCELLED
-        else:
-            status = MessageStatus.COMPLETED
+        except Exception:
+            call.outcome = GenerationFailed.code
+            raise
+        call.outcome = status.value
         return replace(reply.ended(status, call.usage), window_from=conversation.window_from)
 
     async def _ask(self, conversation: Conversation, reply: _Reply, call: Call) -> None:
@@ -155,7 +189,7 @@ class AskModel:
             raise ModelDeferred(retry_after=pause)
         try:
             await self._wait_for_turn()
-            call.made = True
+            call.model = self.name
             await self._read(conversation, reply, call, began)
         except ModelDeferred:
             self.breaker.forget(began=began)

@@ -67,7 +67,9 @@ class GetMessage:
 
 @dataclass(frozen=True, slots=True)
 class CancelMessage:
-    """End a message that is not answered yet. What the model has written is kept, the allowance is not given back.
+    """End a message that is not answered yet. What the model has written is kept.
+
+    The allowance is given back if the model was not asked yet.
 
     Where nobody answers it, it has ended when this returns. Else whoever does is asked to stop, and
     ends it soon. Raises MessageEnded.

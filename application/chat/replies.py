@@ -191,15 +191,17 @@ class GenerateReply:
             async with self.leases.hold(message, call.stop):
                 return await self._answer(message, call)
         except LeaseLost:
+            if booked := call.booked(message):
+                await patiently(lambda: self.messages.book(booked))
             return None
         except asyncio.CancelledError:
-            await self.messages.release(message.id, message.attempt)
+            await self.messages.release(message.id, message.attempt, call=call.booked(message))
             await self.queue.ring([message.id])
             raise
 
     async def _answer(self, message: Message, call: Call) -> _Left | None:
         if message.cancel_requested:
-            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED))
+            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED), call)
         try:
             if self.policy.is_poison(message):
                 raise WorkersDied
@@ -211,7 +213,7 @@ class GenerateReply:
             # Where, not what: an exception's text may quote the conversation.
             log.error("attempt_failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
             return await self._fail(message, GenerationFailed(), call)
-        return await self._finish(message, outcome, context)
+        return await self._finish(message, outcome, call, context)
 
     def _conversation(self, message: Message, context: Context) -> Conversation:
         thoughts = self.thought_tokens[message.thinking] if message.thinking else max(self.thought_tokens.values())
@@ -224,9 +226,12 @@ class GenerateReply:
         finally:
             await writer.close()
 
-    async def _finish(self, message: Message, outcome: Outcome, context: Context = _NO_CONTEXT) -> _Left | None:
+    async def _finish(
+        self, message: Message, outcome: Outcome, call: Call, context: Context = _NO_CONTEXT
+    ) -> _Left | None:
+        booked = call.booked(message)
         # The fencing token sorts out who was too late after an outage: it must cost no reply.
-        if not await patiently(lambda: self.messages.finish(message.id, message.attempt, outcome)):
+        if not await patiently(lambda: self.messages.finish(message.id, message.attempt, outcome, call=booked)):
             return None
         is_untitled = context.auto_title and len(context.earlier) < MAX_UNTITLED
         if outcome.status is MessageStatus.COMPLETED and is_untitled:
@@ -235,13 +240,13 @@ class GenerateReply:
 
     async def _fail(self, message: Message, error: ModelError, call: Call) -> _Left | None:
         if call.stop.requested:
-            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED))
+            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED), call)
         seconds = self.policy.delay(message, error, self.clock.now())
         if seconds is None:
-            return await self._finish(message, Outcome.of_error(error))
+            return await self._finish(message, Outcome.of_error(error), call)
         put_back = self.messages.retry if self.policy.is_failure(error) else self.messages.release
-        delay = timedelta(seconds=seconds)
-        held = await patiently(lambda: put_back(message.id, message.attempt, delay=delay))
+        delay, booked = timedelta(seconds=seconds), call.booked(message)
+        held = await patiently(lambda: put_back(message.id, message.attempt, delay=delay, call=booked))
         return _Left(MessageStatus.QUEUED) if held else None
 
 

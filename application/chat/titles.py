@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from application.chat.asking import AskModel, Call
-from application.ports.chat import Chatrooms, ReplyWriter
-from domain.chat import Conversation, Message, Role, ThinkingLevel, Turn
+from application.patience import patiently
+from application.ports.chat import Chatrooms, Messages, ReplyWriter
+from domain.chat import CallPurpose, Conversation, Message, Role, ThinkingLevel, Turn
 from domain.errors import DomainError
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class SuggestTitle:
     """
 
     chatrooms: Chatrooms
+    messages: Messages
     ask_model: AskModel
     thinking: ThinkingLevel
     #: What thoughts may take at each level.
@@ -42,9 +44,10 @@ class SuggestTitle:
         question = Conversation(
             (Turn(Role.USER, excerpt),), _TOKENS, _INSTRUCTIONS, self.thinking, self.thought_tokens[self.thinking]
         )
+        call = Call(message.user_id)
         try:
             async with asyncio.timeout(_SECONDS):
-                outcome = await self.ask_model(question, call=Call(message.user_id), writer=_Nobody())
+                outcome = await self.ask_model(question, call=call, writer=_Nobody())
                 is_whole = outcome.finish_reason == "STOP"
                 if is_whole and (title := clean_title(outcome.response or "")):
                     await self.chatrooms.entitle(message.chatroom_id, title)
@@ -52,6 +55,9 @@ class SuggestTitle:
             log.info("no_title: %s", type(error).__name__)
         except Exception as error:  # noqa: BLE001 - the reply is stored; a title must not make it look failed
             log.warning("no_title: %s", type(error).__name__)
+        finally:
+            if booked := call.booked(message, CallPurpose.TITLE):
+                await patiently(lambda: self.messages.book(booked))
 
 
 def clean_title(text: str) -> str:

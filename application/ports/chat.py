@@ -17,6 +17,7 @@ from domain.chat import (
     Conversation,
     Message,
     MessageStatus,
+    ModelCall,
     Outcome,
     ReplyChunk,
     ReplyPiece,
@@ -123,6 +124,7 @@ class Messages(Protocol):
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         """End the message as cancelled if nobody answers it at the moment, else request it of who does.
 
+        Ended before the model was asked, it gives the allowance back in the same step, if it is charged.
         A continued one ends as completed again, with what it had. Returns it as it is then: ended, or
         generating with `cancel_requested`. Raises MessageNotFound or MessageEnded.
         """
@@ -143,9 +145,9 @@ class Messages(Protocol):
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         """Take the message for one attempt: generating, attempt + 1, leased from now on.
 
-        A claim on an expired lease also counts a death. None if it is not claimable, as for every
-        other caller at the same time. A message that the next death would end is claimable only by
-        who promises to work on no other such message `alone`.
+        A claim on an expired lease also counts a death, and books the call of who died as lost. None if
+        it is not claimable, as for every other caller at the same time. A message that the next death
+        would end is claimable only by who promises to work on no other such message `alone`.
         """
 
     @abstractmethod
@@ -157,24 +159,42 @@ class Messages(Protocol):
         """Renew the leases of (id, attempt) pairs; returns those that are still held."""
 
     @abstractmethod
-    async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
-        """Write the outcome if this attempt still holds the message; False changes nothing.
+    async def finish(
+        self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
+    ) -> bool:
+        """Write the outcome if this attempt still holds the message; False does not change it.
 
-        Ending as `failed` gives the allowance back in the same step, and only if it is charged: once.
-        The outcome's tokens are added to the user's of the day that paid. What is stored of a message
-        that is continued is its outcome `in_all`.
+        Ending as `failed`, or as `cancelled` before the model was asked, gives the allowance back in the
+        same step, and only if it is charged: once. Of the outcomes of a day that are an empty cut only
+        the first one does. What is stored of a message that is continued is its outcome `in_all`.
+
+        The attempt's call is booked in the same step, as `book` does, also if the message is not held any more.
         """
 
     @abstractmethod
-    async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
+    async def retry(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta, call: ModelCall | None = None
+    ) -> bool:
         """After a failure: back to queued, due after `delay`, if this attempt still holds the message.
 
-        One that is to be cancelled is due at once: who claims it next ends it.
+        One that is to be cancelled is due at once: who claims it next ends it. The call is booked as by `finish`.
         """
 
     @abstractmethod
-    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
-        """Give an unfinished message back: queued and due after `delay`, not counted as a failure."""
+    async def release(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta(), call: ModelCall | None = None
+    ) -> bool:
+        """Give an unfinished message back: queued and due after `delay`, not counted as a failure.
+
+        The call is booked as by `finish`.
+        """
+
+    @abstractmethod
+    async def book(self, call: ModelCall) -> None:
+        """Enter a call into the books, once, and add a reply's tokens to the user's of its day.
+
+        One that is booked as lost, because whoever made it was taken for dead, is booked anew.
+        """
 
     @abstractmethod
     async def requeue(self, message_id: MessageId) -> bool:

@@ -47,6 +47,11 @@ CREATE TRIGGER attempted_ending AFTER UPDATE OF response ON messages FOR EACH ST
 _FINAL = {"completed", "failed", "blocked", "cancelled"}
 
 
+def _costs(row: dict[str, Any], *, asked: bool) -> bool:
+    """Of scenarios in which nobody's prompt is cut before its first word twice."""
+    return asked if row["status"] == "cancelled" else row["status"] != "failed"
+
+
 @dataclass
 class Verdict:
     """Ids by what is wrong with them; all empty when every promise was kept."""
@@ -98,6 +103,8 @@ class Ledger:
             (str(row["message_id"]), row["event"]) for row in await self._world.fetch("SELECT * FROM witness")
         )
 
+        asked = {str(row["message_id"]) for row in await self._world.fetch("SELECT message_id FROM model_calls")}
+
         def twice(what: str) -> list[str]:
             return [id for (id, event), times in events.items() if event == what and times > 1]
 
@@ -113,7 +120,9 @@ class Ledger:
             ],
             "refunded twice": twice("refunded"),
             "wrongly charged": [
-                f"{id} ({row['status']})" for id, row in stored.items() if (row["status"] == "failed") == row["charged"]
+                f"{id} ({row['status']})"
+                for id, row in stored.items()
+                if row["status"] in _FINAL and row["charged"] is not _costs(row, asked=id in asked)
             ],
             "with somebody else's reply": [
                 id

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudg
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
-from domain.chat import Chatroom, Exchange, Message, MessageStatus, Outcome
+from domain.chat import CallPurpose, Chatroom, Exchange, Message, MessageStatus, ModelCall, Outcome, TokenUsage
 from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
@@ -58,6 +58,24 @@ def names(results: Sequence[object]) -> Counter[str]:
 
 def exchanges(*messages: Message) -> list[Exchange]:
     return [Exchange(past.id, past.input, past.response or "", past.window_from) for past in messages]
+
+
+def call_of(message: Message, ended: Outcome, **changes: Any) -> ModelCall:
+    """The call that an attempt's outcome comes from."""
+    usage = TokenUsage(
+        ended.input_tokens or 0, ended.cached_tokens or 0, ended.output_tokens or 0, ended.thought_tokens or 0
+    )
+    call = ModelCall(
+        user_id=message.user_id,
+        message_id=message.id,
+        attempt=1,
+        purpose=CallPurpose.REPLY,
+        model="gemini",
+        outcome=ended.error_code or ended.status.value,
+        usage=None if ended.output_tokens is None else usage,
+        day=message.allowance_day,
+    )
+    return replace(call, **changes)
 
 
 class _Interrupted(Exception):
@@ -176,8 +194,17 @@ class Adapters(ABC):
 
     async def ended(self, room: Chatroom | None = None, outcome: Outcome = COMPLETED) -> Message:
         message = await self.claimed(room)
-        assert await self.messages.finish(message.id, message.attempt, outcome)
+        assert await self.finish(message, outcome)
         return await self.stored(message)
+
+    async def finish(self, message: Message, outcome: Outcome, *, attempt: int = 1) -> bool:
+        """As a worker does that has asked the model."""
+        call = call_of(message, outcome, attempt=attempt)
+        return await self.messages.finish(message.id, attempt, outcome, call=call)
+
+    @abstractmethod
+    async def calls(self) -> list[ModelCall]:
+        """All that are booked, in their order."""
 
     def anew(self, message: Message, **changes: Any) -> Message:
         """As it is to be when it is asked again."""
@@ -205,6 +232,9 @@ class InMemory(Adapters):
     async def counters(self) -> dict[UserId, tuple[date, int, int]]:
         return {user_id: (row.day, row.used, row.in_flight) for user_id, row in self.messages.allowances.items()}
 
+    async def calls(self) -> list[ModelCall]:
+        return self.messages.calls.all()
+
     async def wait(self, seconds: float) -> None:
         self.clock.move(timedelta(seconds=seconds))
 
@@ -222,6 +252,23 @@ class InPostgresAndRedis(Adapters):
 
     async def counters(self) -> dict[UserId, tuple[date, int, int]]:
         return {row["user_id"]: (row["day"], row["used"], row["in_flight"]) for row in await rows("TABLE allowances")}
+
+    async def calls(self) -> list[ModelCall]:
+        return [
+            ModelCall(
+                user_id=row["user_id"],
+                message_id=row["message_id"],
+                attempt=row["attempt"],
+                purpose=CallPurpose(row["purpose"]),
+                model=row["model"],
+                outcome=row["outcome"],
+                usage=None
+                if row["output_tokens"] is None
+                else TokenUsage(row["input_tokens"], row["cached_tokens"], row["output_tokens"], row["thought_tokens"]),
+                day=self.clock.now().date(),  # which is not stored
+            )
+            for row in await rows("SELECT * FROM model_calls ORDER BY id")
+        ]
 
     async def wait(self, seconds: float) -> None:
         for sql in (
@@ -282,6 +329,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         "DELETE FROM codes_sent",
         "DELETE FROM wrong_guesses",
         "DELETE FROM kept_allowances",
+        "DELETE FROM model_calls",
         "DELETE FROM idempotency_keys",
         "DELETE FROM payment_events",
         "UPDATE model_budget SET booked_until = now()",

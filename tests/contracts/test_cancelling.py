@@ -43,11 +43,15 @@ class TestCancel:
         assert cancelled.completed_at is not None
         assert cancelled.completed_at.microsecond % 1000 == 0
         assert cancelled == replace(
-            message, status=MessageStatus.CANCELLED, cancel_requested=True, completed_at=cancelled.completed_at
+            message,
+            status=MessageStatus.CANCELLED,
+            cancel_requested=True,
+            charged=False,
+            completed_at=cancelled.completed_at,
         )
         assert await adapters.stored(message) == cancelled
         assert await in_flight(adapters, message) == 0
-        assert await adapters.used(message) == 1, "it is not given back"
+        assert await adapters.used(message) == 0
         assert await adapters.messages.claim(message.id, lease=HOUR) is None
         assert await adapters.messages.cancel_requested() == set(), "of nobody"
 
@@ -67,7 +71,7 @@ class TestCancel:
         assert await in_flight(adapters, message) == 1
         assert await cancel(adapters, message) == requested, "and again has no further effect"
         assert await adapters.messages.extend([(message.id, 1)], lease=HOUR) == {message.id}, "it is still held"
-        assert await adapters.messages.finish(message.id, 1, CANCELLED)
+        assert await adapters.finish(message, CANCELLED)
         assert await adapters.messages.cancel_requested() == set()
         assert (await adapters.stored(message)).response == CANCELLED.response
         assert await in_flight(adapters, message) == 0
@@ -81,7 +85,7 @@ class TestCancel:
         cancelled = await cancel(adapters, message)
         assert (cancelled.status, cancelled.attempt, cancelled.deaths) == (MessageStatus.CANCELLED, 1, 0)
         assert await in_flight(adapters, message) == 0
-        assert not await adapters.messages.finish(message.id, 1, COMPLETED), "and if it was not dead it is too late"
+        assert not await adapters.finish(message, COMPLETED), "and if it was not dead it is too late"
         assert await adapters.messages.extend([(message.id, 1)], lease=HOUR) == set()
         assert await adapters.messages.take_abandoned(limit=9, quiet=EXPIRED) == []
 
@@ -124,7 +128,7 @@ class TestCancel:
         for turn in (0, 3, 7):
             message = await adapters.claimed()
             calls: list[Any] = [cancel(adapters, message) for _ in range(7)]
-            calls.insert(turn, adapters.messages.finish(message.id, 1, COMPLETED))
+            calls.insert(turn, adapters.finish(message, COMPLETED))
             results = await adapters.race(*calls, rows_of="messages")
             assert results[turn] is True
             stored = await adapters.stored(message)
@@ -195,7 +199,5 @@ class TestEnded:
     async def test_while_they_end(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         assert await adapters.messages.ended([message.id]) == set()
-        await asyncio.gather(
-            adapters.messages.finish(message.id, 1, COMPLETED), cancel(adapters, await adapters.queued())
-        )
+        await asyncio.gather(adapters.finish(message, COMPLETED), cancel(adapters, await adapters.queued()))
         assert await adapters.messages.ended([message.id]) == {message.id}

@@ -79,7 +79,7 @@ class TestContinue:
         await adapters.messages.retry(message.id, 2, delay=timedelta())
         await claim(adapters, message)
         await adapters.messages.cancel(message.id, message.chatroom_id, message.user_id)
-        assert await adapters.messages.finish(message.id, 3, CUT)
+        assert await adapters.finish(message, CUT, attempt=3)
         cut = await adapters.stored(message)
         assert (cut.failures, cut.deaths, cut.cancel_requested) == (1, 1, True)
 
@@ -96,8 +96,8 @@ class TestContinue:
     async def test_it_ends_as_one_reply(self, adapters: Adapters) -> None:
         message = await go_on(adapters, await adapters.ended(outcome=CUT))
         await claim(adapters, message)
-        assert not await adapters.messages.finish(message.id, 1, MORE), "an old attempt stays out"
-        assert await adapters.messages.finish(message.id, 2, MORE)
+        assert not await adapters.finish(message, MORE), "an old attempt stays out"
+        assert await adapters.finish(message, MORE, attempt=2)
         ended = await adapters.stored(message)
         assert (ended.status, ended.finish_reason) == (MessageStatus.COMPLETED, "STOP")
         assert ended.response == "Rayleigh 🌻 e\u0301 on."
@@ -112,7 +112,7 @@ class TestContinue:
         for first, second in ((CUT, bare), (bare, CUT)):
             message = await go_on(adapters, await adapters.ended(outcome=first))
             await claim(adapters, message)
-            await adapters.messages.finish(message.id, 2, second)
+            await adapters.finish(message, second, attempt=2)
             ended = await adapters.stored(message)
             assert (ended.thoughts, ended.thinking_seconds) == ("Blue.", 1.5)
             tokens = (ended.input_tokens, ended.cached_tokens, ended.output_tokens, ended.thought_tokens)
@@ -122,7 +122,7 @@ class TestContinue:
         much = replace(CUT, thoughts="x" * MAX_THOUGHT_CHARACTERS)
         message = await go_on(adapters, await adapters.ended(outcome=much))
         await claim(adapters, message)
-        await adapters.messages.finish(message.id, 2, much)
+        await adapters.finish(message, much, attempt=2)
         assert (await adapters.stored(message)).thoughts == much.thoughts
 
     async def test_again_and_again(self, adapters: Adapters) -> None:
@@ -131,7 +131,7 @@ class TestContinue:
             message = await go_on(adapters, message)
             assert (message.kept_attempt, message.kept_characters) == (attempt - 1, 10 + (attempt - 2) * 2)
             await claim(adapters, message)
-            await adapters.messages.finish(message.id, attempt, replace(CUT, response="on"))
+            await adapters.finish(message, replace(CUT, response="on"), attempt=attempt)
             message = await adapters.stored(message)
         assert message.response == "Rayleigh 🌻ononon"
         assert await counters(adapters, message) == (4, 0)
@@ -139,13 +139,13 @@ class TestContinue:
     async def test_asked_anew_nothing_is_kept(self, adapters: Adapters) -> None:
         message = await go_on(adapters, await adapters.ended(outcome=CUT))
         await claim(adapters, message)
-        await adapters.messages.finish(message.id, 2, MORE)
+        await adapters.finish(message, MORE, attempt=2)
         await adapters.messages.regenerate(adapters.anew(message), limits=SendingLimits())
         adapters.unseen[message.user_id] += 1
         queued = await adapters.stored(message)
         assert (queued.response, queued.kept_characters, queued.kept_attempt) == (None, 0, 0)
         await claim(adapters, message)
-        await adapters.messages.finish(message.id, 3, CUT)
+        await adapters.finish(message, CUT, attempt=3)
         assert (await adapters.stored(message)).response == CUT.response
 
     async def test_is_rung_for_like_one_just_sent(self, adapters: Adapters) -> None:
@@ -161,7 +161,7 @@ class TestContinue:
         yesterday = (adapters.clock.now() - DAY).date()
         message = await adapters.queued(allowance_day=yesterday)
         await claim(adapters, message)
-        await adapters.messages.finish(message.id, 1, CUT)
+        await adapters.finish(message, CUT)
         cut = await adapters.stored(message)
         allowance = await adapters.messages.continue_reply(continued(adapters, cut), limits=SendingLimits())
         assert allowance == Allowance(yesterday + DAY, 1, None)
@@ -177,7 +177,7 @@ class TestContinue:
             assert (await adapters.messages.context(later, limit=9)).earlier == exchanges(message)
             claimed = await claim(adapters, message)
             assert (await adapters.messages.context(later, limit=9)).earlier == exchanges(claimed)
-            await adapters.messages.finish(message.id, claimed.attempt, CUT)
+            await adapters.finish(message, CUT, attempt=claimed.attempt)
             message = await adapters.stored(message)
             assert (await adapters.messages.context(later, limit=9)).earlier == exchanges(message)
 
@@ -191,7 +191,7 @@ class TestRepeated:
         assert await adapters.messages.continue_reply(anew, limits=SendingLimits(daily=2)) == first
         claimed = await claim(adapters, message)
         assert claimed.request_id == anew.request_id
-        await adapters.messages.finish(message.id, 2, CUT)
+        await adapters.finish(message, CUT, attempt=2)
         again = await adapters.messages.continue_reply(anew, limits=SendingLimits(daily=2))
         assert again.used == 2, "though it could be continued, and the allowance is used up"
         assert await counters(adapters, message) == (2, 0)
@@ -203,7 +203,7 @@ class TestRepeated:
             adapters.unseen[message.user_id] += 1
             ended = await claim(adapters, message)
             assert ended.request_id == request_id
-            await adapters.messages.finish(message.id, ended.attempt, CUT)
+            await adapters.finish(message, CUT, attempt=ended.attempt)
             cut = await adapters.stored(message)
 
     async def test_at_once_it_has_one_effect(self, adapters: Adapters) -> None:
@@ -226,7 +226,7 @@ class TestEnds:
     ) -> None:
         message = await go_on(adapters, await adapters.ended(outcome=CUT))
         await claim(adapters, message)
-        assert await adapters.messages.finish(message.id, 2, replace(outcome, input_tokens=5))
+        assert await adapters.finish(message, replace(outcome, input_tokens=5), attempt=2)
         ended = await adapters.stored(message)
         assert (ended.status, ended.response, ended.finish_reason) == (MessageStatus.COMPLETED, CUT.response, CUT_OFF)
         assert (ended.error_code, ended.error_detail) == (outcome.error_code, outcome.error_detail)
@@ -237,7 +237,7 @@ class TestEnds:
         assert (again.kept_attempt, again.kept_characters) == (1, 10), "attempt 2 has added nothing"
         assert (again.error_code, again.charged) == (None, True)
         await claim(adapters, message)
-        await adapters.messages.finish(message.id, 3, FAILED)
+        await adapters.finish(message, FAILED, attempt=3)
         assert (await adapters.counters())[message.user_id][1:] == (used, 0), "given back once"
         assert not await adapters.messages.requeue(message.id), "it is not failed"
 
@@ -246,7 +246,7 @@ class TestEnds:
         await claim(adapters, message)
         asked = await adapters.messages.cancel(message.id, message.chatroom_id, message.user_id)
         assert (asked.status, asked.cancel_requested) == (MessageStatus.GENERATING, True)
-        await adapters.messages.finish(message.id, 2, CANCELLED)
+        await adapters.finish(message, CANCELLED, attempt=2)
         ended = await adapters.stored(message)
         assert (ended.status, ended.finish_reason) == (MessageStatus.COMPLETED, CUT_OFF)
         assert ended.response == "Rayleigh 🌻Half a"
@@ -262,10 +262,8 @@ class TestEnds:
         assert (ended.status, ended.response, ended.finish_reason) == (MessageStatus.COMPLETED, CUT.response, CUT_OFF)
         assert (ended.input_tokens, ended.thoughts) == (7, "Blue.")
         assert ended.completed_at is not None
-        assert await counters(adapters, message) == (2, 0)
+        assert await counters(adapters, message) == (1 + dead, 0), "it is given back if the model was not asked"
         assert not await adapters.messages.finish(message.id, 2, MORE)
-        allowance = await adapters.messages.allowance(message.user_id, day=message.allowance_day, total=None)
-        assert allowance.input_tokens == 7
         assert (await go_on(adapters, ended)).kept_attempt == 1
 
     async def test_whose_worker_died_it_is_taken_over_and_not_doubled(self, adapters: Adapters) -> None:
@@ -273,8 +271,8 @@ class TestEnds:
         await claim(adapters, message, EXPIRED)
         heir = await claim(adapters, message)
         assert (heir.response, heir.kept_characters, heir.kept_attempt, heir.deaths) == (CUT.response, 10, 1, 1)
-        assert not await adapters.messages.finish(message.id, 2, MORE)
-        assert await adapters.messages.finish(message.id, 3, MORE)
+        assert not await adapters.finish(message, MORE, attempt=2)
+        assert await adapters.finish(message, MORE, attempt=3)
         assert (await adapters.stored(message)).response == "Rayleigh 🌻 e\u0301 on."
 
     async def test_put_back_it_keeps_its_text(self, adapters: Adapters) -> None:

@@ -37,7 +37,7 @@ async def counters(adapters: Adapters, room: Chatroom) -> tuple[int, int]:
 
 async def failed(adapters: Adapters, room: Chatroom | None = None) -> Message:
     message = await adapters.claimed(room)
-    assert await adapters.messages.finish(message.id, message.attempt, FAILED)
+    assert await adapters.finish(message, FAILED, attempt=message.attempt)
     return await adapters.stored(message)
 
 
@@ -89,7 +89,7 @@ class TestInFlight:
         await adapters.queued(room)
         message = await adapters.claimed(room)
         for finished in (True, False):
-            assert await adapters.messages.finish(message.id, 1, outcome) is finished
+            assert await adapters.finish(message, outcome) is finished
             assert (await counters(adapters, room))[1] == 1
         await accept(adapters, room, in_flight=2)
         with pytest.raises(TooManyInFlight):
@@ -121,7 +121,7 @@ class TestInFlight:
         held = [await adapters.claimed(room) for _ in range(6)]
         outcomes = [COMPLETED, FAILED, BLOCKED, CANCELLED, COMPLETED, FAILED]
         results = await adapters.race(
-            *(adapters.messages.finish(m.id, 1, outcome) for m, outcome in zip(held, outcomes, strict=True)),
+            *(adapters.finish(m, outcome) for m, outcome in zip(held, outcomes, strict=True)),
             *(accept(adapters, room, in_flight=6) for _ in range(14)),
             rows_of="allowances",
         )
@@ -187,10 +187,10 @@ class TestTokens:
         for count in (1, 2, 3):
             message = await adapters.claimed(room)
             for finished in (True, False):
-                assert await adapters.messages.finish(message.id, 1, outcome) is finished
+                assert await adapters.finish(message, outcome) is finished
                 assert await self.tokens(adapters, room) == (7 * count, 11 * count)
         unknown = await adapters.claimed(room)
-        await adapters.messages.finish(unknown.id, 1, replace(outcome, input_tokens=None, output_tokens=None))
+        await adapters.finish(unknown, replace(outcome, input_tokens=None, output_tokens=None))
         assert await self.tokens(adapters, room) == (21, 33)
         await adapters.queued(other)
         assert await self.tokens(adapters, other) == (0, 0)
@@ -209,21 +209,19 @@ class TestTokens:
         old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
         rich = replace(COMPLETED, input_tokens=7, output_tokens=11)
         await adapters.messages.claim(old[0].id, lease=HOUR)
-        await adapters.messages.finish(old[0].id, 1, rich)
+        await adapters.finish(old[0], rich)
         assert await self.tokens(adapters, room, -DAY) == (7, 11)
         assert await self.tokens(adapters, room) == (0, 0), "of a day that nothing was sent on"
         assert await accept(adapters, room) == Allowance(now.date(), 1, None, 0, 0)
         await adapters.messages.claim(old[1].id, lease=HOUR)
-        await adapters.messages.finish(old[1].id, 1, rich)
+        await adapters.finish(old[1], rich)
         assert await self.tokens(adapters, room) == (0, 0), "they are those of the day that paid"
 
     async def test_of_many_at_once_are_all_counted(self, adapters: Adapters) -> None:
         room = await adapters.room()
         held = [await adapters.claimed(room) for _ in range(20)]
         rich = replace(COMPLETED, input_tokens=2**20, output_tokens=2**30)
-        results = await adapters.race(
-            *(adapters.messages.finish(message.id, 1, rich) for message in held), rows_of="allowances"
-        )
+        results = await adapters.race(*(adapters.finish(message, rich) for message in held), rows_of="allowances")
         assert results == [True] * 20
         assert await self.tokens(adapters, room) == (20 * 2**20, 20 * 2**30), "more than an int4 holds"
 
@@ -231,7 +229,7 @@ class TestTokens:
         room = await adapters.room()
         message = await adapters.claimed(room)
         async with adapters.rolled_back():
-            await adapters.messages.finish(message.id, 1, replace(COMPLETED, input_tokens=7, output_tokens=11))
+            await adapters.finish(message, replace(COMPLETED, input_tokens=7, output_tokens=11))
         assert await self.tokens(adapters, room) == (0, 0)
 
 
@@ -281,7 +279,7 @@ class TestSentTwice:
     async def test_after_its_end_it_stays_as_it_ended(self, adapters: Adapters) -> None:
         room = await adapters.room()
         message = await adapters.claimed(room)
-        await adapters.messages.finish(message.id, 1, COMPLETED)
+        await adapters.finish(message, COMPLETED)
         ended = await adapters.stored(message)
         assert await adapters.messages.accept(replace(message, input="other"), limits=self.LIMITS)
         assert await adapters.stored(message) == ended
@@ -307,7 +305,7 @@ class TestSentTwice:
         try:
             async with somebody.transaction():
                 await somebody.execute("SELECT FROM allowances FOR UPDATE")
-                ending = asyncio.create_task(real.messages.finish(message.id, 1, FAILED))
+                ending = asyncio.create_task(real.finish(message, FAILED))
                 async with asyncio.timeout(HANG):
                     while not await somebody.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - it tells nobody
                         await asyncio.sleep(0.005)
@@ -328,7 +326,7 @@ class TestRequeue:
             assert (await adapters.stored(message)).attempt == attempt
         await adapters.messages.retry(message.id, 3, delay=timedelta())
         await adapters.messages.claim(message.id, lease=HOUR, alone=True)
-        await adapters.messages.finish(message.id, 4, FAILED)
+        await adapters.finish(message, FAILED, attempt=4)
         await adapters.wait(HOUR.total_seconds())
         ended = await adapters.stored(message)
         assert (ended.failures, ended.deaths, ended.error_code, ended.charged) == (1, 2, "workers_died", False)
@@ -350,7 +348,7 @@ class TestRequeue:
         again = await adapters.messages.claim(message.id, lease=HOUR)
         assert again is not None
         assert again.attempt == 5, "the fence of old attempts holds"
-        assert not await adapters.messages.finish(message.id, 4, FAILED)
+        assert not await adapters.finish(message, FAILED, attempt=4)
 
     async def test_is_uncharged_and_never_refunded_again(self, adapters: Adapters) -> None:
         room = await adapters.room()
@@ -362,11 +360,11 @@ class TestRequeue:
             assert await counters(adapters, room) == (1, 2)
             assert not (await adapters.stored(message)).charged
             await adapters.messages.claim(message.id, lease=HOUR)
-            assert await adapters.messages.finish(message.id, attempt, FAILED)
+            assert await adapters.finish(message, FAILED, attempt=attempt)
             assert await counters(adapters, room) == (1, 1)
         assert await adapters.messages.requeue(message.id)
         await adapters.messages.claim(message.id, lease=HOUR)
-        assert await adapters.messages.finish(message.id, 4, COMPLETED)
+        assert await adapters.finish(message, COMPLETED, attempt=4)
         assert await counters(adapters, room) == (1, 1)
         assert not await adapters.messages.requeue(message.id)
 
@@ -375,7 +373,7 @@ class TestRequeue:
         messages = [await adapters.queued(room), await adapters.claimed(room)]
         for outcome in (COMPLETED, BLOCKED, CANCELLED):
             messages.append(await adapters.claimed(room))
-            await adapters.messages.finish(messages[-1].id, 1, outcome)
+            await adapters.finish(messages[-1], outcome)
         before = [await adapters.stored(message) for message in messages]
         assert [await adapters.messages.requeue(message.id) for message in messages] == [False] * 5
         assert not await adapters.messages.requeue(MessageId(adapters.ids.new()))
@@ -395,7 +393,7 @@ class TestRequeue:
         held = [await adapters.claimed(room) for _ in range(6)]
         results = await adapters.race(
             *(adapters.messages.requeue(message.id) for message in over),
-            *(adapters.messages.finish(message.id, 1, FAILED) for message in held),
+            *(adapters.finish(message, FAILED) for message in held),
             *(accept(adapters, room) for _ in range(8)),
             rows_of="allowances",
         )

@@ -140,14 +140,14 @@ class TestContext:
         for ending in (COMPLETED, FAILED, COMPLETED, BLOCKED, None, CANCELLED, COMPLETED):
             message = await adapters.claimed(room)
             if ending:
-                assert await adapters.messages.finish(message.id, message.attempt, ending)
+                assert await adapters.finish(message, ending, attempt=message.attempt)
             if ending is COMPLETED:
                 completed.insert(0, await adapters.stored(message))
         elsewhere = await adapters.claimed(other)
-        await adapters.messages.finish(elsewhere.id, elsewhere.attempt, COMPLETED)
+        await adapters.finish(elsewhere, COMPLETED, attempt=elsewhere.attempt)
         message = await adapters.queued(room)
         later = await adapters.claimed(room)
-        await adapters.messages.finish(later.id, later.attempt, COMPLETED)
+        await adapters.finish(later, COMPLETED, attempt=later.attempt)
 
         assert (await adapters.messages.context(message, limit=10)).earlier == exchanges(*completed)
         assert (await adapters.messages.context(message, limit=2)).earlier == exchanges(*completed[:2])
@@ -182,7 +182,7 @@ class TestContext:
         await adapters.messages.regenerate(anew, limits=SendingLimits())
         adapters.unseen[room.user_id] += 1
         await adapters.messages.claim(anew.id, lease=HOUR)
-        await adapters.messages.finish(anew.id, 2, replace(COMPLETED, window_from=second.id))
+        await adapters.finish(anew, replace(COMPLETED, window_from=second.id), attempt=2)
         assert (await adapters.messages.context(message, limit=1)).earlier[0].window_from == second.id
 
 
@@ -205,7 +205,7 @@ class TestFinish:
     )
     async def test_stores_how_it_ended(self, adapters: Adapters, outcome: Outcome) -> None:
         message = await adapters.claimed()
-        assert await adapters.messages.finish(message.id, 1, outcome)
+        assert await adapters.finish(message, outcome)
         stored = await adapters.stored(message)
         assert stored.completed_at is not None
         assert stored.completed_at.tzinfo is not None
@@ -231,7 +231,7 @@ class TestFinish:
         await adapters.queued(room)
         message = await adapters.claimed(room)
         for finished in (True, False, False):
-            assert await adapters.messages.finish(message.id, 1, outcome) is finished
+            assert await adapters.finish(message, outcome) is finished
             assert await adapters.used(message) == used
 
     async def test_the_refund_goes_to_the_day_that_paid(self, adapters: Adapters) -> None:
@@ -239,11 +239,11 @@ class TestFinish:
         yesterday = (adapters.clock.now() - timedelta(days=1)).date()
         old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
         await adapters.messages.claim(old[0].id, lease=HOUR)
-        await adapters.messages.finish(old[0].id, 1, FAILED)
+        await adapters.finish(old[0], FAILED)
         assert await adapters.used(old[1]) == 1
         today = await adapters.queued(room)
         await adapters.messages.claim(old[1].id, lease=HOUR)
-        await adapters.messages.finish(old[1].id, 1, FAILED)
+        await adapters.finish(old[1], FAILED)
         assert await adapters.used(today) == 1
         assert not (await adapters.stored(old[1])).charged
 
@@ -251,7 +251,7 @@ class TestFinish:
         room = await adapters.room()
         await adapters.queued(room)
         message = await adapters.claimed(room)
-        calls = [adapters.messages.finish(message.id, 1, FAILED) for _ in range(20)]
+        calls = [adapters.finish(message, FAILED) for _ in range(20)]
         assert Counter(await adapters.race(*calls, rows_of="messages")) == {True: 1, False: 19}
         assert await adapters.used(message) == 1
 
@@ -260,7 +260,7 @@ class TestFinish:
         failing = [await adapters.claimed(room) for _ in range(10)]
         new = [adapters.new_message(room) for _ in range(10)]
         results = await adapters.race(
-            *(adapters.messages.finish(message.id, 1, FAILED) for message in failing),
+            *(adapters.finish(message, FAILED) for message in failing),
             *(adapters.messages.accept(message, limits=SendingLimits()) for message in new),
             rows_of="allowances",
         )
@@ -270,7 +270,7 @@ class TestFinish:
     async def test_a_rolled_back_end_neither_ends_nor_refunds(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         async with adapters.rolled_back():
-            assert await adapters.messages.finish(message.id, 1, FAILED)
+            assert await adapters.finish(message, FAILED)
         assert await adapters.stored(message) == message
         assert await adapters.used(message) == 1
 
@@ -281,7 +281,7 @@ class TestFencing:
         new = await adapters.messages.claim(old.id, lease=HOUR)
         assert new is not None
         for attempt in (0, 1, 3, -1):
-            assert not await adapters.messages.finish(old.id, attempt, FAILED)
+            assert not await adapters.finish(old, FAILED, attempt=attempt)
             assert not await adapters.messages.retry(old.id, attempt, delay=timedelta())
             assert not await adapters.messages.release(old.id, attempt)
             assert await adapters.messages.extend([(old.id, attempt)], lease=EXPIRED) == set()
@@ -292,10 +292,10 @@ class TestFencing:
     async def test_what_is_not_being_answered_cannot_be_ended(self, adapters: Adapters) -> None:
         room = await adapters.room()
         queued, finished = await adapters.queued(room), await adapters.claimed(room)
-        await adapters.messages.finish(finished.id, 1, COMPLETED)
+        await adapters.finish(finished, COMPLETED)
         ended = await adapters.stored(finished)
         for message, attempt in ((queued, 0), (finished, 1)):
-            assert not await adapters.messages.finish(message.id, attempt, FAILED)
+            assert not await adapters.finish(message, FAILED, attempt=attempt)
             assert not await adapters.messages.retry(message.id, attempt, delay=timedelta())
             assert not await adapters.messages.release(message.id, attempt)
         assert (await adapters.stored(queued), await adapters.stored(finished)) == (queued, ended)

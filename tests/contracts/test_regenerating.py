@@ -49,7 +49,7 @@ class TestRegenerate:
         await adapters.messages.retry(message.id, 2, delay=timedelta())
         await adapters.messages.claim(message.id, lease=HOUR)
         await adapters.messages.cancel(message.id, message.chatroom_id, message.user_id)
-        assert await adapters.messages.finish(message.id, 3, outcome)
+        assert await adapters.finish(message, outcome, attempt=3)
         over = await adapters.stored(message)
         assert (over.attempt, over.failures, over.deaths, over.cancel_requested) == (3, 1, 1, True)
 
@@ -65,8 +65,8 @@ class TestRegenerate:
         assert claimed == replace(anew, attempt=4, status=MessageStatus.GENERATING), (
             "due at once; old attempts stay out"
         )
-        assert not await adapters.messages.finish(message.id, 3, COMPLETED)
-        assert await adapters.messages.finish(message.id, 4, COMPLETED)
+        assert not await adapters.finish(message, COMPLETED, attempt=3)
+        assert await adapters.finish(message, COMPLETED, attempt=4)
         assert await counters(adapters, message) == (used, 0)
 
     async def test_it_fails_and_gives_back_once_more(self, adapters: Adapters) -> None:
@@ -75,7 +75,7 @@ class TestRegenerate:
             assert (await regenerate(adapters, message)).used == 1
             assert (await adapters.stored(message)).charged
             await adapters.messages.claim(message.id, lease=HOUR)
-            await adapters.messages.finish(message.id, attempt, FAILED)
+            await adapters.finish(message, FAILED, attempt=attempt)
             assert await counters(adapters, message) == (0, 0)
             message = await adapters.stored(message)
 
@@ -92,13 +92,13 @@ class TestRegenerate:
         yesterday = (adapters.clock.now() - DAY).date()
         message = await adapters.queued(allowance_day=yesterday)
         await adapters.messages.claim(message.id, lease=HOUR)
-        await adapters.messages.finish(message.id, 1, RICH)
+        await adapters.finish(message, RICH)
         allowance = await adapters.messages.regenerate(adapters.anew(message), limits=SendingLimits())
         assert allowance == Allowance(yesterday + DAY, 1, None), "a new day, and no tokens of it"
         assert (await adapters.stored(message)).allowance_day == yesterday + DAY
         late = adapters.anew(message, allowance_day=yesterday)
         await adapters.messages.claim(message.id, lease=HOUR)
-        await adapters.messages.finish(message.id, 2, COMPLETED)
+        await adapters.finish(message, COMPLETED, attempt=2)
         assert (await adapters.messages.regenerate(late, limits=SendingLimits())).day == yesterday + DAY
         assert (await adapters.stored(message)).allowance_day == yesterday + DAY, "a day never goes back"
         adapters.unseen[message.user_id] = 1
@@ -184,7 +184,7 @@ class TestOneRequest:
         claimed = await adapters.messages.claim(over.id, lease=HOUR)
         assert claimed
         assert claimed.request_id == anew.request_id
-        await adapters.messages.finish(claimed.id, claimed.attempt, COMPLETED)
+        await adapters.finish(claimed, COMPLETED, attempt=claimed.attempt)
         again = await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2))
         assert again.used == 2, "and when it has ended, though the allowance is used up"
         assert (await adapters.stored(over)).status is MessageStatus.COMPLETED
@@ -198,7 +198,7 @@ class TestOneRequest:
             claimed = await adapters.messages.claim(over.id, lease=HOUR)
             assert claimed
             assert claimed.request_id == request_id
-            await adapters.messages.finish(claimed.id, claimed.attempt, COMPLETED)
+            await adapters.finish(claimed, COMPLETED, attempt=claimed.attempt)
         assert await counters(adapters, over) == (4, 0)
 
     async def test_at_once_is_counted_once(self, adapters: Adapters) -> None:

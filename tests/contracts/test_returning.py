@@ -49,7 +49,7 @@ class TestTheDaysUse:
         await adapters.ended(room, FAILED)  # which is given back
         claimed = await adapters.claimed(room)
         outcome = replace(COMPLETED, input_tokens=30, output_tokens=70)
-        await adapters.messages.finish(claimed.id, claimed.attempt, outcome)
+        await adapters.finish(claimed, outcome, attempt=claimed.attempt)
         before = await use(adapters, ann)
         assert (before.used, before.input_tokens, before.output_tokens) == (2, 30, 70)
         again = await came_back(adapters, ann)
@@ -74,7 +74,7 @@ class TestTheDaysUse:
         again = await came_back(adapters, ann)
         assert (await use(adapters, again)).used == 2
         assert (await adapters.counters())[again.id][2] == 0
-        assert not await adapters.messages.finish(claimed.id, claimed.attempt, FAILED), "nor is it given back"
+        assert not await adapters.finish(claimed, FAILED, attempt=claimed.attempt), "nor is it given back"
         assert await adapters.messages.claim(queued.id, lease=timedelta(hours=1)) is None
         assert (await use(adapters, again)).used == 2
         one_at_a_time = SendingLimits(daily=5, in_flight=1)

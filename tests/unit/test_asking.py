@@ -77,6 +77,7 @@ class Ask(Scene):
         self.ask = AskModel(
             model=self.model,
             budget=budget or MemoryModelBudget(self.clock, calls),
+            name="gemini",
             breaker=self.breaker,
             clock=self.clock,
             first_token_seconds=seconds,
@@ -461,19 +462,19 @@ class TestCall:
         ask = Ask(line)
         with contextlib.suppress(LookupError):
             await ask()
-        assert (ask.calls[0].made, ask.calls[0].usage) == (True, usage)
+        assert (ask.calls[0].model, ask.calls[0].usage) == ("gemini", usage)
 
     async def test_was_not_made_if_it_was_put_off(self) -> None:
         ask = Ask("Yes.", calls=1)
         await ask()
         assert isinstance(await ask(), ModelDeferred)
-        assert not ask.calls[1].made
+        assert ask.calls[1].model is None
 
     async def test_was_not_made_if_it_was_stopped_before(self) -> None:
         ask = Ask()
         ask.stop.request()
         await ask()
-        assert not ask.calls[0].made
+        assert ask.calls[0].model is None
 
 
 class TestOneUsersMessages:

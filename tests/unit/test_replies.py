@@ -24,10 +24,12 @@ from domain.chat import (
     Conversation,
     Message,
     MessageStatus,
+    ModelCall,
     Outcome,
     ReplyChunk,
     Role,
     ThinkingLevel,
+    TokenUsage,
     Turn,
 )
 from domain.errors import (
@@ -69,17 +71,23 @@ class AwayTwice(MemoryMessages):
         self.try_("context")
         return await super().context(message, limit=limit)
 
-    async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+    async def finish(
+        self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
+    ) -> bool:
         self.try_("finish")
-        return await super().finish(message_id, attempt, outcome)
+        return await super().finish(message_id, attempt, outcome, call=call)
 
-    async def retry(self, message_id: MessageId, attempt: int, *, delay: timedelta) -> bool:
+    async def retry(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta, call: ModelCall | None = None
+    ) -> bool:
         self.try_("retry")
-        return await super().retry(message_id, attempt, delay=delay)
+        return await super().retry(message_id, attempt, delay=delay, call=call)
 
-    async def release(self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta()) -> bool:
+    async def release(
+        self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta(), call: ModelCall | None = None
+    ) -> bool:
         self.try_("release")
-        return await super().release(message_id, attempt, delay=delay)
+        return await super().release(message_id, attempt, delay=delay, call=call)
 
 
 def away_twice(at: str) -> type[AwayTwice]:
@@ -843,6 +851,109 @@ class TestCancel:
         await World(Asked).container.leases().stop_cancelled()
 
 
+class TestBooked:
+    """Each call of the model is booked with what it took, however it ended."""
+
+    def booked(self, world: World) -> list[tuple[int, str, TokenUsage | None]]:
+        assert all(call.model == "gemini-flash-latest" for call in world.messages.calls.all())
+        return [(call.attempt, call.outcome, call.usage) for call in world.messages.calls.all()]
+
+    @pytest.mark.parametrize(
+        ("line", "outcome", "usage"),
+        [
+            ("Whole.", "completed", TokenUsage(5, 0, 2)),
+            (ReplyBlocked("SAFETY"), "blocked", None),
+            (ScriptedReply(pieces=("How",), error=ReplyBlocked("SAFETY")), "blocked", TokenUsage(5, 0, 1)),
+            (ScriptedReply(pieces=(" ",)), "empty", TokenUsage(5, 0, 1)),
+            (ScriptedReply(pieces=("Half",), error=ModelUnavailable()), "model_unavailable", TokenUsage(5, 0, 1)),
+            (ModelOverloaded(), "model_overloaded", None),
+            (ModelRefused(), "model_refused", None),
+            (ScriptedReply(pieces=("Half",), error=LookupError()), "generation_failed", TokenUsage(5, 0, 1)),
+        ],
+        ids=repr,
+    )
+    async def test_by_how_it_ended(self, world: World, line: Line, outcome: str, usage: TokenUsage | None) -> None:
+        world.model.add(line)
+        message = await world.sent("Why is the sky blue?")
+        await answer(world, message)
+        assert self.booked(world) == [(1, outcome, usage)]
+        allowance = await world.container.get_allowance()(user=world.users.table.all()[0])
+        assert (allowance.input_tokens, allowance.output_tokens) == ((usage.input, usage.output) if usage else (0, 0))
+
+    async def test_of_each_attempt(self, world: World) -> None:
+        world.model.add(ModelUnavailable(), ModelDeferred(), ModelOverloaded())
+        message = await world.sent()
+        for _ in range(4):
+            await answer(world, message)
+            world.clock.move(timedelta(seconds=60))
+        assert [(attempt, outcome) for attempt, outcome, _ in self.booked(world)] == [
+            (1, "model_unavailable"),
+            (2, "model_deferred"),
+            (3, "model_overloaded"),
+            (4, "completed"),
+        ]
+
+    async def test_not_if_it_was_not_made(self) -> None:
+        world = World(GEMINI_MAX_RPM="1")
+        first, second = await world.sent(), await world.sent(room=await world.room(await world.user("+919876543211")))
+        for message in (first, second):
+            await answer(world, message)
+        assert self.booked(world) == [(1, "completed", TokenUsage(5, 0, 4))]
+        await world.messages.cancel(second.id, second.chatroom_id, second.user_id)
+        assert await world.used(second) == 0
+
+    async def test_cancelled(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            await asyncio.sleep(0)
+            await world.messages.cancel(message.id, message.chatroom_id, message.user_id)
+            await world.container.leases().stop_cancelled()
+            await task
+        assert self.booked(world) == [(1, "cancelled", TokenUsage(5, 0, 2))]
+        assert await world.used(message) == 1
+
+    async def test_handed_back(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        assert self.booked(world) == [(1, "interrupted", TokenUsage(5, 0, 2))]
+
+    async def test_by_who_lost_its_lease(self, world: World) -> None:
+        world.model.add(HANGS)
+        message = await world.sent()
+        async with answering(world, message) as task:
+            await asyncio.sleep(0)
+            world.clock.move(timedelta(seconds=11))
+            await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            assert [call.outcome for call in world.messages.calls.all()] == ["lost"]
+            await world.container.leases().renew()
+            assert await task is None
+        assert self.booked(world) == [(1, "interrupted", TokenUsage(5, 0, 2))]
+
+    async def test_by_who_lost_it_without_knowing(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("mine",), seconds=0.01))
+        message = await world.sent()
+        async with answering(world, message) as task:
+            world.clock.move(timedelta(seconds=11))
+            await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            assert await task is None
+        assert self.booked(world) == [(1, "completed", TokenUsage(5, 0, 1))]
+
+    async def test_a_prompt_without_a_word_costs_from_the_second_time_on(self) -> None:
+        world = World(FREE_DAILY_MESSAGES="100")
+        room = await world.room()
+        for used in (0, 1, 2):
+            world.model.add(ScriptedReply(thoughts=("Hm",), pieces=(), finish_reason="MAX_TOKENS"))
+            message = await world.sent(room=room)
+            assert await answer(world, message) is FAILED
+            assert await world.used(message) == used
+            assert (await world.stored(message)).charged is bool(used)
+
+
 class TestDatabaseAway:
     @pytest.mark.parametrize(
         ("verb", "line", "asked", "status"),
@@ -874,11 +985,13 @@ class TestDatabaseAway:
         class LongAway(MemoryMessages):
             tries: list[float]
 
-            async def finish(self, message_id: MessageId, attempt: int, outcome: Outcome) -> bool:
+            async def finish(
+                self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
+            ) -> bool:
                 self.tries.append(asyncio.get_running_loop().time())
                 if self.tries[-1] - self.tries[0] < 3_600:
                     raise DatabaseUnavailable
-                return await super().finish(message_id, attempt, outcome)
+                return await super().finish(message_id, attempt, outcome, call=call)
 
         async def wait() -> None:
             world = World(LongAway)

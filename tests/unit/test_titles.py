@@ -10,7 +10,7 @@ import pytest
 from adapters.memory.language_model import Line, ScriptedReply
 from application.chat.replies import MAX_UNTITLED
 from application.chat.titles import MAX_TITLE_CHARACTERS, clean_title
-from domain.chat import Chatroom, MessageStatus
+from domain.chat import CallPurpose, Chatroom, MessageStatus, ThinkingLevel
 from domain.errors import ModelUnavailable, ReplyBlocked
 from tests.patience import HANG
 from tests.unit.conftest import World
@@ -105,6 +105,53 @@ async def test_not_for_ever() -> None:
     for _ in range(MAX_UNTITLED + 2):
         await scene.answer(room)
     assert len(world.model.asked) == 2 * MAX_UNTITLED + 2
+
+
+async def test_a_title_that_was_cut_is_dropped(world: World) -> None:
+    scene = Scene(world, "Rayleigh.", ScriptedReply(pieces=("Half an ans",), finish_reason="MAX_TOKENS"))
+    await scene.answer(await scene.room())
+    assert (scene.name(), len(world.model.asked)) == ("Physics", 2)
+
+
+async def test_it_is_asked_for_with_little_thought(world: World) -> None:
+    scene = Scene(world, "Rayleigh.", "The Blue Sky")
+    await scene.answer(await scene.room())
+    asked = world.model.asked[1]
+    assert (asked.thinking, asked.thought_tokens, asked.max_output_tokens) == (ThinkingLevel.MINIMAL, 1_024, 256)
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        ("The Blue Sky", "completed"),
+        (ModelUnavailable(), "model_unavailable"),
+        (ReplyBlocked("SAFETY"), "blocked"),
+        (LookupError("a defect"), "generation_failed"),
+    ],
+    ids=repr,
+)
+async def test_is_booked_but_not_the_users(world: World, said: Line, outcome: str) -> None:
+    line = ScriptedReply(pieces=(), error=said) if isinstance(said, Exception) else said
+    scene = Scene(world, "Rayleigh.", line)
+    await scene.answer(await scene.room())
+    reply, title = world.messages.calls.all()
+    assert (reply.purpose, reply.outcome) == (CallPurpose.REPLY, "completed")
+    assert (title.purpose, title.outcome, title.attempt) == (CallPurpose.TITLE, outcome, 1)
+    allowance = await world.container.get_allowance()(user=world.users.table.all()[0])
+    assert (allowance.input_tokens, allowance.output_tokens) == (reply.usage.input, reply.usage.output)  # type: ignore[union-attr]
+
+
+async def test_interrupted_it_is_booked(world: World) -> None:
+    scene = Scene(world, "Rayleigh.", ScriptedReply(pieces=("The",), finish_reason=None))
+    message = await world.sent(room=await scene.room())
+    task = asyncio.create_task(world.container.generate_reply()(message_id=message.id))
+    async with asyncio.timeout(5):
+        while len(world.model.asked) < 2 or not world.model.open:  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    assert [call.outcome for call in world.messages.calls.all()] == ["completed", "interrupted"]
 
 
 async def test_a_failed_reply_names_nothing(world: World) -> None:

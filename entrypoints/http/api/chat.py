@@ -201,8 +201,8 @@ async def cancel_message(
 ) -> MessageReply:
     """Stop a message that is being answered or waits for it.
 
-    What the model has written until then is kept; the allowance is not given back. The call waits for the end,
-    two seconds at most: 200 with the ended message, or 202.
+    What the model has written until then is kept. The message costs nothing if the model was not asked yet: `counted`
+    says so. The call waits for the end, two seconds at most: 200 with the ended message, or 202.
     """
     message = await cancel(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return MessageReply(message="Its end was requested.", data=MessageOut.of(message))
