@@ -77,6 +77,7 @@ PROTECTED: dict[Route, Call] = {
     ("GET", MESSAGE): Call(),
     ("GET", f"{MESSAGE}/stream"): Call(),
     ("POST", f"{MESSAGE}/cancel"): Call(None, (409,)),  # it has ended
+    ("POST", f"{MESSAGE}/continue"): Call(None, (409,)),  # it was not cut
     ("POST", f"{MESSAGE}/regenerate"): Call(None, (202,)),
     ("POST", "/subscribe/pro"): Call({}, (503,)),  # nothing is sold here
     ("POST", "/subscription/portal"): Call(None, (409, 503)),
