@@ -5,34 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
+from application.ports.chat import ModelSetup
 from application.ports.runtime import Dependency
 from domain.errors import DatabaseUnavailable, DomainError
 
-State: TypeAlias = Literal["ok", "away"]
-
 
 class NotReady(DatabaseUnavailable):
-    def __init__(self, dependencies: dict[str, State]) -> None:
+    def __init__(self, dependencies: dict[str, str]) -> None:
         super().__init__("Away: " + ", ".join(name for name, state in dependencies.items() if state == "away") + ".")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReadiness:
-    """The state of each dependency. Raises NotReady if the first, without which nothing works, is unavailable."""
+    """The state of each dependency. Raises NotReady if the first, without which nothing works, is unavailable.
+
+    The model is no dependency of this process; it is among them only if it refuses the key of those who ask it.
+    """
 
     dependencies: Sequence[Dependency]
+    setup: ModelSetup
 
-    async def __call__(self) -> dict[str, State]:
+    async def __call__(self) -> dict[str, str]:
         states = await asyncio.gather(*map(_state, self.dependencies))
         found = {dependency.name: state for dependency, state in zip(self.dependencies, states, strict=True)}
         if states[0] != "ok":
             raise NotReady(found)
+        if refused_for := await self.setup.refused_for():
+            found["model"] = f"not configured ({refused_for})"
         return found
 
 
-async def _state(dependency: Dependency) -> State:
+async def _state(dependency: Dependency) -> str:
     try:
         await dependency.check()
     except DomainError:

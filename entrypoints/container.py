@@ -25,6 +25,7 @@ from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import Postgres, PostgresUnitOfWork
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
+from adapters.postgres.setup import PostgresModelSetup
 from adapters.redis.cache import RedisChatroomLists
 from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
@@ -67,6 +68,7 @@ from application.chat.messages import (
     SendMessage,
 )
 from application.chat.replies import GenerateReply, Leases, RecoverReplies, Suspects
+from application.chat.setup import WatchSetup
 from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle
 from application.housekeeping import PurgeExpired
@@ -255,6 +257,7 @@ class Container(containers.DeclarativeContainer):
         clock=clock,
     )
     language_model = single(_language_model, settings)
+    model_setup = single(PostgresModelSetup)
     model_budget = single(PostgresModelBudget, settings.provided.gemini_max_rpm)
     idempotency_keys = single(PostgresIdempotencyKeys)
     idempotency_hash_key = providers.Callable(_key_for, settings, "idempotency keys")
@@ -322,6 +325,7 @@ class Container(containers.DeclarativeContainer):
         max_attempts=settings.provided.max_attempts,
         max_age=providers.Callable(timedelta, minutes=settings.provided.max_message_minutes),
     )
+    watch_setup = single(WatchSetup, language_model, model_setup, clock)
     ask_model = wired(
         AskModel,
         name=settings.provided.gemini_model,

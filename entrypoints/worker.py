@@ -70,6 +70,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             _every(settings.sweep_seconds, sweep, after_failure=settings.heartbeat_seconds * 1.5),
             _every(settings.sweep_seconds, sweep_readings),
             _every(PURGE_SECONDS, container.purge_expired()),
+            _beside(container.watch_setup().check),
         ):
             await receiver.listen(stop)
             # A reserve for handing back what does not end and for closing connections.
@@ -107,6 +108,17 @@ def _stop_at_signal() -> asyncio.Event:
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     return stop
+
+
+@contextlib.asynccontextmanager
+async def _beside(action: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
+    """Do it once beside the block, which does not wait for it."""
+    task = asyncio.ensure_future(action())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 
 from adapters.memory.accounts import Belongings, MemoryUsers
 from adapters.memory.store import Table
-from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
+from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget, ModelSetup
 from application.ports.runtime import Clock
 from domain.accounts import MobileNumber, User
 from domain.billing import Allowance, SendingLimits
@@ -505,3 +505,14 @@ class MemoryModelBudget(ModelBudget):
             return None
         self._made.append(now + timedelta(seconds=wait))
         return wait
+
+
+class MemoryModelSetup(ModelSetup):
+    def __init__(self) -> None:
+        self._reasons: Table[str, str] = Table()
+
+    async def report(self, refused_for: str | None) -> None:
+        self._reasons.put("refused_for", refused_for)
+
+    async def refused_for(self) -> str | None:
+        return self._reasons.get("refused_for")

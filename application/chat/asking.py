@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from application.chat.breaker import Breaker
+from application.chat.setup import WatchSetup
 from application.ports.chat import LanguageModel, ModelBudget, ReplyWriter
 from application.ports.runtime import Clock
 from domain.chat import (
@@ -29,6 +30,7 @@ from domain.errors import (
     GenerationFailed,
     ModelDeferred,
     ModelError,
+    ModelNotConfigured,
     ModelRateLimited,
     ModelTimedOut,
     ModelUnavailable,
@@ -160,6 +162,7 @@ class AskModel:
     name: str
     budget: ModelBudget
     breaker: Breaker
+    setup: WatchSetup
     clock: Clock
     #: Until the first chunk, whatever it brings, and then from each to the next.
     first_token_seconds: float
@@ -196,11 +199,14 @@ class AskModel:
             raise
         except ModelError as error:
             self._report(call, began, failed=_is_illness(error))
+            if isinstance(error, ModelNotConfigured):
+                await self.setup.refused(error)
             raise
         except BaseException:
             self.breaker.forget(began=began)
             raise
         self._report(call, began, failed=False)
+        await self.setup.accepted()
 
     async def _wait_for_turn(self) -> None:
         try:

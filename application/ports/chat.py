@@ -244,6 +244,18 @@ class ModelBudget(Protocol):
         """Seconds until a call may be made, which is then counted; None if that would be more than `within`."""
 
 
+class ModelSetup(Protocol):
+    """Whether the model takes the deployment's key, for all processes to know."""
+
+    @abstractmethod
+    async def report(self, refused_for: str | None) -> None:
+        """Why it is refused, in Google's word, or None if it is not. The last report holds."""
+
+    @abstractmethod
+    async def refused_for(self) -> str | None:
+        """The last report; None without one."""
+
+
 class LanguageModel(Resource, Dependency, Protocol):
     """The model. Starting it loads what it needs; a stream on one that was not started starts it."""
 

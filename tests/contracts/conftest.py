@@ -23,7 +23,13 @@ from adapters.memory.accounts import (
     MemoryUsers,
 )
 from adapters.memory.billing import MemoryBillingAccounts
-from adapters.memory.chat import MemoryChatroomLists, MemoryChatrooms, MemoryMessages, MemoryModelBudget
+from adapters.memory.chat import (
+    MemoryChatroomLists,
+    MemoryChatrooms,
+    MemoryMessages,
+    MemoryModelBudget,
+    MemoryModelSetup,
+)
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.runtime import MemoryClock
 from adapters.memory.store import MemoryUnitOfWork
@@ -32,7 +38,7 @@ from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
 from application.ports.accounts import GuessBudgets, NumberDigests, OtpChallenges, OtpSendings, Sessions, Users
 from application.ports.billing import BillingAccounts
-from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget
+from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget, ModelSetup
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
@@ -96,6 +102,7 @@ class Adapters(ABC):
     lists: ChatroomLists
     keys: IdempotencyKeys
     billing: BillingAccounts
+    setup: ModelSetup
     unit_of_work: UnitOfWork
     clock: Clock
     ids: Ids
@@ -312,6 +319,7 @@ async def memory() -> AsyncIterator[InMemory]:
         lists=MemoryChatroomLists(),
         keys=MemoryIdempotencyKeys(clock),
         billing=MemoryBillingAccounts(users, clock),
+        setup=MemoryModelSetup(),
         unit_of_work=MemoryUnitOfWork(),
         clock=clock,
         ids=TimeOrderedIds(),
@@ -330,6 +338,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         "DELETE FROM wrong_guesses",
         "DELETE FROM kept_allowances",
         "DELETE FROM model_calls",
+        "DELETE FROM model_setup",
         "DELETE FROM idempotency_keys",
         "DELETE FROM payment_events",
         "UPDATE model_budget SET booked_until = now()",
@@ -346,6 +355,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         lists=container.chatroom_lists(),
         keys=container.idempotency_keys(),
         billing=container.billing_accounts(),
+        setup=container.model_setup(),
         unit_of_work=container.unit_of_work(),
         clock=container.clock(),
         ids=container.ids(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from tests.gemini_standin import GeminiStandIn
 from tests.http_client import Person, log_in, new_mobile, sign_up
+from tests.patience import HANG
 from tests.processes import ProductProcess, worker_process
 
 pytestmark = pytest.mark.usefixtures("worker")
@@ -122,6 +124,21 @@ async def test_a_message_that_fails_costs_nothing(
     assert "API key" not in message["error"]["detail"], "the vendor's words stay with us"
     assert gemini_standin.log()["total"] == calls
     assert await asha.remaining() == remaining
+
+
+async def test_a_worker_whose_key_is_refused_says_so_until_one_comes_whose_is_not(
+    http: httpx.AsyncClient, product: dict[str, str]
+) -> None:
+    async def is_ready(status: str) -> dict[str, str]:
+        async with asyncio.timeout(HANG):
+            while (ready := (await http.get("/ready")).json())["status"] != status:  # noqa: ASYNC110 - nobody tells us
+                await asyncio.sleep(0.1)
+        return dict(ready["dependencies"])
+
+    with worker_process({**product, "GEMINI_API_KEY": "invalid"}):
+        assert (await is_ready("degraded"))["model"] == "not configured (API_KEY_INVALID)"
+    with worker_process(product):
+        assert (await is_ready("ready")).keys() == {"postgres", "redis"}
 
 
 async def test_an_overloaded_model_is_asked_again(http: httpx.AsyncClient, gemini_standin: GeminiStandIn) -> None:

@@ -489,6 +489,19 @@ async def test_the_operators_calls(http: httpx.AsyncClient) -> None:
     assert (await http.get("/")).status_code == 200
 
 
+async def test_a_model_that_refuses_the_key_is_named(http: httpx.AsyncClient, api_environment: dict[str, str]) -> None:
+    connection = await asyncpg.connect(api_environment["DATABASE_URL"])
+    try:
+        await connection.execute("INSERT INTO model_setup VALUES (1, 'API_KEY_INVALID', now())")  # as a worker does
+        ready = await http.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["dependencies"]["model"] == "not configured (API_KEY_INVALID)"
+    finally:
+        await connection.execute("DELETE FROM model_setup")
+        await connection.close()
+    assert (await http.get("/ready")).json()["status"] == "ready"
+
+
 async def test_a_reply_is_private_and_names_its_request(http: httpx.AsyncClient, person: Person) -> None:
     for path in ("/", "/docs", "/openapi.json", "/health", "/ready", "/user/me", "/chatroom", "/nowhere"):
         response = await person.ask("GET", path, headers={"X-Request-ID": "my-own.id_7"})

@@ -22,6 +22,7 @@ from adapters.memory.chat import (
     MemoryChatrooms,
     MemoryMessages,
     MemoryModelBudget,
+    MemoryModelSetup,
 )
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.language_model import ScriptedLanguageModel
@@ -51,6 +52,7 @@ class World:
         self.lists = MemoryChatroomLists()
         self.queue = MemoryJobQueue()
         self.model = ScriptedLanguageModel()
+        self.setup = MemoryModelSetup()
         self.stream = MemoryReplyStream()
         self.keys = MemoryIdempotencyKeys(self.clock)
         self.billing = MemoryBillingAccounts(self.users, self.clock)
@@ -73,6 +75,7 @@ class World:
             queue=self.queue,
             language_model=self.model,
             reply_stream=self.stream,
+            model_setup=self.setup,
             model_budget=MemoryModelBudget(self.clock, given.gemini_max_rpm),
             idempotency_keys=self.keys,
             billing_accounts=self.billing,

@@ -11,10 +11,11 @@ from uuid import UUID
 
 import pytest
 
-from adapters.memory.chat import MemoryModelBudget
+from adapters.memory.chat import MemoryModelBudget, MemoryModelSetup
 from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
 from application.chat.asking import LONGEST_WAIT, AskModel, Call, Stop
 from application.chat.breaker import Breaker
+from application.chat.setup import WatchSetup
 from application.ports.chat import ModelBudget, ReplyWriter
 from domain.chat import (
     MAX_THOUGHT_CHARACTERS,
@@ -79,6 +80,7 @@ class Ask(Scene):
             budget=budget or MemoryModelBudget(self.clock, calls),
             name="gemini",
             breaker=self.breaker,
+            setup=WatchSetup(self.model, MemoryModelSetup(), self.clock),
             clock=self.clock,
             first_token_seconds=seconds,
             silence_seconds=seconds,

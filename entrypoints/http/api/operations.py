@@ -51,8 +51,8 @@ async def health() -> HealthReply:
 async def ready(check: CheckReadiness, settings: Settings) -> ReadyReply:
     """Tell whether requests can be served, with the state of each dependency.
 
-    Without Postgres nothing can, and this is a 503. Without Redis everything still is, only slower: the service
-    is `degraded` and stays in rotation.
+    Without Postgres nothing can, and this is a 503. Without Redis everything still is, only slower, and while the
+    model refuses the workers' key nothing is answered: the service is `degraded` and stays in rotation.
     """
     found = await check()
     status: Literal["ready", "degraded"] = "ready" if set(found.values()) == {"ok"} else "degraded"

@@ -610,8 +610,12 @@ class ReadyReply(Schema):
 
     status: Annotated[Literal["ready", "degraded"], Field(description="Whether anything is away.", examples=["ready"])]
     dependencies: Annotated[
-        dict[str, Literal["ok", "away"]],
-        Field(description="Postgres and Redis.", examples=[{"postgres": "ok", "redis": "ok"}]),
+        dict[str, str],
+        Field(
+            description="Postgres and Redis: `ok` or `away`. If the model refuses the workers' key, `model` says why:"
+            " `not configured (API_KEY_INVALID)`.",
+            examples=[{"postgres": "ok", "redis": "ok"}],
+        ),
     ]
     warnings: Annotated[list[str], Field(description="What production was told to do and should not.", examples=[[]])]
 
