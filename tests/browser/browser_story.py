@@ -56,7 +56,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     token = await asha.token()
     for name in ("Letter to the landlord", "Prime numbers in Python", "A weekend in Jaipur"):
         await asha.api("POST", "/chatroom/", token, {"name": name})
-    gemini.reply(ANSWER, match=SKY, chunks=60, first_chunk_seconds=0.2, chunk_seconds=0.08)
+    gemini.reply(ANSWER, match=SKY, chunks=60, first_chunk_seconds=0.2, chunk_seconds=0.2)
     await asha.write(SKY)
     await asha.sees("Light meets molecules")
     await asha.accessible()

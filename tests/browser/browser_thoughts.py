@@ -172,3 +172,19 @@ async def test_what_was_not_counted_says_so(
         await expect(asha.page.locator(".ending")).to_have_text(
             said or "The model's safety filter refused to answer this."
         )
+
+
+async def test_thoughts_of_the_whole_product_are_there_after_a_reload(site: Site, visit: Visit) -> None:
+    asha = await visit()
+    await asha.sign_up()
+    thought = "**Looking it up**\n\nIt is *there*."
+    site.gemini.reply("One two three four", match="Really", thought=thought, chunks=4, chunk_seconds=0.5)
+    await asha.write("Really think")
+    summary = asha.page.locator(".thoughts summary")
+    await expect(summary.locator(".last-line")).to_have_text("It is there.")
+    await asha.reply_to("Really think")
+    for _ in range(2):
+        await expect(summary).to_have_text(re.compile(r"^Thought for \d+ s$"))
+        await asha.page.reload()
+    await summary.click()
+    await expect(asha.page.locator(".thoughts strong")).to_have_text("Looking it up")
