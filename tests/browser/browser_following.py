@@ -62,9 +62,16 @@ async def slow_down(asha: Visitor) -> None:
 
 
 async def is_still(asha: Visitor) -> None:
-    """The reply grows, and the view stays where it is."""
+    """The reply grows, and the view stays where it is, once its own movement has come to an end."""
     page = asha.page
-    top, height = await page.evaluate(f"[{_BOX}.scrollTop, {_BOX}.scrollHeight]")
+    where = f"[{_BOX}.scrollTop, {_BOX}.scrollHeight]"
+    top, height = await page.evaluate(where)
+    while True:
+        await page.wait_for_timeout(300)
+        before = top
+        top, height = await page.evaluate(where)
+        if top == before:
+            break
     await until(page, f"{_BOX}.scrollHeight > {height} + 200")
     assert await page.evaluate(f"{_BOX}.scrollTop") == top
 
@@ -133,7 +140,6 @@ async def test_a_move_upwards_ends_it_and_the_button_takes_it_up(site: Site, vis
     await asha.sign_up()
     await at_length(site, asha, chunk_seconds=0.06)
     await move_up(asha.page)
-    await asha.page.wait_for_timeout(400)  # a smooth scroll comes to its end
     await is_still(asha)
     await asha.button("To the newest message").click()
     await until(asha.page, f"{_DISTANCE} < 2")
@@ -145,7 +151,6 @@ async def test_moving_back_to_the_end_takes_it_up(site: Site, visit: Visit) -> N
     await asha.sign_up()
     await at_length(site, asha, chunk_seconds=0.06)
     await _wheel(asha.page)
-    await asha.page.wait_for_timeout(400)
     await is_still(asha)
     await asha.page.mouse.wheel(0, 20_000)
     await follows_to_the_end(asha)

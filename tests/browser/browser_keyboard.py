@@ -73,6 +73,7 @@ async def test_escape_stops_the_reply(site: Site, visit: Visit) -> None:
     await asha.write("At length")
     await asha.sees("Some words")
     await asha.open_account()
+    await expect(asha.page.get_by_role("dialog")).to_be_visible()
     await asha.page.keyboard.press("Escape")
     await expect(asha.page.get_by_role("dialog")).to_have_count(0)
     await expect(asha.entry("At length")).to_have_attribute("data-status", "generating")

@@ -5,6 +5,7 @@
 
 const NEAR = 90; // pixels from the end within which there is nothing to go back to
 const AT_END = 30; // whoever comes this close to the end by moving down follows again
+const MOMENT = 500; // milliseconds that a busy browser may need to report a scroll
 const DRAG = 10; // pixels that a finger has to move; less is a tap
 
 type Listen = <E extends Event>(target: EventTarget, name: string, listener: (event: E) => void) => void;
@@ -15,6 +16,9 @@ export class Following {
   private isAway = false;
   private isHeld = false;
   private lastTop = 0;
+  /** Where the end is, and where it was before it moved: whoever reached it then may be reported only now. */
+  private end = 0;
+  private before = { end: 0, until: 0 };
 
   constructor(
     private readonly box: HTMLElement,
@@ -54,9 +58,21 @@ export class Following {
   }
 
   private settle(): void {
-    if (this.isOn) this.box.scrollTop = this.box.scrollHeight;
-    this.lastTop = this.box.scrollTop;
+    if (this.isOn) {
+      this.box.scrollTop = this.box.scrollHeight;
+      this.lastTop = this.box.scrollTop;
+    }
+    this.note();
     this.tell();
+  }
+
+  private note(): void {
+    const end = this.box.scrollHeight - this.box.clientHeight;
+    if (end === this.end) return;
+    // What grew by more than a window was put in above, by somebody who reads there.
+    const isWritten = end - this.end < this.box.clientHeight;
+    this.before = { end: isWritten ? this.end : end, until: performance.now() + MOMENT };
+    this.end = end;
   }
 
   /** Stays here until somebody moves down to the end, or asks for it. */
@@ -67,9 +83,11 @@ export class Following {
 
   private scrolled(): void {
     const top = this.box.scrollTop;
-    if (top > this.lastTop && this.distance() < AT_END) this.isOn = true;
-    else if (top < this.lastTop && this.isHeld && this.distance() > AT_END) this.isOn = false;
+    const end = performance.now() < this.before.until ? this.before.end : this.end;
+    if (top > this.lastTop && top > end - AT_END) this.isOn = true;
+    else if (top < this.lastTop && this.isHeld && this.distance() > 2) this.isOn = false; // not what a shrinking end does
     this.lastTop = top;
+    this.note();
     this.tell();
   }
 
