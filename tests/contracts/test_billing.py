@@ -21,7 +21,7 @@ from domain.billing import FOREVER, BillingAccount, Checkout, Subscription, Subs
 from domain.errors import AlreadySubscribed, UserNotFound
 from domain.ids import UserId
 from tests.contracts.conftest import HOUR, Adapters, InMemory, InPostgresAndRedis, names
-from tests.patience import HANG
+from tests.patience import PROCESS_HANG
 
 BUSY = timedelta(seconds=30)
 LEASE = timedelta(seconds=90)
@@ -700,7 +700,7 @@ class TestAtOnce:
             for _ in range(60):
                 await act()
 
-        async with asyncio.timeout(HANG):
+        async with asyncio.timeout(PROCESS_HANG):
             await asyncio.gather(*(work() for _ in range(12)))
         assert done.total() == 720
         for user_id in (owner, other):

@@ -31,7 +31,7 @@ from tests.contracts.test_reply_stream import (
     until,
     written,
 )
-from tests.patience import HANG
+from tests.patience import PROCESS_HANG
 
 __all__ = ["memory_streams", "message_id", "redis_streams", "streams"]  # fixtures
 
@@ -254,7 +254,7 @@ class Story:
 async def test_whatever_happens_a_reader_has_what_is_stored(streams: Streams, seed: int) -> None:
     """Attempts that fail or die, streams that are lost, continuations that end in every way, clients that drop."""
     story = Story(streams, seed)
-    async with asyncio.timeout(HANG):
+    async with asyncio.timeout(PROCESS_HANG):
         telling = asyncio.create_task(story.tell())
         await asyncio.sleep(0)
         readers = [asyncio.create_task(story.follow()) for _ in range(4)]

@@ -32,7 +32,7 @@ from domain.errors import (
 )
 from domain.ids import UserId
 from tests.contracts.conftest import COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
-from tests.patience import HANG
+from tests.patience import PROCESS_HANG
 
 NOBODYS = {"aerich", "model_budget", "model_setup", "payment_events"}
 #: What was spent on the account's replies, with ids that lead to nobody any more.
@@ -293,7 +293,7 @@ async def test_a_deletion_and_all_else_at_once_wait_for_nobody_for_ever(real: In
             with suppress(*USUAL):
                 await call()
 
-        async with asyncio.timeout(HANG):
+        async with asyncio.timeout(PROCESS_HANG):
             # A deadlock would come as DatabaseUnavailable, a second later.
             await asyncio.gather(*(quietly(call) for call in busy))
         deleted += await real.users.find_by_mobile(scene.user.mobile) is None

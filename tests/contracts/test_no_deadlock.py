@@ -14,7 +14,7 @@ from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus
 from domain.errors import ChatroomNotFound, MessageEnded, MessageNotEnded, MessageNotFound
 from tests.contracts.conftest import CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
-from tests.patience import HANG
+from tests.patience import HANG, PROCESS_HANG
 
 TASKS, STEPS = 16, 150
 USUAL = (ChatroomNotFound, MessageNotFound, MessageEnded, MessageNotEnded)
@@ -85,7 +85,7 @@ async def test_of_all_that_happens_at_once_nothing_blocks_for_ever(adapters: Ada
     rooms = [await adapters.room(user) for user in users * 2]
     messages = [await adapters.queued(room) for room in rooms for _ in range(3)]
     workers = [Somebody(adapters, users, seed) for seed in range(TASKS)]
-    async with asyncio.timeout(HANG):
+    async with asyncio.timeout(PROCESS_HANG):
         # A deadlock, or a lock waited for too long, would come as DatabaseUnavailable.
         done = sum(await asyncio.gather(*(worker.work(rooms, messages) for worker in workers)), Counter[str]())
     assert done["finish"] > 50
