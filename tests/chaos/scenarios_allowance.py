@@ -19,7 +19,7 @@ TOTAL = 5
 
 
 async def quota_race(scale: Scale, seed: int) -> Row:
-    rounds = scale.of(2, 50)
+    rounds = scale.of(1, 50)
     wrong: list[str] = []
     async with world(apis=2, workers=1, **scale.settings) as w:
         ledger = await Ledger(w).open()
@@ -46,7 +46,7 @@ async def quota_race(scale: Scale, seed: int) -> Row:
 
 
 async def refund_race(scale: Scale, seed: int) -> Row:
-    rounds, chance = scale.of(2, 20), random.Random(seed)
+    rounds, chance = scale.of(1, 20), random.Random(seed)
     async with world(apis=2, workers=2, **scale.settings) as w:
         ledger = await Ledger(w).open()
         # It fails for good, but not at once: the kills shall meet calls that run.

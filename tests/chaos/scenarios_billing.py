@@ -36,7 +36,7 @@ _LIFE = (
 
 
 async def one_event_often(scale: Scale, seed: int) -> Row:
-    times, at_once, rounds = 100, 50, scale.of(2, 20)
+    times, at_once, rounds = 100, 50, scale.of(1, 20)
     wrong: list[str] = []
     readings = 0
     async with shop(apis=2, workers=2, **scale.settings) as s:
@@ -73,7 +73,7 @@ async def any_order(scale: Scale, seed: int) -> Row:
     """A life of six events. The last thing happens at Stripe in the midst of what is told of the ones before."""
     chance = random.Random(seed)
     orders = list(itertools.permutations(range(6)))
-    orders = scale.of(chance.sample(orders, 24), orders)
+    orders = scale.of(chance.sample(orders, 12), orders)
     told = 0
     async with shop(apis=2, workers=2, **scale.settings) as s:
         people = await s.w.people(len(orders))
@@ -169,7 +169,7 @@ async def webhooks_without_postgres(scale: Scale, seed: int) -> Row:
 
 
 async def parallel_subscribes(scale: Scale, seed: int) -> Row:
-    rounds = scale.of(2, 20)
+    rounds = scale.of(1, 20)
     wrong: list[str] = []
     slowest = 0.0
     async with shop(apis=2, workers=1, **scale.settings) as s:
@@ -201,7 +201,7 @@ async def parallel_subscribes(scale: Scale, seed: int) -> Row:
 
 async def upgrade_amid_sends(scale: Scale, seed: int) -> Row:
     """The moment of the commit is the database's own word, so what was sent after hearing it was sent after it."""
-    rounds, over = scale.of(2, 20), 2.0
+    rounds, over = scale.of(1, 20), 2.0
     late_refusals = early_refusals = accepted_late = 0
     chance = random.Random(seed)
     async with shop(apis=2, workers=1, **scale.settings) as s, AsyncExitStack() as going:

@@ -17,7 +17,7 @@ MANY = {"FREE_DAILY_MESSAGES": "1000000"}
 
 
 async def worker_kills(scale: Scale, seed: int) -> Row:
-    messages, kills, workers = scale.of(200, 10_000), scale.of(4, 50), scale.of(3, 4)
+    messages, kills, workers = scale.of(200, 10_000), scale.of(3, 50), scale.of(2, 4)
     per_second = scale.of(40.0, 50.0)
     chance = random.Random(seed)
     async with world(apis=1, workers=workers, **MANY, **scale.settings) as w:
@@ -101,8 +101,8 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
         load = Load(client, ledger, await w.people(scale.of(20, 200)), random.Random(seed))
         exits: list[tuple[str, int, float]] = []
         handed_back: list[float] = []
-        async with load.running(per_second=scale.of(10, 30), unended=scale.unended):
-            async with load.reading(16, pause=scale.of(0.3, 0.05)):
+        async with load.running(per_second=scale.of(5, 30), unended=scale.unended):
+            async with load.reading(scale.of(4, 16), pause=scale.of(0.1, 0.05)):
                 for url, api in list(w.apis.items()):
                     await asyncio.sleep(scale.of(0.5, 3))
                     exits.append(await _stop("API", api))
@@ -143,7 +143,7 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
 
 async def poison(scale: Scale, seed: int) -> Row:
     """The harness plays the poison: it kills whichever worker asks the model that question."""
-    neighbours, workers = 50, 3
+    neighbours, workers = scale.of(20, 50), scale.of(2, 3)
     async with world(apis=1, workers=workers, **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
         w.gemini.pace(first_chunk_seconds=0.3, chunk_seconds=0.02)

@@ -88,7 +88,7 @@ class TestChatroomLists:
         await real.lists.put(user.id, 3, rooms[:3])
         assert await real.lists.get(user.id, 3) == rooms[:3]
 
-    @pytest.mark.parametrize(("length", "times"), [(1, 1_000), (4_000, 60)])
+    @pytest.mark.parametrize(("length", "times"), [(1, 200), (4_000, 60)])
     async def test_changing_and_listing_in_turns_fills_nothing(
         self, real: InPostgresAndRedis, container: Container, length: int, times: int
     ) -> None:

@@ -28,7 +28,8 @@ def some_address(rng: random.Random) -> str:
 
 
 async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
-    """1,000 calls, each from an address of its own, or so it says."""
+    """Calls each from an address of its own, or so it says."""
+    calls = scale.of(100, 1_000)
     rng = random.Random(seed)
     wrong = []
     let_through: Counter[str] = Counter()
@@ -42,15 +43,15 @@ async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
     def forged() -> dict[str, str]:
         return {name: f"for={some_address(rng)}" if name == "Forwarded" else some_address(rng) for name in FORGEABLE}
 
-    namespace = f"forged-{seed}"
+    namespace, began = f"forged-{seed}", time.monotonic()
     async with stage.api({"RATE_LIMITS": "on", "REDIS_NAMESPACE": namespace}) as http:
-        for _ in range(1_000):
+        for _ in range(calls):
             await knock(http, "no proxy is trusted", forged())
         async with Redis.from_url(stage.world.valkey.url) as redis:
             buckets = len(await redis.keys(f"{namespace}:rate:*"))
     trusting = {"RATE_LIMITS": "on", "REDIS_NAMESPACE": f"{namespace}-proxy", "TRUSTED_PROXIES": "127.0.0.1,10.0.0.0/8"}
     async with stage.api(trusting) as http:
-        for _ in range(100):
+        for _ in range(calls // 10):
             chain = f"{some_address(rng)}, {some_address(rng)}, 203.0.113.7, 10.1.2.3"
             await knock(http, "behind a trusted proxy, the same client", {"X-Forwarded-For": chain})
             chain = f"{some_address(rng)}, rubbish"
@@ -63,9 +64,10 @@ async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
     for case, most in {"20 clients behind it": 20}.items():
         if let_through.pop(case) != most:
             wrong.append(case)
-    wrong += [f"{case}: {count}" for case, count in let_through.items() if count != 7]
+    regained = int((time.monotonic() - began) * 7 / 300)  # a slow machine has room for some more
+    wrong += [f"{case}: {count}" for case, count in let_through.items() if not 7 <= count <= 7 + regained]
     measured = f"buckets: {buckets}, calls let through: {dict(let_through)}, wrong: {wrong or 'none'}"
-    return Row("1,000 forged addresses", "one bucket", measured, buckets == 1 and not wrong)
+    return Row(f"{calls} forged addresses", "one bucket", measured, buckets == 1 and not wrong)
 
 
 @dataclass
@@ -86,7 +88,7 @@ class _Looks:
 async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
     """Whether a number has an account shows in no answer: not in what it says, not in how long it takes."""
     rng = random.Random(seed)
-    count = scale.of(8, 2_000)
+    count = scale.of(4, 2_000)
     calls: dict[str, dict[str, str]] = {
         "/auth/send-otp": {},
         "/auth/forgot-password": {},

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 async def schemathesis(stage: Stage, scale: Scale, seed: int) -> Row:
     """All its checks; the long run also tries every constraint of every schema."""
-    phases, examples = scale.of(("examples,fuzzing,stateful", 4), ("examples,coverage,fuzzing,stateful", 200))
+    phases, examples = scale.of(("examples,fuzzing,stateful", 2), ("examples,coverage,fuzzing,stateful", 200))
     standin = start_stripe_standin()
     stripe = await asyncio.to_thread(next, standin)
     settings = {
