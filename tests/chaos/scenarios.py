@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.chaos import scenarios_allowance as allowance
 from tests.chaos import scenarios_billing as billing
+from tests.chaos import scenarios_books as books
 from tests.chaos import scenarios_delivery as delivery
 from tests.chaos import scenarios_model as model
 from tests.chaos import scenarios_outages as outages
@@ -26,7 +27,9 @@ SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
         outages.redis_outage,
         outages.postgres_restarts,
         model.model_faults,
+        model.bad_messages,
         model.storm,
+        books.books,
         model.requests_per_minute,
         model.burst,
         model.memory,

@@ -81,6 +81,63 @@ async def model_faults(scale: Scale, seed: int) -> Row:
     )
 
 
+#: What makes a message fail however often it is asked, by what the stand-in does with it.
+_BAD: dict[str, tuple[str, dict[str, Any]]] = {
+    "no candidates": ("no_candidates", {}),
+    "empty STOP": ("empty", {"reason": "STOP"}),
+    "500": ("internal", {}),
+    "silence": ("hang", {}),
+    "white space": ("blank", {}),
+}
+
+
+async def bad_messages(scale: Scale, seed: int) -> Row:
+    """One user's messages that fail whatever is done, and four others who are answered meanwhile as without them."""
+    rounds, counts = scale.of(4, 12), scale.of((10,), (3, 10))
+    async with world(apis=1, workers=1, FIRST_TOKEN_SECONDS="3", **MANY, **scale.settings) as w:
+        ledger = await Ledger(w).open()
+        w.gemini.pace(first_chunk_seconds=0.1, chunk_seconds=0.01)
+        bad, *innocent = await w.people(5)
+        load = Load(w.client(), ledger, innocent, random.Random(seed))
+        for name, (kind, parameters) in _BAD.items():
+            w.gemini.fault(kind, times=None, match=f"Bad: {name}.", **parameters)
+
+        async def delays(label: str) -> list[float]:
+            for number in range(rounds):
+                await asyncio.gather(*(load.send(f"{label} {number}", person) for person in innocent))
+                await asyncio.sleep(0.5)
+            give_up = time.monotonic() + scale.bound(30)
+            while True:
+                found = await w.fetch(
+                    "SELECT status, extract(epoch FROM completed_at - created_at)::float8 AS after FROM messages"
+                    " WHERE starts_with(input, $1)",
+                    label,
+                )
+                if {row["status"] for row in found} == {"completed"}:
+                    return [row["after"] for row in found]
+                assert time.monotonic() < give_up, found
+                await asyncio.sleep(0.1)
+
+        await delays("Warming up")
+        without, worst = max(await delays("Alone")), dict[str, float]()
+        for name in _BAD:
+            for count in counts:
+                await asyncio.gather(*(load.send(f"Bad: {name}. {number}", bad) for number in range(count)))
+                worst[f"{count} × {name}"] = max(await delays(f"Beside {count} {name}"))
+        settled = await ledger.settled(seconds=scale.bound(60))
+        verdict = await ledger.verdict()
+    return Row(
+        f"one user's bad messages in {len(_BAD)} variants, four others beside them",
+        "each of the others is answered within 1 s of what it takes without them",
+        f"at most {without:.2f} s without,"
+        f" {', '.join(f'{after:.2f} s beside {name}' for name, after in worst.items())}; {verdict}",
+        verdict.kept
+        and settled is not None
+        and max(worst.values()) <= without + scale.bound(1)
+        and not load.complaints,
+    )
+
+
 async def storm(scale: Scale, seed: int) -> Row:
     """The small run ends before the breaker's pause of 30 s does, so it sees it open and no more."""
     messages, workers = scale.of(60, 300), scale.of(1, 2)

@@ -397,7 +397,7 @@ class TestOneUsersMessages:
             ReplyEmpty("NO_CANDIDATES"),
             ReplyEmpty("STOP"),
             ModelUnavailable(),
-            SILENT,
+            ModelTimedOut(),
             " \n",
         ],
         ids=["no candidates", "an empty STOP", "500", "silence", "white space"],
@@ -408,7 +408,7 @@ class TestOneUsersMessages:
         def reply(conversation: Conversation) -> Line:
             return bad if conversation.turns[-1].text == "bad" else "Yes."
 
-        world = World(FREE_DAILY_MESSAGES="100", FIRST_TOKEN_SECONDS="0.05")
+        world = World(FREE_DAILY_MESSAGES="100")
         world.replace(language_model=ScriptedLanguageModel(reply))
         one = await world.room()
         others = [await world.room(await world.user(f"+91987654321{number}")) for number in range(1, 5)]
@@ -881,16 +881,15 @@ class TestBooked:
         assert (allowance.input_tokens, allowance.output_tokens) == ((usage.input, usage.output) if usage else (0, 0))
 
     async def test_of_each_attempt(self, world: World) -> None:
-        world.model.add(ModelUnavailable(), ModelDeferred(), ModelOverloaded())
+        world.model.add(ModelUnavailable(), ModelOverloaded())
         message = await world.sent()
-        for _ in range(4):
+        for _ in range(3):
             await answer(world, message)
             world.clock.move(timedelta(seconds=60))
         assert [(attempt, outcome) for attempt, outcome, _ in self.booked(world)] == [
             (1, "model_unavailable"),
-            (2, "model_deferred"),
-            (3, "model_overloaded"),
-            (4, "completed"),
+            (2, "model_overloaded"),
+            (3, "completed"),
         ]
 
     async def test_not_if_it_was_not_made(self) -> None:
