@@ -188,3 +188,19 @@ async def test_thoughts_of_the_whole_product_are_there_after_a_reload(site: Site
         await asha.page.reload()
     await summary.click()
     await expect(asha.page.locator(".thoughts strong")).to_have_text("Looking it up")
+
+
+async def test_a_cut_reply_of_the_whole_product_goes_on(site: Site, visit: Visit) -> None:
+    asha = await visit()
+    await asha.sign_up()
+    site.gemini.reply("Too long a title", match="Title:", times=None)
+    for before in ("with its stream known", "after a reload"):
+        site.gemini.reply("It breaks", match=before, finish_reason="MAX_TOKENS")
+        await asha.ask(f"Too long, {before}")
+        if before == "after a reload":
+            await asha.page.reload()
+        site.gemini.reply(" off, and goes on to its end.", chunks=4, chunk_seconds=0.2)
+        await asha.button("Continue").click()
+        await expect(asha.button("Continue")).to_have_count(0)
+        assert await asha.reply_to(before) == "It breaks off, and goes on to its end."
+    await asha.sees("1 of 5 messages left today")
