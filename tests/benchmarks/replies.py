@@ -174,7 +174,7 @@ async def endings(bench: Bench) -> None:
 
 async def patience(bench: Bench, thinking_seconds: int) -> None:
     bench.gemini.fault("silent", match="Silent", times=None, seconds=50)
-    bench.gemini.fault("think", match="Thinks", times=None, seconds=thinking_seconds)
+    bench.gemini.fault("think", match="Thinks", times=None, seconds=thinking_seconds, thoughts=4000)
     for text in ("Silent", "Thinks"):
         room, user = await bench.room()
         await bench.send(room, user, text)
