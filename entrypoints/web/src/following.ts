@@ -83,11 +83,11 @@ export class Following {
 
   private scrolled(): void {
     const top = this.box.scrollTop;
+    this.note();
     const end = performance.now() < this.before.until ? this.before.end : this.end;
     if (top > this.lastTop && top > end - AT_END) this.isOn = true;
     else if (top < this.lastTop && this.isHeld && this.distance() > 2) this.isOn = false; // not what a shrinking end does
     this.lastTop = top;
-    this.note();
     this.tell();
   }
 
