@@ -21,6 +21,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.shop import Shop, shop
+from tests.patience import PROCESS_HANG
 from tests.processes import ROOT
 from tests.stripe_standin import Json
 
@@ -261,7 +262,7 @@ async def readers_that_die(scale: Scale, seed: int) -> Row:
         # Stripe takes its time, and the worker dies while it waits.
         s.stripe.fault("latency", path="/v1/subscriptions", seconds=4)
         await s.pay(first)
-        held = await _held(s, seconds=180)
+        held = await _held(s, seconds=PROCESS_HANG)
         s.w.kill_worker(s.w.workers[0])
         died = time.monotonic()
         s.w.start_worker()

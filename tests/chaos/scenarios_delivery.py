@@ -11,6 +11,7 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.world import World, name_of, world
+from tests.patience import PROCESS_HANG
 from tests.processes import ProductProcess
 
 MANY = {"FREE_DAILY_MESSAGES": "1000000"}
@@ -216,7 +217,7 @@ async def _events_by(w: World, worker: ProductProcess) -> dict[str, int]:
 async def _stop(kind: str, process: ProductProcess) -> tuple[str, int, float]:
     """SIGTERM: its kind, exit code and the seconds that it took."""
     began = time.monotonic()
-    code = await asyncio.to_thread(process.stop, within=180)
+    code = await asyncio.to_thread(process.stop, within=PROCESS_HANG)
     return kind, code, time.monotonic() - began
 
 
@@ -229,7 +230,7 @@ async def _hang_on_each(w: World, ledger: Ledger, load: Load) -> dict[str, str]:
         answer = await load.send(text)
         assert answer is not None
         message_id = str(answer.json["data"]["id"])
-        give_up = time.monotonic() + 180
+        give_up = time.monotonic() + PROCESS_HANG
         while not (claims := [e for e in await ledger.events(message_id) if e["event"] == "claimed"]):
             assert time.monotonic() < give_up, "nobody takes the message"
             await asyncio.sleep(0.02)
@@ -239,7 +240,7 @@ async def _hang_on_each(w: World, ledger: Ledger, load: Load) -> dict[str, str]:
 
 async def _run_elsewhere(ledger: Ledger, message_id: str, worker: ProductProcess) -> float:
     """Seconds from handing the message back until another worker had it."""
-    give_up = time.monotonic() + 180
+    give_up = time.monotonic() + PROCESS_HANG
     while True:
         events = [e for e in await ledger.events(message_id) if e["event"] in ("claimed", "handed back")]
         back = next((at for at, e in enumerate(events) if e["event"] == "handed back"), None)

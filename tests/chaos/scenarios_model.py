@@ -13,6 +13,7 @@ from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
+from tests.patience import PROCESS_HANG
 
 #: How each failure for good is asked for, and the state and code in which its message ends.
 _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {
@@ -155,7 +156,7 @@ async def storm(scale: Scale, seed: int) -> Row:
             probes = (await w.model_log())["total"] - opened
             w.gemini.clear()
             well = time.monotonic()
-            settled = await ledger.settled(seconds=180)
+            settled = await ledger.settled(seconds=PROCESS_HANG)
             answered = (
                 f", then {probes} probe(s) in 30 s; well again, all answered after {time.monotonic() - well:.0f} s"
             )

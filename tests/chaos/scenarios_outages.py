@@ -15,6 +15,7 @@ from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
+from tests.patience import PROCESS_HANG
 
 
 async def redis_outage(scale: Scale, seed: int) -> Row:
@@ -107,7 +108,7 @@ def _all_alive(w: World) -> bool:
 async def _seconds_until_ready(client: Client) -> float:
     """/ready as a load balancer asks it."""
     began = time.monotonic()
-    while time.monotonic() < began + 180:
+    while time.monotonic() < began + PROCESS_HANG:
         try:
             answer: Answer = await client.ask(None, "GET", "/ready")
         except Failed:

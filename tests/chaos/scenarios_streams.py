@@ -20,6 +20,7 @@ from tests.chaos.load import percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
+from tests.patience import PROCESS_HANG
 from tests.processes import ProductProcess
 from tests.sse_client import Cut, Reply, Stream, open_stream
 
@@ -71,7 +72,7 @@ class _Readers:
 
     async def _read(self, stream: Stream, reply: Reply, events: int | None) -> bool:
         """To the end, or so many events and then be gone: True."""
-        async with asyncio.timeout(180):
+        async with asyncio.timeout(PROCESS_HANG):
             if events is None:
                 await stream.read_to_end(reply)
                 return False
@@ -116,7 +117,7 @@ async def dropped_streams(scale: Scale, seed: int) -> Row:
                     process.kill()
                 else:
                     goodbyes.append(await _goodbye(process, url, people[0], ledger))
-                    await asyncio.to_thread(process.stop, within=180)
+                    await asyncio.to_thread(process.stop, within=PROCESS_HANG)
                 del w.apis[url]
                 await w.start_api(url)
 
@@ -151,7 +152,7 @@ async def _goodbye(process: ProductProcess, url: str, person: Person, ledger: Le
         process.signal(signal.SIGTERM)
         began = time.monotonic()
         with suppress(Cut):
-            await stream.read_to_end(seconds=180)
+            await stream.read_to_end(seconds=PROCESS_HANG)
         assert stream.has_ended, "it was cut"
         return time.monotonic() - began
 
@@ -171,7 +172,7 @@ async def cancels(scale: Scale, seed: int) -> Row:
             async with open_stream(url, path, person.token, method="POST", body={"input": "Why?"}) as stream:
                 message = stream.headers["location"].rpartition("/")[2]
                 ledger.accepted.add(message)
-                reading = asyncio.create_task(stream.read_to_end(seconds=180))
+                reading = asyncio.create_task(stream.read_to_end(seconds=PROCESS_HANG))
                 await asyncio.sleep(chance.random() * 2)
                 began = time.monotonic()
                 answer = await client.ask(person, "POST", f"{path}/{message}/cancel")
@@ -226,12 +227,12 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
             async def opened_and_forgotten() -> bool:
                 """False if the server is too busy at the moment: then it says so."""
                 try:
-                    async with open_stream(url, f"{path}/{message}/stream", person.token, seconds=180) as one:
+                    async with open_stream(url, f"{path}/{message}/stream", person.token, seconds=PROCESS_HANG) as one:
                         if one.status != 200:
                             refused[one.status] += 1
                             return one.status not in (429, 503) or "retry-after" not in one.headers
                         for _ in range(chance.choice([0, 0, 1, 3])):
-                            await asyncio.wait_for(anext(one.rest), 180)
+                            await asyncio.wait_for(anext(one.rest), PROCESS_HANG)
                         await asyncio.sleep(chance.random() * 0.5)  # without reading
                         if chance.random() < 0.5:
                             one.drop()
@@ -255,7 +256,7 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
                 channels = len(await redis.pubsub_channels())
             client = w.client()
             cancelled = await client.ask(person, "POST", f"{path}/{message}/cancel")
-            reply = await stream.read_to_end(seconds=180)
+            reply = await stream.read_to_end(seconds=PROCESS_HANG)
         settled = await ledger.settled(seconds=scale.bound(10))
         stored = await w.fetch("SELECT response FROM messages")
         verdict = await ledger.verdict(quoted=False)

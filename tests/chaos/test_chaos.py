@@ -8,12 +8,13 @@ import pytest
 
 from tests.chaos.scale import SMALL
 from tests.chaos.scenarios import SCENARIOS
+from tests.patience import PROCESS_HANG
 
 SEED = 1
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_scenario(name: str) -> None:
-    async with asyncio.timeout(900):  # it bounds a hang; what a scenario waits for has bounds of its own
+    async with asyncio.timeout(5 * PROCESS_HANG):  # it bounds a hang; what a scenario waits for has bounds of its own
         row = await SCENARIOS[name](SMALL, SEED)
     assert row.held, f"{row.test}\nto reach: {row.to_reach}\nmeasured: {row.measured}"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contracts.test_language_model import TRANSPORTS
+from tests.patience import PROCESS_HANG
 from tests.processes import ROOT
 from tests.raw_http import RawServer, raw_server
 
@@ -66,7 +67,7 @@ async def said(transport: str, server: RawServer, **environment: str) -> list[st
         sys.executable, "-c", ASK, transport, server.url,
         cwd=ROOT, env={"PATH": os.environ["PATH"], **environment}, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    output, _ = await asyncio.wait_for(process.communicate(), PROCESS_HANG)
     return [line for line in output.decode().splitlines() if "model_call_failed" not in line]
 
 

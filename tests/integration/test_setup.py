@@ -16,6 +16,7 @@ import stripe
 
 from local.setup import PRODUCT, certificates, explanation
 from local.steps import step
+from tests.patience import PROCESS_HANG
 from tests.processes import ROOT
 
 CANNOT_BE_REACHED = "The package index cannot be reached: "
@@ -110,7 +111,7 @@ def test_nothing_is_left_to_be_compiled_at_a_start() -> None:
 
 def test_a_step_is_never_silent_for_long(capsys: pytest.CaptureFixture[str]) -> None:
     output = ""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + PROCESS_HANG
     with step("Doing something slow", detail=lambda: "half of it", every=0.01):
         while output.count("half of it") < 3:
             assert time.monotonic() < give_up

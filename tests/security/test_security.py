@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.chaos.scale import SMALL, Row
+from tests.patience import PROCESS_HANG
 from tests.security.scenarios import ALONE, LAST, SCENARIOS
 from tests.security.stage import stage
 
@@ -24,7 +25,7 @@ async def playing() -> AsyncIterator[dict[str, asyncio.Task[Row]]]:
 
         async def play(name: str, after: list[asyncio.Task[Row]]) -> Row:
             await asyncio.gather(*after, return_exceptions=True)
-            async with turn, asyncio.timeout(900):
+            async with turn, asyncio.timeout(5 * PROCESS_HANG):
                 return await SCENARIOS[name](shared, SMALL, SEED)
 
         tasks: dict[str, asyncio.Task[Row]] = {}

@@ -145,7 +145,7 @@ async def test_interrupted_it_is_booked(world: World) -> None:
     scene = Scene(world, "Rayleigh.", ScriptedReply(pieces=("The",), finish_reason=None))
     message = await world.sent(room=await scene.room())
     task = asyncio.create_task(world.container.generate_reply()(message_id=message.id))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG):
         while len(world.model.asked) < 2 or not world.model.open:  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(0)
         await asyncio.sleep(0)

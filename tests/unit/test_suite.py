@@ -1,0 +1,41 @@
+"""What holds of all tests, so that they pass beside each other and on a slow machine."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+FILES = sorted(
+    path
+    for folder in ("", "chaos", "contracts", "e2e", "integration", "security", "unit")
+    for path in (TESTS / folder).glob("*.py")
+    if path.name not in ("__main__.py", "patience.py")
+)
+
+
+def own_bounds(tree: ast.AST) -> list[int]:
+    """Lines with a bound on a hang that is a number of its own. Below a second it is no such bound: it is to be met."""
+    found = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(attr="timeout" | "wait_for"),
+                args=[*_, ast.Constant(value=int() | float() as seconds)],
+            ):
+                found += [node.lineno] * (seconds >= 1)
+            case ast.BinOp(left=ast.Call(func=ast.Attribute(attr="monotonic")), op=ast.Add(), right=ast.Constant()):
+                found.append(node.lineno)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(TESTS)) for path in FILES])
+def test_a_file(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert own_bounds(tree) == [], "use HANG or PROCESS_HANG of tests/patience.py"
+    imported = {
+        (node.module, name.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names
+    }
+    assert ("local.processes", "free_port") not in imported, "use free_port of tests/ports.py"
