@@ -43,7 +43,7 @@ class Comparison:
 
 
 async def books(scale: Scale, seed: int) -> Row:
-    messages, per_second = scale.of(200, 2_000), scale.of(15.0, 40.0)
+    messages, per_second = scale.of(100, 2_000), scale.of(15.0, 40.0)
     chance = random.Random(seed)
     async with world(apis=1, workers=scale.of(2, 4), **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
@@ -95,8 +95,8 @@ async def _kill_and_freeze(w: World, scale: Scale, chance: random.Random, *, sec
     frozen = w.start_worker()
     await asyncio.sleep(seconds / 4)
     frozen.signal(signal.SIGSTOP)
-    for _ in range(scale.of(3, 15)):
-        await asyncio.sleep(seconds / 2 / scale.of(3, 15))
+    for _ in range(scale.of(2, 15)):
+        await asyncio.sleep(seconds / 2 / scale.of(2, 15))
         w.kill_worker(chance.choice([worker for worker in w.workers if worker is not frozen]))
         w.start_worker()
     await asyncio.sleep(lease + 1)

@@ -98,15 +98,17 @@ async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
     }
     people = await stage.world.people(count)
     password_hash = await Argon2Hasher(memory_mib=64, iterations=3).hash("staple staple staple")
-    await stage.world.execute(f"UPDATE users SET password_hash = '{password_hash}'")  # noqa: S608 - argon2's alphabet
-    rows = await stage.world.fetch("SELECT mobile FROM users WHERE id = ANY($1::uuid[])", [p.id for p in people])
+    rows = await stage.world.fetch(
+        "UPDATE users SET password_hash = $1 WHERE id = ANY($2::text[]::uuid[]) RETURNING mobile",
+        password_hash,
+        [person.id for person in people],
+    )
     known = [row["mobile"] for row in rows]
-    unknown = [f"+9199{number:08d}" for number in rng.sample(range(10**8), count)]
+    *unknown, warming = (f"+9199{number:08d}" for number in rng.sample(range(10**8), count + 1))
     looks: dict[str, _Looks] = defaultdict(_Looks)
     async with stage.api({"OTP_SENDER": "console", "LOG_LEVEL": "info"}, quiet=True) as http:
-        for mobile in unknown[:5]:  # warm
-            await http.post("/auth/send-otp", json={"mobile": mobile})
-        await stage.world.execute("DELETE FROM otp_challenges")
+        for _ in range(5):
+            await http.post("/auth/send-otp", json={"mobile": warming})
         for path, body in calls.items():
             numbers = [(mobile, True) for mobile in known] + [(mobile, False) for mobile in unknown]
             rng.shuffle(numbers)
