@@ -15,7 +15,7 @@ import asyncpg
 from tortoise.connection import get_connections
 from tortoise.context import TortoiseContext
 
-from adapters.postgres.connection import ALIAS, Postgres, PostgresClient
+from adapters.postgres.connection import ALIAS, Postgres, PostgresClient, rows
 from adapters.postgres.migrate import migrate
 from tests.patience import HANG
 
@@ -37,6 +37,21 @@ async def connections_out(*, seconds: float = HANG) -> int:
     while (out := int(pool.get_size() - pool.get_idle_size())) and time.monotonic() < give_up:  # noqa: ASYNC110 - the pool tells nobody
         await asyncio.sleep(0.01)
     return out
+
+
+async def open_transactions(*, seconds: float = HANG) -> list[str]:
+    """What other clients of this database still run in a transaction, once none does or the time is over: a server
+    notices a moment later that its client has left. The server's own workers, such as autovacuum, do not count."""
+    give_up = time.monotonic() + seconds
+    while (open_ones := await rows(OPEN_TRANSACTIONS)) and time.monotonic() < give_up:  # noqa: ASYNC110 - the server tells nobody
+        await asyncio.sleep(0.01)
+    return [f"{row['state']}: {row['query']}" for row in open_ones]
+
+
+OPEN_TRANSACTIONS = (
+    "SELECT state, query FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend' AND xact_start IS NOT NULL"
+)
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ from domain.chat import CallPurpose, Chatroom, Exchange, Message, MessageStatus,
 from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
-from tests.database import open_pool
+from tests.database import open_pool, open_transactions
 from tests.patience import HANG
 
 T = TypeVar("T")
@@ -366,13 +366,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
     await adapters.check_counters()
     pool = await open_pool()
     assert pool.get_size() - pool.get_idle_size() == 0, "a connection was not given back"
-    assert (
-        await rows(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL"
-            " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-        )
-        == []
-    ), "a transaction was left open"
+    assert await open_transactions() == [], "a transaction was left open"
 
 
 @pytest.fixture(params=["memory", "real"])

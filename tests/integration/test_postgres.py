@@ -31,8 +31,8 @@ from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable, RefreshTokenInvalid
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from local.postgres import EmbeddedPostgres
-from tests.database import connected, connections_out, execute, new_database, open_pool, run_apart
-from tests.patience import HANG
+from tests.database import connected, connections_out, execute, new_database, open_pool, open_transactions, run_apart
+from tests.patience import HANG, PROCESS_HANG
 from tests.ports import free_port
 
 IDS = TimeOrderedIds()
@@ -328,24 +328,21 @@ class TestClientsThatLeave:
             assert await connections_out() == 0
             pool = await open_pool()
             assert pool.get_size() <= 4
-            assert await rows(
-                "SELECT state FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-            ) == []  # fmt: skip
+            assert await open_transactions() == []
             half_written = await rows("SELECT id FROM users WHERE password_hash IS NULL")
             assert half_written == [], "a cancelled unit of work was committed"
 
     async def test_a_cancelled_statement_is_ended_in_the_server_too(self, own_database: str) -> None:
-        async with connected(own_database, pool=2):
-            task = asyncio.create_task(rows("SELECT pg_sleep(61)"))
-            count = "SELECT count(*) AS n FROM pg_stat_activity WHERE query LIKE '%sleep(61)%' AND state = 'active'"
+        async with connected(own_database, pool=2, statement_seconds=PROCESS_HANG):
+            task = asyncio.create_task(rows("SELECT pg_sleep(161)"))
+            count = "SELECT count(*) AS n FROM pg_stat_activity WHERE query LIKE '%sleep(161)%' AND state = 'active'"
             async with asyncio.timeout(HANG):
                 while not (await rows(f"{count} AND pid <> pg_backend_pid()"))[0]["n"]:  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(0.01)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             assert await connections_out() == 0
-            assert (await rows(f"{count} AND pid <> pg_backend_pid()"))[0]["n"] == 0
+            assert await open_transactions() == []
 
 
 HISTORY = """
