@@ -25,9 +25,9 @@ from entrypoints.container import Container, running
 from entrypoints.settings import Settings
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
-from tests.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
-from tests.patience import PATIENT
-from tests.stripe_standin import stripe_standin, stripe_standin_server
+from tests.support.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
+from tests.support.patience import PATIENT
+from tests.support.stripe_standin import stripe_standin, stripe_standin_server
 
 __all__ = ["gemini_standin", "gemini_standin_server", "stripe_standin", "stripe_standin_server"]  # fixtures too
 

@@ -29,8 +29,8 @@ from local.postgres import EmbeddedPostgres
 from local.processes import free_port
 from local.valkey import EmbeddedValkey
 from tests.benchmarks.load import Measured, load, request_bytes
-from tests.gemini_standin import start_gemini_standin
-from tests.processes import ROOT, api_process, wait_for_api, worker_process
+from tests.support.gemini_standin import start_gemini_standin
+from tests.support.processes import ROOT, api_process, wait_for_api, worker_process
 
 REQUESTS = int(os.environ.get("BENCH_REQUESTS", "4000"))
 ROUNDS = 3

@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 from adapters.postgres.migrate import migrate
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
-from tests.gemini_standin import start_gemini_standin
-from tests.http_client import http_client, sign_up
-from tests.processes import api_process, worker_process
-from tests.sse_client import Stream
+from tests.support.gemini_standin import start_gemini_standin
+from tests.support.http_client import http_client, sign_up
+from tests.support.processes import api_process, worker_process
+from tests.support.sse_client import Stream
 
 FIRST_CHUNK_SECONDS = 0.12
 WARM_UP = 30

@@ -34,7 +34,7 @@ from redis.asyncio import Redis
 from tests.benchmarks.load import cpu_seconds
 from tests.benchmarks.streams import PER_SECOND, SECONDS, SIZE
 from tests.chaos.world import world
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SCENES = ((50, 100), (5_000, 1))
 OPENING = 100  # connections at a time

@@ -24,7 +24,7 @@ from domain.chat import Conversation, Role, ThinkingLevel, Turn
 from local.processes import free_port
 from tests.benchmarks.__main__ import bare_server
 from tests.benchmarks.load import load, request_bytes
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 CALLS = int(os.environ.get("BENCH_CALLS", "400"))
 AT_ONCE = 16

@@ -33,8 +33,8 @@ from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
 from tests.benchmarks.__main__ import bare_server
 from tests.benchmarks.load import cpu_seconds, load, request_bytes
-from tests.gemini_standin import GeminiStandIn, start_gemini_standin
-from tests.processes import ROOT, worker_process
+from tests.support.gemini_standin import GeminiStandIn, start_gemini_standin
+from tests.support.processes import ROOT, worker_process
 
 REPLIES = int(os.environ.get("BENCH_REPLIES", "1500"))
 IN_FLIGHT = 500

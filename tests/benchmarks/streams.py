@@ -31,7 +31,7 @@ from application.ports.chat import ReplyReader
 from domain.ids import MessageId
 from local.valkey import EmbeddedValkey
 from tests.benchmarks.load import cpu_seconds
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 SECONDS = int(os.environ.get("BENCH_SECONDS", "10"))
 PER_SECOND = 5

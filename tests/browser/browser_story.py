@@ -11,8 +11,8 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.visitor import DESKTOP, DESKTOP_DARK, PHONE, PHONE_DARK, Screen, Site, Visitor
-from tests.patience import HANG
-from tests.processes import ROOT
+from tests.support.patience import HANG
+from tests.support.processes import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 

@@ -20,10 +20,10 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 
 from tests.browser.visitor import DESKTOP, Screen, Site, Visitor
-from tests.gemini_standin import GeminiStandIn
-from tests.ports import free_port
-from tests.processes import ROOT
-from tests.stripe_standin import StripeStandIn
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.ports import free_port
+from tests.support.processes import ROOT
+from tests.support.stripe_standin import StripeStandIn
 
 WEB = ROOT / "entrypoints" / "web"
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

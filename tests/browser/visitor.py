@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
 
-from tests.gemini_standin import GeminiStandIn
-from tests.patience import HANG
-from tests.stripe_standin import StripeStandIn
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.patience import HANG
+from tests.support.stripe_standin import StripeStandIn
 
 _numbers = itertools.count()
 _SECONDS = 15_000.0  # milliseconds that bound a hang

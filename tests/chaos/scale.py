@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.patience import PATIENT
+from tests.support.patience import PATIENT
 
 T = TypeVar("T")
 

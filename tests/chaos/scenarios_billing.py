@@ -21,9 +21,9 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.shop import Shop, shop
-from tests.patience import PROCESS_HANG
-from tests.processes import ROOT
-from tests.stripe_standin import Json
+from tests.support.patience import PROCESS_HANG
+from tests.support.processes import ROOT
+from tests.support.stripe_standin import Json
 
 PARALLEL = 200
 

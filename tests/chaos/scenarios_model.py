@@ -13,7 +13,7 @@ from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 #: How each failure for good is asked for, and the state and code in which its message ends.
 _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {

@@ -15,7 +15,7 @@ from tests.chaos.load import Load, percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 
 async def redis_outage(scale: Scale, seed: int) -> Row:

@@ -20,9 +20,9 @@ from tests.chaos.load import percentile
 from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
-from tests.patience import PROCESS_HANG
-from tests.processes import ProductProcess
-from tests.sse_client import Cut, Reply, Stream, open_stream
+from tests.support.patience import PROCESS_HANG
+from tests.support.processes import ProductProcess
+from tests.support.sse_client import Cut, Reply, Stream, open_stream
 
 #: What a client meets while a server is away or its place is not free again.
 _AWAY = (Cut, OSError, EOFError, TimeoutError)

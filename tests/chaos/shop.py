@@ -17,7 +17,7 @@ import stripe
 
 from tests.chaos.client import Answer, Client, Failed, Person
 from tests.chaos.world import World, world
-from tests.stripe_standin import PRICE, SECRET, Json, StripeStandIn, start_stripe_standin
+from tests.support.stripe_standin import PRICE, SECRET, Json, StripeStandIn, start_stripe_standin
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.scale import SMALL
 from tests.chaos.scenarios import SCENARIOS
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 SEED = 1
 

@@ -31,10 +31,10 @@ from domain.ids import UserId
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
 from tests.chaos.client import Client, Person
-from tests.database import connected, run_apart
-from tests.gemini_standin import GeminiStandIn, start_gemini_standin
-from tests.ports import free_port
-from tests.processes import ProductProcess, wait_for_api
+from tests.support.database import connected, run_apart
+from tests.support.gemini_standin import GeminiStandIn, start_gemini_standin
+from tests.support.ports import free_port
+from tests.support.processes import ProductProcess, wait_for_api
 
 _numbers = itertools.count()
 

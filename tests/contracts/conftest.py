@@ -46,8 +46,8 @@ from domain.chat import CallPurpose, Chatroom, Exchange, Message, MessageStatus,
 from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
-from tests.database import open_pool, open_transactions
-from tests.patience import HANG
+from tests.support.database import open_pool, open_transactions
+from tests.support.patience import HANG
 
 T = TypeVar("T")
 

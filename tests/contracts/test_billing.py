@@ -21,7 +21,7 @@ from domain.billing import FOREVER, BillingAccount, Checkout, Subscription, Subs
 from domain.errors import AlreadySubscribed, UserNotFound
 from domain.ids import UserId
 from tests.contracts.conftest import HOUR, Adapters, InMemory, InPostgresAndRedis, names
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 BUSY = timedelta(seconds=30)
 LEASE = timedelta(seconds=90)

@@ -18,8 +18,8 @@ from domain.errors import (
 from domain.ids import ChatroomId, UserId
 from entrypoints.container import Container
 from tests.contracts.conftest import Adapters, InPostgresAndRedis
-from tests.patience import HANG
-from tests.ports import free_port
+from tests.support.patience import HANG
+from tests.support.ports import free_port
 
 
 class TestChatroomLists:

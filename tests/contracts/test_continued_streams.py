@@ -31,7 +31,7 @@ from tests.contracts.test_reply_stream import (
     until,
     written,
 )
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 __all__ = ["memory_streams", "message_id", "redis_streams", "streams"]  # fixtures
 

@@ -15,7 +15,7 @@ from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis, names
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)

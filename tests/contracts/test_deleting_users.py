@@ -32,7 +32,7 @@ from domain.errors import (
 )
 from domain.ids import UserId
 from tests.contracts.conftest import COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 NOBODYS = {"aerich", "model_budget", "model_setup", "payment_events"}
 #: What was spent on the account's replies, with ids that lead to nobody any more.

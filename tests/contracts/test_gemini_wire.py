@@ -25,7 +25,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 from tests.contracts.test_language_model import TRANSPORTS, conversation, gemini, read
-from tests.raw_http import RawReply, RawServer, in_bytes, raw_server
+from tests.support.raw_http import RawReply, RawServer, in_bytes, raw_server
 
 KEY = "the-key-that-nobody-sees"
 PROMPT = "a prompt that nobody sees"

@@ -28,8 +28,8 @@ from domain.errors import (
     ReplyBlocked,
     ReplyEmpty,
 )
-from tests.gemini_standin import GeminiStandIn
-from tests.patience import HANG
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.patience import HANG
 
 MODEL = "gemini-flash-latest"
 FOREVER = 3600.0

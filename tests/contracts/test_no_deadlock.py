@@ -14,7 +14,7 @@ from domain.billing import SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus
 from domain.errors import ChatroomNotFound, MessageEnded, MessageNotEnded, MessageNotFound
 from tests.contracts.conftest import CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
-from tests.patience import HANG, PROCESS_HANG
+from tests.support.patience import HANG, PROCESS_HANG
 
 TASKS, STEPS = 16, 150
 USUAL = (ChatroomNotFound, MessageNotFound, MessageEnded, MessageNotEnded)

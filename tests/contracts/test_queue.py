@@ -17,8 +17,8 @@ from adapters.system import TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
 from application.ports.runtime import JobQueue
 from domain.ids import MessageId
-from tests.patience import HANG
-from tests.ports import free_port
+from tests.support.patience import HANG
+from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from adapters.redis.rate_limiter import RedisRateLimiter
 from application.ports.runtime import Bucket, Rate, RateLimiter
 from domain.errors import RedisUnavailable
 from entrypoints.container import Container
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 HOUR = 3600
 

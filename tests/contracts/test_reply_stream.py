@@ -19,7 +19,7 @@ from adapters.system import TimeOrderedIds
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
 from domain.chat import ReplyPiece, StreamPosition
 from domain.ids import MessageId
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 IDS = TimeOrderedIds()
 START = StreamPosition()

@@ -23,7 +23,7 @@ from domain.errors import (
     UserNotFound,
 )
 from tests.contracts.conftest import COMPLETED, FAILED, Adapters, InPostgresAndRedis, names
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 FIVE = SendingLimits(daily=5)
 

@@ -13,7 +13,7 @@ from adapters.system import SystemClock, TimeOrderedIds
 from application.ports.runtime import Clock
 from domain.accounts import User
 from tests.contracts.conftest import Adapters, InPostgresAndRedis
-from tests.database import connections_out
+from tests.support.database import connections_out
 
 
 async def is_stored(adapters: Adapters, user: User) -> bool:

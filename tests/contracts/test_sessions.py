@@ -15,7 +15,7 @@ from domain.accounts import REFRESH_REPLAY, SESSION_IDLE, SESSION_LIFETIME, Sess
 from domain.errors import RefreshTokenInvalid, SessionNotFound
 from domain.ids import SessionId, UserId
 from tests.contracts.conftest import Adapters, InPostgresAndRedis, names
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 MOMENT = timedelta(milliseconds=1)
 

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from tests.database import new_database
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import http_client
-from tests.patience import PATIENT
-from tests.processes import ProductProcess, api_process, worker_process
+from tests.support.database import new_database
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import http_client
+from tests.support.patience import PATIENT
+from tests.support.processes import ProductProcess, api_process, worker_process
 
 
 @pytest.fixture(scope="session")

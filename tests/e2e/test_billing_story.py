@@ -21,12 +21,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.database import execute, new_database
-from tests.http_client import Person, http_client, sign_up
-from tests.patience import HANG, PROCESS_HANG
-from tests.ports import free_port
-from tests.processes import ROOT, api_process, wait_for_api, worker_process
-from tests.stripe_standin import PRICE, SECRET, Json, StripeStandIn
+from tests.support.database import execute, new_database
+from tests.support.http_client import Person, http_client, sign_up
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, api_process, wait_for_api, worker_process
+from tests.support.stripe_standin import PRICE, SECRET, Json, StripeStandIn
 
 
 @pytest.fixture(scope="module")

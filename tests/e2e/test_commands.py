@@ -19,11 +19,11 @@ import httpx
 import pytest
 
 from entrypoints.settings import Settings, SettingsError
-from tests.database import execute, new_database
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import http_client, sign_up
-from tests.patience import HANG, PROCESS_HANG
-from tests.processes import ROOT, ProductProcess, api_process
+from tests.support.database import execute, new_database
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import http_client, sign_up
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.processes import ROOT, ProductProcess, api_process
 
 SECRET = "0123456789abcdef" * 4
 GOOD = {

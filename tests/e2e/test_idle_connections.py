@@ -11,9 +11,9 @@ import pytest
 from redis.asyncio import Redis
 
 from local.valkey import EmbeddedValkey
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import http_client, sign_up
-from tests.processes import api_process, worker_process
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import http_client, sign_up
+from tests.support.processes import api_process, worker_process
 
 
 @pytest.fixture(scope="module")

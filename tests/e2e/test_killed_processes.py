@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import httpx
 
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import http_client, sign_up
-from tests.processes import ProductProcess, api_process, worker_process
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import http_client, sign_up
+from tests.support.processes import ProductProcess, api_process, worker_process
 
 
 async def test_another_worker_answers_when_one_is_killed_in_mid_reply(

@@ -19,16 +19,16 @@ import httpx
 import pytest
 
 from local.processes import kill_group
-from tests.compose import services
-from tests.database import new_database
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import http_client
-from tests.image import Image, build, remove
-from tests.patience import HANG, PROCESS_HANG
-from tests.ports import free_port
-from tests.processes import ROOT, wait_for_api
-from tests.sse_client import open_stream
-from tests.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
+from tests.support.compose import services
+from tests.support.database import new_database
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import http_client
+from tests.support.image import Image, build, remove
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.ports import free_port
+from tests.support.processes import ROOT, wait_for_api
+from tests.support.sse_client import open_stream
+from tests.support.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
 
 MOBILE = "+919876543210"
 PORT = "8000"

@@ -15,10 +15,10 @@ import pytest
 
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import Person, http_client, sign_up
-from tests.patience import HANG
-from tests.processes import ProductProcess, api_process, worker_process
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import Person, http_client, sign_up
+from tests.support.patience import HANG
+from tests.support.processes import ProductProcess, api_process, worker_process
 
 
 @dataclass

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import Person, log_in, new_mobile, sign_up
-from tests.patience import HANG
-from tests.processes import ProductProcess, worker_process
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import Person, log_in, new_mobile, sign_up
+from tests.support.patience import HANG
+from tests.support.processes import ProductProcess, worker_process
 
 pytestmark = pytest.mark.usefixtures("worker")
 

@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from local.valkey import EmbeddedValkey
-from tests.gemini_standin import GeminiStandIn
-from tests.http_client import Person, http_client, sign_up
-from tests.patience import HANG
-from tests.processes import ProductProcess, api_process, worker_process
-from tests.sse_client import Cut, Reply, Stream, open_stream
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.http_client import Person, http_client, sign_up
+from tests.support.patience import HANG
+from tests.support.processes import ProductProcess, api_process, worker_process
+from tests.support.sse_client import Cut, Reply, Stream, open_stream
 
 LONG = "Because short waves are scattered more than long ones, and blue ones are short: आकाश 🌻. " * 6
 

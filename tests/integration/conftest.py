@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from tests.database import new_database
-from tests.http_client import Person, http_client, sign_up
-from tests.patience import PATIENT
-from tests.processes import api_process
+from tests.support.database import new_database
+from tests.support.http_client import Person, http_client, sign_up
+from tests.support.patience import PATIENT
+from tests.support.processes import api_process
 
 
 @pytest.fixture(scope="session")

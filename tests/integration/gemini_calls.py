@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.gemini_standin import GeminiStandIn
+from tests.support.gemini_standin import GeminiStandIn
 
 KEY = {"x-goog-api-key": "any"}
 STREAM = "/v1beta/models/gemini-flash-latest:streamGenerateContent?alt=sse"

@@ -30,10 +30,10 @@ from entrypoints.settings import Settings
 from local.postgres import MAJOR, SETTINGS
 from local.processes import packaged
 from tests.chaos.scenarios import SCENARIOS
-from tests.database import new_database
-from tests.http_client import new_mobile
-from tests.patience import HANG, PROCESS_HANG
-from tests.processes import ROOT, whole_product
+from tests.support.database import new_database
+from tests.support.http_client import new_mobile
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.processes import ROOT, whole_product
 
 README = (ROOT / "README.md").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import GENERATE, KEY, STREAM, body, events, post, text_of
+from tests.support.gemini_standin import GeminiStandIn
 
 
 def test_a_stream_is_server_sent_events_with_growing_counts(gemini_standin: GeminiStandIn) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from local.gemini.faults import Faults
 from local.gemini.question import Question
-from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import GENERATE, STREAM, ask, body, events, post, text_in
+from tests.support.gemini_standin import GeminiStandIn
 
 
 def finish_of(chunks: list[Any]) -> str:

@@ -9,8 +9,8 @@ import pytest
 from local.gemini.caching import PromptCache
 from local.gemini.models import model_named
 from local.gemini.thinking import thinking_of
-from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import GENERATE, KEY, STREAM, ask, body, events, post, text_in, text_of
+from tests.support.gemini_standin import GeminiStandIn
 
 THOUGHTS = "thoughtsTokenCount"
 

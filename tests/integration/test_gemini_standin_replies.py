@@ -7,8 +7,8 @@ import re
 import pytest
 
 from domain.chat import GO_ON
-from tests.gemini_standin import GeminiStandIn
 from tests.integration.gemini_calls import STREAM, ask, body, events, post, text_in
+from tests.support.gemini_standin import GeminiStandIn
 
 
 @pytest.fixture

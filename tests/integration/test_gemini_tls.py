@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.contracts.test_language_model import TRANSPORTS
-from tests.patience import PROCESS_HANG
-from tests.processes import ROOT
-from tests.raw_http import RawServer, raw_server
+from tests.support.patience import PROCESS_HANG
+from tests.support.processes import ROOT
+from tests.support.raw_http import RawServer, raw_server
 
 ASK = """
 import asyncio, sys

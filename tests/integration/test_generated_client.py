@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.http_client import new_mobile
-from tests.patience import PROCESS_HANG
+from tests.support.http_client import new_mobile
+from tests.support.patience import PROCESS_HANG
 
 USE = """
 import sys

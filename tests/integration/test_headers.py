@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.http_client import Person, http_client
-from tests.patience import HANG
-from tests.processes import api_process
+from tests.support.http_client import Person, http_client
+from tests.support.patience import HANG
+from tests.support.processes import api_process
 
 ORIGIN, OTHER = "https://app.example.com", "https://app.example.com.evil.example"
 SENT = {"authorization", "content-type", "idempotency-key", "last-event-id", "prefer", "x-request-id"}

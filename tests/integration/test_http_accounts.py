@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.database import execute
-from tests.http_client import Person, log_in, new_mobile, sign_up
+from tests.support.database import execute
+from tests.support.http_client import Person, log_in, new_mobile, sign_up
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 TOKEN = re.compile(r"[\w-]{43}")

@@ -14,8 +14,8 @@ import httpx
 import jwt
 import pytest
 
-from tests.http_client import Person, new_mobile
-from tests.patience import HANG
+from tests.support.http_client import Person, new_mobile
+from tests.support.patience import HANG
 
 LIMIT = 65_536
 #: The id of nothing; the same each time, because it is in the names of tests.

@@ -24,11 +24,11 @@ from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
-from tests.http_client import Person, http_client, sign_up
-from tests.patience import HANG
-from tests.ports import free_port
-from tests.processes import api_process
-from tests.served import served
+from tests.support.http_client import Person, http_client, sign_up
+from tests.support.patience import HANG
+from tests.support.ports import free_port
+from tests.support.processes import api_process
+from tests.support.served import served
 
 PRICE = "price_pro"
 SECRET = "whsec_1"

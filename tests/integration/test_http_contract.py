@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.http_client import Person, new_mobile, sign_up
+from tests.support.http_client import Person, new_mobile, sign_up
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")

@@ -11,8 +11,8 @@ import pytest
 
 from entrypoints.http.api import accounts, billing, chat
 from entrypoints.http.api.endpoints import Endpoint
-from tests.database import execute
-from tests.http_client import Person, new_mobile, sign_up
+from tests.support.database import execute
+from tests.support.http_client import Person, new_mobile, sign_up
 
 KEY = "Idempotency-Key"
 

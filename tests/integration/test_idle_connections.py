@@ -27,8 +27,8 @@ from application.ports.runtime import Bucket, Rate
 from domain.chat import START
 from domain.ids import MessageId, UserId
 from local.valkey import EmbeddedValkey
-from tests.patience import HANG
-from tests.processes import ROOT
+from tests.support.patience import HANG
+from tests.support.processes import ROOT
 
 IDS = TimeOrderedIds()
 NAMESPACE = f"test-{secrets.token_hex(6)}"

@@ -20,7 +20,7 @@ from redis.exceptions import AuthenticationError
 from local.postgres import EmbeddedPostgres
 from local.processes import EmbeddedServer, LocalServerError, try_lock
 from local.valkey import EmbeddedValkey
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from local.postgres import EmbeddedPostgres
 from local.processes import LocalServerError
 from local.valkey import EmbeddedValkey
-from tests.patience import PROCESS_HANG
+from tests.support.patience import PROCESS_HANG
 for kind in (EmbeddedPostgres, EmbeddedValkey):
     server = kind(Path(sys.argv[1], kind.name))
     try:

@@ -22,11 +22,11 @@ from entrypoints import metrics
 from entrypoints.container import Container
 from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
-from tests.http_client import Person, http_client
-from tests.patience import HANG, PROCESS_HANG
-from tests.ports import free_port
-from tests.processes import ProductProcess, api_process
-from tests.served import served
+from tests.support.http_client import Person, http_client
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.ports import free_port
+from tests.support.processes import ProductProcess, api_process
+from tests.support.served import served
 
 
 async def samples(http: httpx.AsyncClient) -> dict[str, float]:

@@ -28,8 +28,8 @@ from domain.billing import FOREVER, SendingLimits
 from domain.chat import Chatroom, Message, MessageStatus
 from domain.ids import ChatroomId, MessageId, UserId
 from entrypoints.container import Container
-from tests.database import connected, execute, new_database
-from tests.patience import PROCESS_HANG
+from tests.support.database import connected, execute, new_database
+from tests.support.patience import PROCESS_HANG
 
 ROOT = Path(__file__).parents[2]
 VERSIONS = sorted(path.name for path in Path(LOCATION, "models").glob("[0-9]*.py"))

@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
-from tests.openapi_check import Document
+from tests.support.openapi_check import Document
 
 PAGES = {("GET", "/"), ("GET", "/assets/{name}"), ("GET", "/docs"), ("GET", "/openapi.json")}
 

@@ -17,8 +17,8 @@ from application.ports.accounts import OtpSender
 from domain.accounts import MobileNumber, OtpPurpose
 from entrypoints.container import Container
 from entrypoints.settings import Settings
-from tests.patience import HANG
-from tests.twilio_standin import ACCOUNT, SENDER, SERVICE, TOKEN, TwilioStandIn, twilio_standin
+from tests.support.patience import HANG
+from tests.support.twilio_standin import ACCOUNT, SENDER, SERVICE, TOKEN, TwilioStandIn, twilio_standin
 
 ANN, CODE = MobileNumber("+919876543210"), "042137"
 LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET

@@ -31,9 +31,17 @@ from domain.chat import Chatroom, Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable, RefreshTokenInvalid
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from local.postgres import EmbeddedPostgres
-from tests.database import connected, connections_out, execute, new_database, open_pool, open_transactions, run_apart
-from tests.patience import HANG, PROCESS_HANG
-from tests.ports import free_port
+from tests.support.database import (
+    connected,
+    connections_out,
+    execute,
+    new_database,
+    open_pool,
+    open_transactions,
+    run_apart,
+)
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.ports import free_port
 
 IDS = TimeOrderedIds()
 USERS = PostgresUsers(HmacNumberDigests(key=b"key"))

@@ -15,9 +15,9 @@ import pytest
 
 from adapters.postgres.migrate import migrate
 from local.postgres import EmbeddedPostgres
-from tests.database import execute
-from tests.http_client import Person, http_client, log_in, new_mobile
-from tests.processes import api_process
+from tests.support.database import execute
+from tests.support.http_client import Person, http_client, log_in, new_mobile
+from tests.support.processes import api_process
 
 PROMPT = "what-nobody-but-the-model-may-read"
 NAME = "a-name-that-is-nobodys-business"

@@ -14,10 +14,10 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from tests.http_client import Person, http_client, new_mobile
-from tests.patience import HANG
-from tests.ports import free_port
-from tests.processes import api_process
+from tests.support.http_client import Person, http_client, new_mobile
+from tests.support.patience import HANG
+from tests.support.ports import free_port
+from tests.support.processes import api_process
 
 WRONG = {"mobile": "9876599999", "password": "not the password"}
 PROXY = {"TRUSTED_PROXIES": "127.0.0.1", "RATE_LIMITS": "on"}

@@ -34,7 +34,7 @@ from tests.contracts.test_reply_stream import (
     write_many_pieces,
     written,
 )
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 SAFETY_SECONDS = 0.3
 

@@ -16,8 +16,8 @@ import stripe
 
 from local.setup import PRODUCT, certificates, explanation
 from local.steps import step
-from tests.patience import PROCESS_HANG
-from tests.processes import ROOT
+from tests.support.patience import PROCESS_HANG
+from tests.support.processes import ROOT
 
 CANNOT_BE_REACHED = "The package index cannot be reached: "
 IS_NOT_TRUSTED = "The package index shows a certificate that this machine does not trust."

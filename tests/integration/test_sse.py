@@ -23,11 +23,11 @@ from adapters.redis.reply_stream import RedisReplyStream
 from application.ports.chat import ReplyWriter
 from domain.chat import MessageStatus, Outcome
 from domain.ids import MessageId
-from tests.database import connected
-from tests.http_client import Person, http_client, sign_up
-from tests.patience import HANG
-from tests.processes import api_process
-from tests.sse_client import Reply, Stream, open_stream
+from tests.support.database import connected
+from tests.support.http_client import Person, http_client, sign_up
+from tests.support.patience import HANG
+from tests.support.processes import api_process
+from tests.support.sse_client import Reply, Stream, open_stream
 
 PIECES = ("Because ", "of ", "Rayleigh\n", "आकाश 🌻 \u2028.")
 TEXT = "".join(PIECES)

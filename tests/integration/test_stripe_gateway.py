@@ -24,8 +24,8 @@ from application.ports.billing import CheckoutState, CustomerGone
 from domain.billing import FOREVER, BillingAccount, Subscription, SubscriptionStatus
 from domain.errors import PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
-from tests.patience import HANG
-from tests.stripe_standin import PRICE, SECRET, Json, StripeStandIn
+from tests.support.patience import HANG
+from tests.support.stripe_standin import PRICE, SECRET, Json, StripeStandIn
 
 KEY = "sk_test_what-nobody-may-read"
 NAME = "Asha of the Gateway"

@@ -14,8 +14,8 @@ import httpx
 import pytest
 import stripe
 
-from tests.patience import HANG
-from tests.stripe_standin import PRICE, SECRET, Json, Receiver, StripeStandIn, receiving, start_stripe_standin
+from tests.support.patience import HANG
+from tests.support.stripe_standin import PRICE, SECRET, Json, Receiver, StripeStandIn, receiving, start_stripe_standin
 
 DAY = 86_400
 #: Fields that Stripe too leaves out of a reply unless they are asked for, or that only other kinds of account have.

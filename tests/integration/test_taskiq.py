@@ -21,7 +21,7 @@ from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJob
 from domain.errors import DatabaseUnavailable
 from domain.ids import MessageId
 from local.valkey import EmbeddedValkey
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 IDS = TimeOrderedIds()
 

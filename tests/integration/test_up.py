@@ -21,9 +21,9 @@ import asyncpg
 import pytest
 
 from local.processes import try_lock
-from tests.gemini_standin import GeminiStandIn
-from tests.patience import HANG, PROCESS_HANG
-from tests.ports import free_port
+from tests.support.gemini_standin import GeminiStandIn
+from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.ports import free_port
 
 SMALL_PRODUCT = Path(__file__).parent / "local" / "small_product.py"
 # Nobody connects to these: with them, `up` starts no servers of its own.

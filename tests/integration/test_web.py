@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from entrypoints.http.server.web import DIST
-from tests.http_client import Person, new_mobile, sign_up
-from tests.patience import HANG
-from tests.processes import ROOT, api_process
+from tests.support.http_client import Person, new_mobile, sign_up
+from tests.support.patience import HANG
+from tests.support.processes import ROOT, api_process
 
 HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 IN_COOKIE = {"X-Refresh-Token": "cookie"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from entrypoints.settings import Settings
 from tests.chaos.scale import Row, Scale
 from tests.security import raw
 from tests.security.stage import Account, Stage, http_client
-from tests.tampering import tampered
+from tests.support.tampering import tampered
 
 Route = tuple[str, str]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.chaos.scale import Row, Scale
 from tests.security.stage import Stage
-from tests.stripe_standin import start_stripe_standin
+from tests.support.stripe_standin import start_stripe_standin
 
 HERE = Path(__file__).parent
 

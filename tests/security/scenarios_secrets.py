@@ -13,8 +13,8 @@ import httpx
 from redis.asyncio import Redis
 
 from tests.chaos.scale import Row, Scale
-from tests.processes import ROOT
 from tests.security.stage import Stage, http_client
+from tests.support.processes import ROOT
 
 
 async def canaries(stage: Stage, scale: Scale, seed: int) -> Row:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import schemathesis
 
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 #: After these the token is no good any more; they get an account each time.
 ENDING = {"log_out", "end_other_sessions", "end_session", "change_password", "delete_user"}

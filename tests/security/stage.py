@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from tests.chaos.world import World, world
-from tests.patience import PROCESS_HANG
-from tests.ports import free_port
-from tests.processes import ProductProcess, wait_for_api
+from tests.support.patience import PROCESS_HANG
+from tests.support.ports import free_port
+from tests.support.processes import ProductProcess, wait_for_api
 
 _numbers = itertools.count()
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.chaos.scale import SMALL, Row
-from tests.patience import PROCESS_HANG
 from tests.security.scenarios import ALONE, LAST, SCENARIOS
 from tests.security.stage import stage
+from tests.support.patience import PROCESS_HANG
 
 SEED = 1
 #: They use different cores and mostly wait.

@@ -42,7 +42,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 from domain.ids import UserId
-from tests.patience import HANG
+from tests.support.patience import HANG
 from tests.unit.test_breaker import PATIENCE, PAUSE, Scene
 
 QUESTION = Conversation((Turn(Role.USER, "Why?"),), max_output_tokens=100)

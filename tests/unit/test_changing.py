@@ -21,7 +21,7 @@ from domain.errors import (
     QuotaExceeded,
     TooManyInFlight,
 )
-from tests.patience import HANG
+from tests.support.patience import HANG
 from tests.unit.conftest import World
 
 OTHER = "+919876543211"

@@ -46,7 +46,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 from domain.ids import MessageId, UserId
-from tests.patience import HANG
+from tests.support.patience import HANG
 from tests.unit.conftest import World
 
 QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING

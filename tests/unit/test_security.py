@@ -15,7 +15,7 @@ from domain.accounts import MIN_PASSWORD_CHARACTERS, Device, Session
 from domain.errors import TokenExpired, TokenInvalid
 from domain.ids import SessionId, UserId
 from entrypoints.settings import Settings
-from tests.tampering import parts, signed, tampered
+from tests.support.tampering import parts, signed, tampered
 from tests.unit.conftest import World
 
 SECRET, OLD, OLDER = (

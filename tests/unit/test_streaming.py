@@ -16,7 +16,7 @@ from application.chat.streaming import AwaitReply, Delta, Ended, Following, Gone
 from domain.chat import Message, MessageStatus, Outcome, StreamPosition
 from domain.errors import DatabaseUnavailable, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
-from tests.patience import HANG
+from tests.support.patience import HANG
 from tests.unit.conftest import World
 
 LEASE = timedelta(hours=1)

@@ -10,7 +10,7 @@ import pytest
 TESTS = Path(__file__).parents[1]
 FILES = sorted(
     path
-    for folder in ("", "chaos", "contracts", "e2e", "integration", "security", "unit")
+    for folder in ("", "chaos", "contracts", "e2e", "integration", "security", "support", "unit")
     for path in (TESTS / folder).glob("*.py")
     if path.name not in ("__main__.py", "patience.py")
 )
@@ -34,8 +34,8 @@ def own_bounds(tree: ast.AST) -> list[int]:
 @pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(TESTS)) for path in FILES])
 def test_a_file(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    assert own_bounds(tree) == [], "use HANG or PROCESS_HANG of tests/patience.py"
+    assert own_bounds(tree) == [], "use HANG or PROCESS_HANG of tests/support/patience.py"
     imported = {
         (node.module, name.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names
     }
-    assert ("local.processes", "free_port") not in imported, "use free_port of tests/ports.py"
+    assert ("local.processes", "free_port") not in imported, "use free_port of tests/support/ports.py"

@@ -12,7 +12,7 @@ from application.chat.replies import MAX_UNTITLED
 from application.chat.titles import MAX_TITLE_CHARACTERS, clean_title
 from domain.chat import CallPurpose, Chatroom, MessageStatus, ThinkingLevel
 from domain.errors import ModelUnavailable, ReplyBlocked
-from tests.patience import HANG
+from tests.support.patience import HANG
 from tests.unit.conftest import World
 
 

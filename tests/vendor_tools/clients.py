@@ -14,8 +14,8 @@ import pytest
 
 from entrypoints.http.server.app import api_document
 from tests.integration.test_documents import BASE_URL, CLIENT_GUIDE, code_blocks
-from tests.patience import PROCESS_HANG
-from tests.processes import whole_product
+from tests.support.patience import PROCESS_HANG
+from tests.support.processes import whole_product
 from tests.vendor_tools.conftest import Installed
 
 GENERATOR, TYPESCRIPT = "openapi-typescript@7.13.0", "typescript@5.9.3"

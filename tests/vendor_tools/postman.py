@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from entrypoints.http.documents.postman import COLLECTION, ENVIRONMENT, STEPS, STORY
-from tests.patience import PROCESS_HANG
-from tests.processes import ROOT, whole_product
+from tests.support.patience import PROCESS_HANG
+from tests.support.processes import ROOT, whole_product
 from tests.vendor_tools.conftest import Installed
 
 NEWMAN = "newman@6.2.2"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import PROCESS_HANG
-from tests.stripe_standin import Receiver, StripeStandIn, receiving
+from tests.support.patience import PROCESS_HANG
+from tests.support.stripe_standin import Receiver, StripeStandIn, receiving
 from tests.vendor_tools.conftest import Installed
 
 VERSION = "1.52.0"

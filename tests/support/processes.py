@@ -14,10 +14,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tests.patience import PROCESS_HANG
-from tests.ports import free_port
+from tests.support.patience import PROCESS_HANG
+from tests.support.ports import free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class ProductProcess:

@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.patience import HANG, PROCESS_HANG
+from tests.support.patience import HANG, PROCESS_HANG
 
 #: Directives of every prompt in tests, which a prompt's own win over.
 SIMPLE = "[[echo]] [[thoughts tokens=0]]"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from local.processes import MYSELF, RunAs
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 #: Where the Dockerfile may write.
 _FOLDERS = re.compile(r"(?<![\w./])/(?=(?:opt|src)\b)")

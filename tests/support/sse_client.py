@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 
 class Cut(Exception):

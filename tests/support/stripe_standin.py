@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import pytest
 import stripe
 
-from tests.patience import HANG, PROCESS_HANG
+from tests.support.patience import HANG, PROCESS_HANG
 
 Json = dict[str, Any]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.openapi_check import Document
-from tests.patience import HANG
+from tests.support.openapi_check import Document
+from tests.support.patience import HANG
 
 FINAL = ("completed", "failed", "cancelled", "blocked")
 

@@ -17,7 +17,7 @@ from tortoise.context import TortoiseContext
 
 from adapters.postgres.connection import ALIAS, Postgres, PostgresClient, rows
 from adapters.postgres.migrate import migrate
-from tests.patience import HANG
+from tests.support.patience import HANG
 
 T = TypeVar("T")
 
