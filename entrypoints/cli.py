@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from application.ports.chat import LanguageModel
-from domain.chat import MessageStatus
+from domain.chat.messages import MessageStatus
 from domain.errors import DomainError, ModelError, ModelNotConfigured
 from domain.ids import MessageId, UserId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError

@@ -78,7 +78,8 @@ from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
 from application.readiness import CheckReadiness
 from domain.billing import SendingLimits, Tier
-from domain.chat import ReplyPlan, RetryPolicy
+from domain.chat.calls import ReplyPlan
+from domain.chat.retries import RetryPolicy
 from entrypoints.settings import Settings
 from entrypoints.wiring import Wiring
 

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from domain.chat import MAX_INSTRUCTIONS_CHARACTERS, ThinkingLevel
+from domain.chat.calls import ThinkingLevel
+from domain.chat.chatrooms import MAX_INSTRUCTIONS_CHARACTERS
 
 SERVERS = ("DATABASE_URL", "REDIS_URL")
 SERVE_NEEDS = (*SERVERS, "ACCESS_TOKEN_SECRET")

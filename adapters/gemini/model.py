@@ -16,7 +16,7 @@ from adapters.gemini.sse import EventStream
 from adapters.gemini.thinking import Thinking
 from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
-from domain.chat import Conversation, ReplyChunk
+from domain.chat.conversation import Conversation, ReplyChunk
 from domain.errors import ModelError, ModelNotConfigured, ModelTimedOut
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"

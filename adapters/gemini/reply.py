@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from adapters.gemini.failures import failure_in_stream
-from domain.chat import ReplyChunk, TokenUsage
+from domain.chat.calls import TokenUsage
+from domain.chat.conversation import ReplyChunk
 from domain.errors import ModelError, ModelUnavailable, ReplyBlocked, ReplyEmpty
 
 #: Finish reasons with which Google's filters stop a reply. RECITATION is among them: the text came

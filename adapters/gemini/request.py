@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
-from domain.chat import Conversation
+from domain.chat.conversation import Conversation
 
 
 class _Sent(Struct, rename="camel", omit_defaults=True, gc=False):

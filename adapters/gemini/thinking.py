@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from adapters.gemini.request import ThinkingConfig
-from domain.chat import Conversation, ThinkingLevel
+from domain.chat.calls import ThinkingLevel
+from domain.chat.conversation import Conversation
 
 logger = structlog.get_logger(__name__)
 

@@ -12,18 +12,10 @@ from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudg
 from application.ports.runtime import Clock
 from domain.accounts import MobileNumber, User
 from domain.billing import Allowance, SendingLimits
-from domain.chat import (
-    LOST,
-    MAX_DEATHS,
-    CallPurpose,
-    Chatroom,
-    Context,
-    Exchange,
-    Message,
-    MessageStatus,
-    ModelCall,
-    Outcome,
-)
+from domain.chat.calls import LOST, CallPurpose, ModelCall
+from domain.chat.chatrooms import Chatroom
+from domain.chat.conversation import Context, Exchange
+from domain.chat.messages import MAX_DEATHS, Message, MessageStatus, Outcome
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,

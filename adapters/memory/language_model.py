@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from application.ports.chat import LanguageModel
-from domain.chat import Conversation, ReplyChunk, TokenUsage, estimated_tokens
+from domain.chat.calls import TokenUsage
+from domain.chat.conversation import Conversation, ReplyChunk, estimated_tokens
 from domain.errors import ModelError, ReplyEmpty
 
 

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
-from domain.chat import START, ReplyPiece, StreamPosition
+from domain.chat.streams import START, ReplyPiece, StreamPosition
 from domain.ids import MessageId
 
 

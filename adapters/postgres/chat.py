@@ -14,15 +14,14 @@ from adapters.postgres.statements import Statements
 from adapters.postgres.tables import MessageRow
 from application.ports.chat import Messages
 from domain.billing import Allowance, SendingLimits
-from domain.chat import (
+from domain.chat.calls import ModelCall
+from domain.chat.conversation import Context, Exchange
+from domain.chat.messages import (
     MAX_CONTINUED_CHARACTERS,
     MAX_DEATHS,
     MAX_THOUGHT_CHARACTERS,
-    Context,
-    Exchange,
     Message,
     MessageStatus,
-    ModelCall,
     Outcome,
 )
 from domain.errors import (

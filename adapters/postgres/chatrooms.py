@@ -8,7 +8,8 @@ from adapters.postgres.connection import rows, transaction
 from adapters.postgres.mapping import to_entity
 from adapters.postgres.tables import ChatroomRow
 from application.ports.chat import Chatrooms
-from domain.chat import Chatroom, Message
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message
 from domain.errors import ChatroomNotFound, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 

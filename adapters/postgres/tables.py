@@ -14,7 +14,8 @@ from tortoise.models import Model
 
 from domain.accounts import GuessKind, OtpPurpose
 from domain.billing import SubscriptionStatus
-from domain.chat import MessageStatus, ThinkingLevel
+from domain.chat.calls import ThinkingLevel
+from domain.chat.messages import MessageStatus
 
 
 class UserRow(Model):

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from adapters.redis.connection import RedisConnection
 from application.ports.chat import ChatroomLists
-from domain.chat import Chatroom
+from domain.chat.chatrooms import Chatroom
 from domain.ids import UserId
 
 _ROOMS = TypeAdapter(list[Chatroom])

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from application.ports.chat import ReplyReader
-from domain.chat import ReplyPiece, StreamPosition
+from domain.chat.streams import ReplyPiece, StreamPosition
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from adapters.redis.reply_hub import FIELD, THOUGHT, WAKE, Outage, ReplyHub, end
 from adapters.redis_clients import redis_client
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
-from domain.chat import START, StreamPosition
+from domain.chat.streams import START, StreamPosition
 from domain.ids import MessageId
 
 _BATCH = 256  # streams in one pipeline: packing more would hold up the loop

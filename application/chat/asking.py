@@ -13,19 +13,9 @@ from application.chat.breaker import Breaker
 from application.chat.setup import WatchSetup
 from application.ports.chat import LanguageModel, ModelBudget, ReplyWriter
 from application.ports.runtime import Clock
-from domain.chat import (
-    INTERRUPTED,
-    MAX_THOUGHT_CHARACTERS,
-    CallPurpose,
-    Conversation,
-    Message,
-    MessageStatus,
-    ModelCall,
-    Outcome,
-    ReplyChunk,
-    TokenUsage,
-    call_outcome,
-)
+from domain.chat.calls import INTERRUPTED, CallPurpose, ModelCall, TokenUsage, call_outcome
+from domain.chat.conversation import Conversation, ReplyChunk
+from domain.chat.messages import MAX_THOUGHT_CHARACTERS, Message, MessageStatus, Outcome
 from domain.errors import (
     GenerationFailed,
     ModelDeferred,

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 from application.ports.chat import ChatroomLists, Chatrooms, ReplyStream
 from application.ports.runtime import Clock, Ids
 from domain.accounts import User
-from domain.chat import Chatroom, Message
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message
 from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
 

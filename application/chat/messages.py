@@ -10,7 +10,8 @@ from application.ports.chat import Messages, ReplyStream
 from application.ports.runtime import Clock, Ids, JobQueue
 from domain.accounts import User
 from domain.billing import Allowance, SendingLimits, Tier
-from domain.chat import Message, ReplyPlan
+from domain.chat.calls import ReplyPlan
+from domain.chat.messages import Message
 from domain.errors import MessageNotFound
 from domain.ids import ChatroomId, MessageId
 

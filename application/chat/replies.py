@@ -15,17 +15,10 @@ from application.chat.titles import SuggestTitle
 from application.patience import patiently
 from application.ports.chat import Messages, ReplyStream
 from application.ports.runtime import Clock, JobQueue
-from domain.chat import (
-    MAX_WINDOW_EXCHANGES,
-    Context,
-    Conversation,
-    Message,
-    MessageStatus,
-    Outcome,
-    RetryPolicy,
-    ThinkingLevel,
-    conversation_window,
-)
+from domain.chat.calls import ThinkingLevel
+from domain.chat.conversation import MAX_WINDOW_EXCHANGES, Context, Conversation, conversation_window
+from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.retries import RetryPolicy
 from domain.errors import GenerationFailed, ModelError, WorkersDied
 from domain.ids import MessageId
 

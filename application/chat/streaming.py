@@ -14,7 +14,8 @@ from application.patience import patiently
 from application.ports.chat import Messages, ReplyReader, ReplyStream
 from application.ports.runtime import Resource
 from domain.accounts import User
-from domain.chat import START, Message, MessageStatus, ReplyPiece, StreamPosition
+from domain.chat.messages import Message, MessageStatus
+from domain.chat.streams import START, ReplyPiece, StreamPosition
 from domain.errors import MessageNotFound, Unavailable
 from domain.ids import ChatroomId, MessageId
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from application.chat.asking import AskModel, Call
 from application.patience import patiently
 from application.ports.chat import Chatrooms, Messages, ReplyWriter
-from domain.chat import CallPurpose, Conversation, Message, Role, ThinkingLevel, Turn
+from domain.chat.calls import CallPurpose, ThinkingLevel
+from domain.chat.conversation import Conversation, Role, Turn
+from domain.chat.messages import Message
 from domain.errors import DomainError
 
 log = logging.getLogger(__name__)

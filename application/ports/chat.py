@@ -10,19 +10,11 @@ from typing import Protocol
 
 from application.ports.runtime import Dependency, Resource
 from domain.billing import Allowance, SendingLimits
-from domain.chat import (
-    START,
-    Chatroom,
-    Context,
-    Conversation,
-    Message,
-    MessageStatus,
-    ModelCall,
-    Outcome,
-    ReplyChunk,
-    ReplyPiece,
-    StreamPosition,
-)
+from domain.chat.calls import ModelCall
+from domain.chat.chatrooms import Chatroom
+from domain.chat.conversation import Context, Conversation, ReplyChunk
+from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.streams import START, ReplyPiece, StreamPosition
 from domain.ids import ChatroomId, MessageId, UserId
 
 

@@ -20,7 +20,8 @@ from adapters.gemini.google_genai import GoogleGenaiTransport
 from adapters.gemini.google_generativeai import GoogleGenerativeaiTransport
 from adapters.gemini.model import Endpoint, GeminiModel, Transport
 from adapters.gemini.rest import RestTransport
-from domain.chat import Conversation, Role, ThinkingLevel, Turn
+from domain.chat.calls import ThinkingLevel
+from domain.chat.conversation import Conversation, Role, Turn
 from local.processes import free_port
 from tests.benchmarks.__main__ import bare_server
 from tests.benchmarks.load import load, request_bytes

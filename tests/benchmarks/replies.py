@@ -28,7 +28,7 @@ import asyncpg
 
 from adapters.postgres.migrate import migrate
 from adapters.system import TimeOrderedIds
-from domain.chat import ThinkingLevel
+from domain.chat.calls import ThinkingLevel
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
 from tests.benchmarks.__main__ import bare_server

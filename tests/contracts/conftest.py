@@ -42,7 +42,10 @@ from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudg
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
-from domain.chat import CallPurpose, Chatroom, Exchange, Message, MessageStatus, ModelCall, Outcome, TokenUsage
+from domain.chat.calls import CallPurpose, ModelCall, TokenUsage
+from domain.chat.chatrooms import Chatroom
+from domain.chat.conversation import Exchange
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import ReplyBlocked, WorkersDied
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from domain.billing import SendingLimits
-from domain.chat import LOST, CallPurpose, Message, MessageStatus, ModelCall, Outcome, TokenUsage
+from domain.chat.calls import LOST, CallPurpose, ModelCall, TokenUsage
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import ReplyEmpty
 from domain.ids import MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, call_of, names

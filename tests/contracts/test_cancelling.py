@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from domain.chat import Message, MessageStatus
+from domain.chat.messages import Message, MessageStatus
 from domain.errors import MessageEnded, MessageNotFound
 from domain.ids import MessageId
 from tests.contracts.conftest import (

@@ -11,7 +11,7 @@ import pytest
 from adapters.redis.cache import MAX_BYTES, RedisChatroomLists
 from adapters.redis.connection import RedisConnection
 from adapters.system import TimeOrderedIds
-from domain.chat import Chatroom
+from domain.chat.chatrooms import Chatroom
 from domain.errors import (
     RedisUnavailable,
 )

@@ -9,7 +9,9 @@ import pytest
 
 from domain.accounts import User
 from domain.billing import SendingLimits
-from domain.chat import Chatroom, Context, Message
+from domain.chat.chatrooms import Chatroom
+from domain.chat.conversation import Context
+from domain.chat.messages import Message
 from domain.errors import ChatroomNotFound, MessageNotFound
 from domain.ids import ChatroomId, MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, names

@@ -8,7 +8,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from domain.chat import Message, MessageStatus
+from domain.chat.messages import Message, MessageStatus
 from domain.ids import MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis, names
 

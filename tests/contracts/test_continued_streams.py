@@ -18,7 +18,9 @@ from adapters.system import TimeOrderedIds
 from application.chat.streaming import Delta, Ended, Following, ReplyWatch, Reset, StreamReply
 from domain.accounts import MobileNumber, User
 from domain.billing import SendingLimits
-from domain.chat import CUT_OFF, Chatroom, Message, MessageStatus, Outcome, ReplyPiece, StreamPosition
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import CUT_OFF, Message, MessageStatus, Outcome
+from domain.chat.streams import ReplyPiece, StreamPosition
 from domain.ids import ChatroomId, MessageId, UserId
 from tests.contracts.test_reply_stream import (
     START,

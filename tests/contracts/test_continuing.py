@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from domain.billing import Allowance, SendingLimits
-from domain.chat import (
+from domain.chat.calls import ThinkingLevel
+from domain.chat.messages import (
     CUT_OFF,
     MAX_CONTINUED_CHARACTERS,
     MAX_THOUGHT_CHARACTERS,
     Message,
     MessageStatus,
     Outcome,
-    ThinkingLevel,
 )
 from domain.errors import (
     DomainError,

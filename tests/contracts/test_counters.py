@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from domain.billing import Allowance, SendingLimits
-from domain.chat import Chatroom, Message, MessageStatus, Outcome
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import QuotaExceeded, SendingTooFast, TooManyInFlight
 from domain.ids import MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis, names

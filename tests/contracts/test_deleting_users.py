@@ -17,7 +17,8 @@ from application.ports.billing import PaymentEvent
 from application.ports.runtime import StoredReply
 from domain.accounts import ROW_REMEMBERED, GuessKind, OtpChallenge, OtpPurpose, User
 from domain.billing import Allowance, Checkout, SendingLimits, Subscription, SubscriptionStatus
-from domain.chat import Chatroom, Message
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message
 from domain.errors import (
     AlreadySubscribed,
     ChatroomNotFound,

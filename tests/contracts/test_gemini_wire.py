@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from adapters.gemini.model import GeminiModel
-from domain.chat import ReplyChunk, ThinkingLevel, TokenUsage
+from domain.chat.calls import ThinkingLevel, TokenUsage
+from domain.chat.conversation import ReplyChunk
 from domain.errors import (
     ModelError,
     ModelNotConfigured,

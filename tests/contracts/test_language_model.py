@@ -16,7 +16,8 @@ from adapters.gemini.model import Endpoint, GeminiModel, Transport
 from adapters.gemini.rest import RestTransport
 from adapters.memory.language_model import ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import LanguageModel
-from domain.chat import Conversation, ReplyChunk, Role, ThinkingLevel, TokenUsage, Turn
+from domain.chat.calls import ThinkingLevel, TokenUsage
+from domain.chat.conversation import Conversation, ReplyChunk, Role, Turn
 from domain.errors import (
     ModelError,
     ModelNotConfigured,

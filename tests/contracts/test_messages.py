@@ -9,7 +9,8 @@ from datetime import date, timedelta
 import pytest
 
 from domain.billing import Allowance, SendingLimits
-from domain.chat import Context, Message, MessageStatus, Outcome
+from domain.chat.conversation import Context
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import (
     ChatroomNotFound,
     MessageNotFound,

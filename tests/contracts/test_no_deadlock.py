@@ -11,7 +11,8 @@ import asyncpg
 
 from domain.accounts import User
 from domain.billing import SendingLimits
-from domain.chat import Chatroom, Message, MessageStatus
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message, MessageStatus
 from domain.errors import ChatroomNotFound, MessageEnded, MessageNotEnded, MessageNotFound
 from tests.contracts.conftest import CANCELLED, COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
 from tests.support.patience import HANG, PROCESS_HANG

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain.billing import Allowance, SendingLimits
-from domain.chat import Message, MessageStatus, Outcome
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import (
     DomainError,
     MessageNotEnded,

@@ -17,7 +17,7 @@ from adapters.memory.reply_stream import MemoryReplyStream
 from adapters.redis.reply_stream import RedisReplyStream
 from adapters.system import TimeOrderedIds
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
-from domain.chat import ReplyPiece, StreamPosition
+from domain.chat.streams import ReplyPiece, StreamPosition
 from domain.ids import MessageId
 from tests.support.patience import HANG
 

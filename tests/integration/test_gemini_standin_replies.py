@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from domain.chat import GO_ON
+from domain.chat.conversation import GO_ON
 from tests.integration.gemini_calls import STREAM, ask, body, events, post, text_in
 from tests.support.gemini_standin import GeminiStandIn
 

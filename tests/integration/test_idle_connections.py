@@ -24,7 +24,7 @@ from adapters.redis.reply_stream import RedisReplyStream
 from adapters.system import TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
 from application.ports.runtime import Bucket, Rate
-from domain.chat import START
+from domain.chat.streams import START
 from domain.ids import MessageId, UserId
 from local.valkey import EmbeddedValkey
 from tests.support.patience import HANG

@@ -25,7 +25,8 @@ from adapters.security import HmacNumberDigests
 from adapters.system import TimeOrderedIds
 from domain.accounts import MobileNumber, User
 from domain.billing import FOREVER, SendingLimits
-from domain.chat import Chatroom, Message, MessageStatus
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message, MessageStatus
 from domain.ids import ChatroomId, MessageId, UserId
 from entrypoints.container import Container
 from tests.support.database import connected, execute, new_database

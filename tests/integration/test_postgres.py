@@ -27,7 +27,8 @@ from adapters.system import TimeOrderedIds
 from application.ports.runtime import StoredReply
 from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
-from domain.chat import Chatroom, Message, MessageStatus, Outcome
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import DatabaseUnavailable, RefreshTokenInvalid
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from local.postgres import EmbeddedPostgres

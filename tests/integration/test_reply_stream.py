@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from adapters.redis.reply_stream import RedisReplyStream
 from application.ports.chat import ReplyReader
-from domain.chat import ReplyPiece, StreamPosition
+from domain.chat.streams import ReplyPiece, StreamPosition
 from domain.ids import MessageId
 from local.valkey import EmbeddedValkey
 from tests.contracts.test_reply_stream import (

@@ -21,7 +21,7 @@ import pytest
 from adapters.postgres.chat import PostgresMessages
 from adapters.redis.reply_stream import RedisReplyStream
 from application.ports.chat import ReplyWriter
-from domain.chat import MessageStatus, Outcome
+from domain.chat.messages import MessageStatus, Outcome
 from domain.ids import MessageId
 from tests.support.database import connected
 from tests.support.http_client import Person, http_client, sign_up

@@ -30,7 +30,8 @@ from adapters.memory.reply_stream import MemoryReplyStream
 from adapters.memory.runtime import MemoryClock, MemoryJobQueue
 from adapters.memory.store import MemoryUnitOfWork
 from domain.accounts import MobileNumber, User
-from domain.chat import Chatroom, Message
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message
 from entrypoints.container import Container
 from entrypoints.settings import Settings
 

@@ -17,16 +17,9 @@ from application.chat.asking import LONGEST_WAIT, AskModel, Call, Stop
 from application.chat.breaker import Breaker
 from application.chat.setup import WatchSetup
 from application.ports.chat import ModelBudget, ReplyWriter
-from domain.chat import (
-    MAX_THOUGHT_CHARACTERS,
-    Conversation,
-    MessageStatus,
-    Outcome,
-    ReplyChunk,
-    Role,
-    TokenUsage,
-    Turn,
-)
+from domain.chat.calls import TokenUsage
+from domain.chat.conversation import Conversation, ReplyChunk, Role, Turn
+from domain.chat.messages import MAX_THOUGHT_CHARACTERS, MessageStatus, Outcome
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,

@@ -12,7 +12,7 @@ import pytest
 from application.chat.chatrooms import PAGE
 from domain.accounts import User
 from domain.billing import FOREVER
-from domain.chat import Message, MessageStatus
+from domain.chat.messages import Message, MessageStatus
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,

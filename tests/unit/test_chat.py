@@ -11,7 +11,9 @@ from adapters.memory.chat import MemoryChatroomLists, MemoryMessages
 from application.chat.chatrooms import PAGE
 from application.ports.runtime import StoredReply
 from domain.billing import FOREVER, Allowance, Tier
-from domain.chat import Chatroom, Message, MessageStatus, ThinkingLevel
+from domain.chat.calls import ThinkingLevel
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import Message, MessageStatus
 from domain.errors import (
     ChatroomNotFound,
     DatabaseUnavailable,

@@ -9,18 +9,16 @@ from datetime import timedelta
 import pytest
 
 from adapters.memory.language_model import Line, ScriptedReply
-from domain.chat import (
-    CUT_OFF,
+from domain.chat.conversation import (
     GO_ON,
     MAX_WINDOW_TOKENS,
     Context,
-    Message,
-    MessageStatus,
     Role,
     Turn,
     conversation_window,
     estimated_tokens,
 )
+from domain.chat.messages import CUT_OFF, Message, MessageStatus
 from domain.errors import (
     MessageNotContinuable,
     MessageNotEnded,

@@ -12,23 +12,20 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from domain.chat import (
-    MAX_INPUT_CHARACTERS,
-    MAX_INSTRUCTIONS_CHARACTERS,
+from domain.chat.chatrooms import MAX_INSTRUCTIONS_CHARACTERS
+from domain.chat.conversation import (
     MAX_WINDOW_EXCHANGES,
     MAX_WINDOW_TOKENS,
     Context,
     Conversation,
     Exchange,
-    Message,
-    MessageStatus,
-    Outcome,
-    RetryPolicy,
     Role,
     Turn,
     conversation_window,
     estimated_tokens,
 )
+from domain.chat.messages import MAX_INPUT_CHARACTERS, Message, MessageStatus, Outcome
+from domain.chat.retries import RetryPolicy
 from domain.errors import (
     DatabaseUnavailable,
     DomainError,

@@ -18,20 +18,10 @@ import pytest
 from adapters.memory.chat import MemoryMessages
 from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
 from application.ports.chat import ModelBudget
-from domain.chat import (
-    Chatroom,
-    Context,
-    Conversation,
-    Message,
-    MessageStatus,
-    ModelCall,
-    Outcome,
-    ReplyChunk,
-    Role,
-    ThinkingLevel,
-    TokenUsage,
-    Turn,
-)
+from domain.chat.calls import ModelCall, ThinkingLevel, TokenUsage
+from domain.chat.chatrooms import Chatroom
+from domain.chat.conversation import Context, Conversation, ReplyChunk, Role, Turn
+from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,

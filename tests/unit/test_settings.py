@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from domain.chat import ThinkingLevel
+from domain.chat.calls import ThinkingLevel
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -8,7 +8,7 @@ import pytest
 
 from adapters.memory.chat import MemoryModelSetup
 from application.readiness import CheckReadiness
-from domain.chat import MessageStatus
+from domain.chat.messages import MessageStatus
 from domain.errors import DatabaseUnavailable, ModelError, ModelNotConfigured, ModelUnavailable
 from tests.unit.conftest import World
 

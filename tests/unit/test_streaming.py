@@ -13,7 +13,8 @@ import pytest
 
 from adapters.memory.chat import MemoryMessages
 from application.chat.streaming import AwaitReply, Delta, Ended, Following, Gone, ReplyEvent, Reset, Thought
-from domain.chat import Message, MessageStatus, Outcome, StreamPosition
+from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.streams import StreamPosition
 from domain.errors import DatabaseUnavailable, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 from tests.support.patience import HANG

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from adapters.memory.chat import MemoryMessages
-from domain.chat import CUT_OFF, Message, MessageStatus, Outcome
+from domain.chat.messages import CUT_OFF, Message, MessageStatus, Outcome
 from domain.ids import ChatroomId, MessageId, UserId
 from tests.unit.conftest import World
 from tests.unit.test_streaming import CANCELLED, COMPLETED, FAILED, PIECES, TEXT, Scene, regenerate, said, to_end

@@ -10,7 +10,9 @@ import pytest
 from adapters.memory.language_model import Line, ScriptedReply
 from application.chat.replies import MAX_UNTITLED
 from application.chat.titles import MAX_TITLE_CHARACTERS, clean_title
-from domain.chat import CallPurpose, Chatroom, MessageStatus, ThinkingLevel
+from domain.chat.calls import CallPurpose, ThinkingLevel
+from domain.chat.chatrooms import Chatroom
+from domain.chat.messages import MessageStatus
 from domain.errors import ModelUnavailable, ReplyBlocked
 from tests.support.patience import HANG
 from tests.unit.conftest import World

@@ -9,7 +9,8 @@ from application.accounts.sessions import Caller
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import CancelMessage, ContinueMessage, GetMessage, RegenerateMessage, SendMessage
 from application.chat.streaming import Following, StreamReply
-from domain.chat import Chatroom, StreamPosition
+from domain.chat.chatrooms import Chatroom
+from domain.chat.streams import StreamPosition
 from domain.errors import (
     ChatroomNotFound,
     MessageEnded,

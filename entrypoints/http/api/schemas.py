@@ -28,7 +28,8 @@ from domain.accounts import (
     User,
 )
 from domain.billing import Allowance, Subscription, SubscriptionStatus, Tier
-from domain.chat import MAX_INPUT_CHARACTERS, MAX_INSTRUCTIONS_CHARACTERS, Chatroom, Message, MessageStatus
+from domain.chat.chatrooms import MAX_INSTRUCTIONS_CHARACTERS, Chatroom
+from domain.chat.messages import MAX_INPUT_CHARACTERS, Message, MessageStatus
 from domain.ids import ChatroomId, MessageId
 from domain.text import is_blank
 

@@ -14,7 +14,8 @@ from typing import Any
 from sanic import HTTPResponse, Request
 
 from application.chat.streaming import Delta, Ended, Following, Gone, ReplyEvent, Reset, Thought
-from domain.chat import START, Message, MessageStatus, StreamPosition
+from domain.chat.messages import Message, MessageStatus
+from domain.chat.streams import START, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
 from entrypoints import metrics

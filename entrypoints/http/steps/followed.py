@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sanic import HTTPResponse, Request
 
-from domain.chat import Message
+from domain.chat.messages import Message
 from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
 from entrypoints.container import provider_of

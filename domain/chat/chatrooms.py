@@ -1,0 +1,22 @@
+"""Chatrooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from domain.ids import ChatroomId, UserId
+
+MAX_INSTRUCTIONS_CHARACTERS = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chatroom:
+    id: ChatroomId
+    user_id: UserId
+    name: str
+    #: What the model is told before every conversation of this room.
+    instructions: str | None = None
+    #: The name is to be replaced by one that the model suggests from the first exchange.
+    auto_title: bool = False
+    created_at: datetime

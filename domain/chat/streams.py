@@ -1,0 +1,47 @@
+"""Positions in a reply that is being written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StreamPosition:
+    """How far somebody has read a reply: so many characters of that attempt. Written `<attempt>-<characters>`.
+
+    One more character than the reply has is the position of its end. Counting characters, not
+    pieces, a reader can go on from the stored reply when the pieces are gone.
+    """
+
+    attempt: int = 0
+    characters: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> StreamPosition | None:
+        """None for anything that is no position."""
+        found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+        return cls(int(found[1]), int(found[2])) if found else None
+
+    def __str__(self) -> str:
+        return f"{self.attempt}-{self.characters}"
+
+
+START = StreamPosition()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPiece:
+    """A piece of a reply that is being written; `position` is where it ends.
+
+    An attempt begins with a piece without text: at position 0, or at the end of the text that it
+    continues. A piece with a `thought` has no text of the reply, so its position is that of the one before it.
+    """
+
+    position: StreamPosition
+    text: str = ""
+    thought: str = ""
+
+    @property
+    def start(self) -> int:
+        return self.position.characters - len(self.text)
