@@ -1,7 +1,7 @@
-"""SQL by name: `sql/<area>.sql` holds the statements of one adapter, for psql, EXPLAIN and reviewers to use, too.
+"""SQL by name: `sql/<area>.sql` holds the statements of one area, for psql, EXPLAIN and reviewers to use, too.
 
 A statement begins with a line `-- name --` and a comment on what it is for. Its parameters are named, `:user_id`.
-A line `-- include name --` stands for the text of a statement earlier in the file.
+A line `-- include name --` stands for the text of an earlier statement of the file.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
 
 from adapters.postgres.connection import rows
 
@@ -26,14 +28,20 @@ class Statement:
     def __init__(self, text: str) -> None:
         self.parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
         self.sql = _PARAMETER.sub(lambda found: f"${self.parameters.index(found[1]) + 1}", text)
+        self._names = frozenset(self.parameters)
 
     async def __call__(self, **values: object) -> list[Mapping[str, Any]]:
         """Run it as `connection.rows` does."""
         return await rows(self.sql, *self.arguments(values))
 
+    async def on(self, connection: asyncpg.Connection, **values: object) -> list[Mapping[str, Any]]:
+        """Run it as one step of `connection.transaction`."""
+        result: list[Mapping[str, Any]] = await connection.fetch(self.sql, *self.arguments(values))
+        return result
+
     def arguments(self, values: Mapping[str, object]) -> list[object]:
         """The values in the order of the parameters. Raises TypeError unless they are exactly those."""
-        if values.keys() != set(self.parameters):
+        if values.keys() != self._names:
             raise TypeError(f"the statement takes {', '.join(self.parameters)}; not {', '.join(values)}")
         return [values[name] for name in self.parameters]
 
@@ -47,10 +55,8 @@ class Statements:
         for name, text in zip(parts[::2], parts[1::2], strict=True):
             whole = _INCLUDE.sub(lambda found: self.texts[found[1]], text)
             self.texts[name] = _COMMENT.sub("", whole).strip().removesuffix(";")
-        self._statements = {name: Statement(text) for name, text in self.texts.items()}
+            setattr(self, name, Statement(self.texts[name]))
 
-    def __getattr__(self, name: str) -> Statement:
-        try:
-            return self._statements[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Statement: ...

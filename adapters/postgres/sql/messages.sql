@@ -1,7 +1,153 @@
+-- columns --
+-- The columns of a Message.
+id, chatroom_id, user_id, input, created_at, status, response, thoughts, thinking_seconds, finish_reason, input_tokens,
+    cached_tokens, output_tokens, thought_tokens, error_code, error_detail, attempt, failures, deaths, allowance_day,
+    charged, cancel_requested, queued_at, max_output_tokens, thinking, kept_characters, kept_attempt, request_id,
+    window_from, completed_at
+
+-- consumed --
+-- Consume one message of the user's allowance for what is `payable`, unless a limit is reached; a limit of NULL is none.
+-- One row holds all of a user's counters, so that one conditional statement decides and two cannot disagree. A day never
+-- goes back: a message stamped before midnight that comes after it is counted on the new day.
+consumed AS (
+    INSERT INTO allowances AS a (user_id, day, used, in_flight, minute_from, minute_used)
+    SELECT :user_id, :day, 1, 1, :at, 1 FROM payable
+    WHERE coalesce(:daily::int, 1) > 0 AND coalesce(:in_flight::int, 1) > 0 AND coalesce(:per_minute::int, 1) > 0
+    ON CONFLICT (user_id) DO UPDATE SET
+        day = greatest(a.day, excluded.day),
+        used = a.used * (a.day >= excluded.day)::int + 1,
+        input_tokens = a.input_tokens * (a.day >= excluded.day)::int,
+        output_tokens = a.output_tokens * (a.day >= excluded.day)::int,
+        empty_cuts = a.empty_cuts * (a.day >= excluded.day)::int,
+        in_flight = a.in_flight + 1,
+        minute_from = CASE WHEN a.minute_from + interval '60 s' > excluded.minute_from
+            THEN a.minute_from ELSE excluded.minute_from END,
+        minute_used = a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int + 1
+    WHERE (:daily::int IS NULL OR a.used * (a.day >= excluded.day)::int < :daily)
+        AND (:in_flight::int IS NULL OR a.in_flight < :in_flight)
+        AND (:per_minute::int IS NULL
+            OR a.minute_used * (a.minute_from + interval '60 s' > excluded.minute_from)::int < :per_minute)
+    RETURNING day, used, input_tokens, output_tokens
+)
+
+-- accept --
+-- Consume one message of the allowance and store the message, unless it is stored already.
+WITH payable AS (
+    SELECT id FROM chatrooms
+    WHERE id = :chatroom_id AND user_id = :user_id AND NOT EXISTS (SELECT FROM messages WHERE id = :id)
+    FOR KEY SHARE
+),
+-- include consumed --
+,
+stored AS (
+    INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, allowance_day, charged, queued_at,
+        max_output_tokens, thinking, attempt, failures, deaths, due_at, rung_at)
+    SELECT :id, :chatroom_id, :user_id, :input, :at, 'queued', day, true, :at, :max_output_tokens, :thinking, 0, 0, 0,
+        now(), now()
+    FROM consumed
+)
+SELECT day, used, input_tokens, output_tokens FROM consumed;
+
+-- regenerate --
+-- Consume one message of the allowance and queue a message that has ended, without its reply; a request once.
+WITH room AS (
+    SELECT id FROM chatrooms WHERE id = :chatroom_id AND user_id = :user_id FOR KEY SHARE
+),
+payable AS (
+    SELECT messages.id FROM messages JOIN room ON room.id = chatroom_id
+    WHERE messages.id = :id AND status NOT IN ('queued', 'generating')
+        AND (:request_id::uuid IS NULL OR messages.request_id IS DISTINCT FROM :request_id)
+    FOR UPDATE OF messages
+),
+-- include consumed --
+,
+queued AS (
+    UPDATE messages SET status = 'queued', response = NULL, thoughts = NULL, thinking_seconds = NULL,
+        finish_reason = NULL, input_tokens = NULL, cached_tokens = NULL, output_tokens = NULL, thought_tokens = NULL,
+        error_code = NULL, error_detail = NULL, completed_at = NULL, failures = 0, deaths = 0,
+        cancel_requested = false, allowance_day = day, charged = true, queued_at = :at,
+        max_output_tokens = :max_output_tokens, thinking = :thinking, kept_characters = 0, kept_attempt = 0,
+        request_id = :request_id, window_from = NULL, called = false, due_at = now(), rung_at = now()
+    FROM consumed WHERE id = :id
+)
+SELECT day, used, input_tokens, output_tokens FROM consumed;
+
+-- continue_reply --
+-- Consume one message of the allowance and queue a message that was cut off, with its reply; a request once.
+WITH room AS (
+    SELECT id FROM chatrooms WHERE id = :chatroom_id AND user_id = :user_id FOR KEY SHARE
+),
+payable AS (
+    SELECT messages.id FROM messages JOIN room ON room.id = chatroom_id
+    WHERE messages.id = :id AND status = 'completed' AND finish_reason = 'MAX_TOKENS'
+        AND length(response) BETWEEN 1 AND :max_characters
+        AND (:request_id::uuid IS NULL OR messages.request_id IS DISTINCT FROM :request_id)
+    FOR UPDATE OF messages
+),
+-- include consumed --
+,
+queued AS (
+    UPDATE messages SET status = 'queued', finish_reason = NULL, error_code = NULL, error_detail = NULL,
+        completed_at = NULL, failures = 0, deaths = 0, cancel_requested = false, allowance_day = day, charged = true,
+        queued_at = :at, max_output_tokens = :max_output_tokens, thinking = :thinking, request_id = :request_id,
+        kept_attempt = CASE WHEN kept_characters = length(response) THEN kept_attempt ELSE attempt END,
+        kept_characters = length(response), called = false, due_at = now(), rung_at = now()
+    FROM consumed WHERE id = :id
+)
+SELECT day, used, input_tokens, output_tokens FROM consumed;
+
+-- counters --
+-- Why nothing was consumed: what is counted for the room's owner, and the message if it is stored. No row without room.
+SELECT
+    messages.status,
+    messages.request_id,
+    greatest(day, :day::date) AS day,
+    coalesce(used * (day >= :day)::int, 0) AS used,
+    coalesce(in_flight, 0) AS in_flight,
+    CASE WHEN minute_from + interval '60 s' > :at THEN minute_used ELSE 0 END AS minute_used,
+    extract(epoch FROM coalesce(minute_from, :at) + interval '60 s' - :at)::float8 AS minute_left
+FROM chatrooms
+LEFT JOIN allowances ON allowances.user_id = :user_id
+LEFT JOIN messages ON messages.id = :id AND messages.chatroom_id = chatrooms.id
+WHERE chatrooms.id = :chatroom_id AND chatrooms.user_id = :user_id;
+
+-- allowance --
+-- What the user has used of the day, or of a later one that has begun.
+SELECT greatest(day, :day) AS day, used * is_now AS used, input_tokens * is_now AS input_tokens,
+    output_tokens * is_now AS output_tokens
+FROM allowances, LATERAL (SELECT (day >= :day)::int AS is_now) AS compared
+WHERE user_id = :user_id;
+
+-- get --
+-- A message of the user's room.
+SELECT
+-- include columns --
+FROM messages WHERE id = :id AND chatroom_id = :chatroom_id AND user_id = :user_id;
+
+-- cancel_requested --
+-- What is being answered and shall end.
+SELECT id FROM messages WHERE cancel_requested AND status = 'generating';
+
+-- unanswered --
+-- Those of the messages that have not ended.
+SELECT id FROM messages WHERE id = ANY (:ids::uuid[]) AND status IN ('queued', 'generating');
+
+-- context --
+-- What the room is set to, with its newest answered messages before this one.
+SELECT room.instructions, room.auto_title, past.id, past.input, past.response, past.window_from
+FROM chatrooms room LEFT JOIN LATERAL (
+    SELECT id, input, response, window_from FROM messages
+    WHERE chatroom_id = room.id AND id < :id AND (status = 'completed' OR kept_characters > 0)
+        AND response IS NOT NULL
+    ORDER BY id DESC LIMIT :limit
+) past ON true
+WHERE room.id = :chatroom_id
+ORDER BY past.id DESC;
+
 -- claim --
 -- Take a message for one attempt, unless somebody has it. Whoever had it died: what that call cost is not known.
 WITH open AS (
-    SELECT id, user_id, attempt, status = 'generating' AS died FROM messages
+    SELECT id AS open_id, user_id AS owner_id, attempt AS last_attempt, status = 'generating' AS died FROM messages
     WHERE id = :id
         AND (status = 'queued' AND due_at <= now() OR status = 'generating' AND lease_until <= now())
         AND (:alone OR deaths + (status = 'generating')::int < :suspect_deaths)
@@ -9,13 +155,32 @@ WITH open AS (
 ),
 lost AS (
     INSERT INTO model_calls (user_id, message_id, attempt, purpose, model, outcome)
-    SELECT user_id, id, attempt, 'reply', '', 'lost' FROM open WHERE died
+    SELECT owner_id, open_id, last_attempt, 'reply', '', 'lost' FROM open WHERE died
     ON CONFLICT DO NOTHING
 )
-UPDATE messages SET status = 'generating', attempt = messages.attempt + 1, lease_until = now() + :lease,
+UPDATE messages SET status = 'generating', attempt = attempt + 1, lease_until = now() + :lease,
     deaths = deaths + died::int, called = called OR died
-FROM open WHERE messages.id = open.id
-RETURNING messages.*;
+FROM open WHERE id = open_id
+RETURNING
+-- include columns --
+;
+
+-- is_suspect --
+-- A row if the message is claimable, but only alone.
+SELECT FROM messages
+WHERE id = :id
+    AND (status = 'queued' AND due_at <= now() AND deaths >= :suspect_deaths
+        OR status = 'generating' AND lease_until <= now() AND deaths >= :suspect_deaths - 1);
+
+-- extend --
+-- Renew the leases that are still held.
+WITH held AS MATERIALIZED (
+    SELECT messages.id FROM messages JOIN unnest(:ids::uuid[], :attempts::int[]) AS claimed (id, attempt) USING (id)
+    WHERE messages.attempt = claimed.attempt AND status = 'generating'
+    ORDER BY messages.id FOR NO KEY UPDATE OF messages
+)
+UPDATE messages SET lease_until = now() + :lease FROM held WHERE messages.id = held.id
+RETURNING messages.id;
 
 -- booked --
 -- Book a call of the model, if there is one, once. One that was taken for lost is booked after all.
@@ -112,7 +277,8 @@ RETURNING messages.id;
 -- cancel --
 -- End a message that nobody answers, and give its allowance back if the model was not asked; else request its end.
 WITH asked AS (
-    SELECT id, user_id, attempt, allowance_day, status = 'queued' OR lease_until <= now() AS at_once,
+    SELECT id AS asked_id, user_id AS owner_id, attempt AS last_attempt, allowance_day AS paid_on,
+        status = 'queued' OR lease_until <= now() AS at_once,
         status = 'generating' AND lease_until <= now() AS died, charged AND status = 'queued' AND NOT called AS refund
     FROM messages
     WHERE id = :id AND chatroom_id = :chatroom_id AND user_id = :user_id AND status IN ('queued', 'generating')
@@ -120,16 +286,71 @@ WITH asked AS (
 ),
 lost AS (
     INSERT INTO model_calls (user_id, message_id, attempt, purpose, model, outcome)
-    SELECT user_id, id, attempt, 'reply', '', 'lost' FROM asked WHERE died
+    SELECT owner_id, asked_id, last_attempt, 'reply', '', 'lost' FROM asked WHERE died
     ON CONFLICT DO NOTHING
 ),
 ended AS (
-    UPDATE allowances SET in_flight = in_flight - 1, used = used - (refund AND day = allowance_day)::int
-    FROM asked WHERE at_once AND allowances.user_id = asked.user_id
+    UPDATE allowances SET in_flight = in_flight - 1, used = used - (refund AND day = paid_on)::int
+    FROM asked WHERE at_once AND user_id = owner_id
 )
 UPDATE messages SET cancel_requested = true, charged = charged AND NOT refund,
     status = CASE WHEN NOT at_once THEN status WHEN kept_characters > 0 THEN 'completed' ELSE 'cancelled' END,
     finish_reason = CASE WHEN at_once AND kept_characters > 0 THEN 'MAX_TOKENS' END,
     lease_until = CASE WHEN NOT at_once THEN lease_until END,
     completed_at = CASE WHEN at_once THEN date_trunc('milliseconds', now()) END
-FROM asked WHERE messages.id = asked.id RETURNING messages.*;
+FROM asked WHERE id = asked_id
+RETURNING
+-- include columns --
+;
+
+-- requeue --
+-- Queue a failed message as if it had just been sent, but uncharged, and have the next sweep notify of it.
+WITH room AS (
+    SELECT FROM chatrooms JOIN messages ON chatrooms.id = chatroom_id WHERE messages.id = :id
+    FOR KEY SHARE OF chatrooms
+),
+requeued AS (
+    UPDATE messages SET status = 'queued', failures = 0, deaths = 0, error_code = NULL, error_detail = NULL,
+        finish_reason = NULL, completed_at = NULL, cancel_requested = false, called = false, queued_at = now(),
+        due_at = now(), rung_at = now() - interval '1 day'
+    FROM room WHERE id = :id AND status = 'failed'
+    RETURNING user_id
+)
+UPDATE allowances SET in_flight = in_flight + 1 FROM requeued WHERE allowances.user_id = requeued.user_id
+RETURNING requeued.user_id;
+
+-- with_status --
+-- The newest messages of all users in this state.
+SELECT
+-- include columns --
+FROM messages WHERE status = :status ORDER BY id DESC LIMIT :limit;
+
+-- take_abandoned --
+-- Messages whose lease has expired, and that nobody was notified of for a while; they count as notified from now on.
+WITH found AS MATERIALIZED (
+    SELECT id, lease_until FROM messages
+    WHERE status = 'generating' AND lease_until <= now()
+        AND (rung_at < lease_until OR rung_at <= now() - :quiet::interval)
+    ORDER BY lease_until, id LIMIT :limit FOR UPDATE SKIP LOCKED
+),
+taken AS (
+    UPDATE messages SET rung_at = now() FROM found WHERE messages.id = found.id
+)
+SELECT id FROM found ORDER BY lease_until, id;
+
+-- take_unrung --
+-- Due messages for which a notification is missing; they count as notified from now on.
+-- It is missing if there was none since the message became due, or if nobody came for a while, a while that grows with
+-- the wait: then the queue is merely long. It is half the wait, so that the first notification, about as old as the
+-- message, is found missing too.
+WITH found AS MATERIALIZED (
+    SELECT id, due_at FROM messages
+    WHERE status = 'queued' AND due_at <= now()
+        AND (rung_at < due_at
+            OR rung_at <= now() - greatest(:quiet::interval, least((now() - queued_at) / 2, 3 * :quiet::interval)))
+    ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED
+),
+taken AS (
+    UPDATE messages SET rung_at = now() FROM found WHERE messages.id = found.id
+)
+SELECT id FROM found ORDER BY due_at, id;

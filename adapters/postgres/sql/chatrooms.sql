@@ -1,0 +1,73 @@
+-- add --
+-- Store a room, or find the one with its id, and raise its owner's version. No row if the owner is gone.
+WITH owner AS (
+    UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = :user_id RETURNING id AS owner_id
+)
+INSERT INTO chatrooms (id, user_id, name, instructions, auto_title, created_at)
+SELECT :id, owner_id, :name, :instructions, :auto_title, :created_at FROM owner
+ON CONFLICT (id) DO UPDATE SET id = excluded.id
+RETURNING id, user_id, name, instructions, auto_title, created_at;
+
+-- versioned --
+-- Raise the version of the owner of what was changed.
+versioned AS (
+    UPDATE users SET chatrooms_version = chatrooms_version + 1 FROM changed WHERE users.id = changed.user_id
+)
+
+-- change --
+-- Rename a room, which ends waiting for a title, or change its instructions: '' is none, NULL keeps them.
+WITH changed AS (
+    UPDATE chatrooms SET
+        name = coalesce(:name, name),
+        auto_title = auto_title AND :name::text IS NULL,
+        instructions = CASE WHEN :instructions::text IS NULL THEN instructions ELSE nullif(:instructions, '') END
+    WHERE id = :id AND user_id = :user_id
+    RETURNING id, user_id, name, instructions, auto_title, created_at
+),
+-- include versioned --
+SELECT id, user_id, name, instructions, auto_title, created_at FROM changed;
+
+-- entitle --
+-- Name a room that waits for a title.
+WITH changed AS (
+    UPDATE chatrooms SET name = :name, auto_title = false WHERE id = :id AND auto_title RETURNING user_id
+),
+-- include versioned --
+SELECT FROM changed;
+
+-- lock --
+-- Wait for all who send to the user's room.
+SELECT FROM chatrooms WHERE id = :id AND user_id = :user_id FOR UPDATE;
+
+-- end_unanswered --
+-- The room's unanswered messages, which are in flight no more.
+WITH unanswered AS MATERIALIZED (
+    SELECT id FROM messages WHERE chatroom_id = :id AND status IN ('queued', 'generating') ORDER BY id FOR UPDATE
+),
+ended AS (
+    UPDATE allowances SET in_flight = in_flight - (SELECT count(*) FROM unanswered)
+    WHERE user_id = :user_id AND EXISTS (SELECT FROM unanswered)
+)
+SELECT id FROM unanswered ORDER BY id;
+
+-- delete --
+-- Delete a room with its messages.
+WITH deleted AS (DELETE FROM chatrooms WHERE id = :id)
+UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = :user_id;
+
+-- list_of --
+-- A page of the user's rooms, newest first.
+SELECT id, user_id, name, instructions, auto_title, created_at FROM chatrooms
+WHERE user_id = :user_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+ORDER BY id DESC LIMIT :limit;
+
+-- open --
+-- A room with a page of its messages, newest first, in one round trip: an empty room is one row without a message.
+SELECT room.name AS room_name, room.instructions, room.auto_title, room.created_at AS opened_at, message.*
+FROM chatrooms room LEFT JOIN LATERAL (
+    SELECT * FROM messages
+    WHERE chatroom_id = room.id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    ORDER BY id DESC LIMIT :limit
+) message ON true
+WHERE room.id = :id AND room.user_id = :user_id
+ORDER BY message.id DESC;
