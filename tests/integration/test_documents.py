@@ -38,13 +38,17 @@ from tests.support.processes import ROOT, whole_product
 README = (ROOT / "README.md").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 ENV_EXAMPLE = (ROOT / ".env.example").read_text()
+CALLS = (ROOT / "docs" / "calls.md").read_text()
 CLIENT_GUIDE = (ROOT / "docs" / "client-guide.md").read_text()
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+SETTINGS_DOCUMENT = (ROOT / "docs" / "settings.md").read_text()
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BASE_URL = "http://127.0.0.1:8000"
 NUMBER = "+919876543210"
 #: What goes before a session. zsh allows comments in scripts; in what is typed or pasted it does not.
-SHELLS = {"bash": "", "zsh": "setopt no_interactive_comments\n"}
+SHELLS = {"sh": "", "bash": "", "zsh": "setopt no_interactive_comments\n"}
+#: Columns of Markdown prose. A line that cannot be broken (a table's, a link's) may be longer.
+COLUMNS = 110
 
 TOP_LEVEL = {
     ".ci",
@@ -169,24 +173,29 @@ def test_composes_postgres_keeps_out_of_its_log_what_the_embedded_one_does() -> 
         assert f"--{name}={SETTINGS[name]}" in command
 
 
-def test_the_readme_names_every_setting_with_its_default() -> None:
-    rows = re.findall(r"(?m)^\| (?:\*\*)?`([A-Z_]+)`(?:\*\*)? \| (.*?) ?\| \S.* \|$", README)
+def test_the_document_on_settings_names_every_one_with_its_default() -> None:
+    rows = re.findall(r"(?m)^\| (?:\*\*)?`([A-Z_]+)`(?:\*\*)? \| (.*?) ?\| \S.* \|$", SETTINGS_DOCUMENT)
     assert rows == list(defaults().items())
 
 
-def test_the_readme_names_every_call(product: str) -> None:
+def test_the_document_on_settings_marks_those_that_production_needs() -> None:
+    marked = set(re.findall(r"(?m)^\| \*\*`([A-Z_]+)`\*\* \|", SETTINGS_DOCUMENT))
+    assert marked == set(re.findall(r"(?m)^([A-Z_]+)=$", ENV_EXAMPLE)) & defaults().keys()
+
+
+def test_the_document_on_calls_names_every_one(product: str) -> None:
     document: dict[str, Any] = json.loads(ask(f"{product}/openapi.json"))
     served = {f"{call.split()[0]} {call.split()[1]}": False for call in UNDESCRIBED}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             served[f"{method.upper()} {re.sub(r'{[^}]+}', ':', path)}"] = "security" in operation
-    rows = re.findall(r"(?m)^\| ([A-Z]+ /\S*) \| (🔒)? ?\| \S.* \|$", README)
+    rows = re.findall(r"(?m)^\| ([A-Z]+ /\S*) \| (🔒)? ?\| \S.* \|$", CALLS)
     assert {re.sub(r":\w+", ":", call): bool(lock) for call, lock in rows} == served
     assert len(rows) == len(served)
     assert all(ask(product + call.removeprefix("GET ")) for call in UNDESCRIBED)
 
 
-@pytest.mark.parametrize("shell", ["bash", *(["zsh"] if which("zsh") else [])])
+@pytest.mark.parametrize("shell", ["sh", "bash", *(["zsh"] if which("zsh") else [])])
 def test_the_readmes_session_can_be_pasted_again_and_again(product: str, shell: str) -> None:
     session = code_blocks(README, "bash").replace(BASE_URL, product).replace(NUMBER, f"+91{new_mobile()}")
     assert f"\nAPI={product}\n" in f"\n{session}"
@@ -293,6 +302,13 @@ def test_the_document_on_reliability_names_every_scenario() -> None:
 @pytest.mark.parametrize("name", postman_files())
 def test_the_postman_files_are_those_of_todays_document(name: str) -> None:
     assert (ROOT / "docs" / "postman" / name).read_text() == postman_files()[name], "make postman writes them anew"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_documents_lines_are_not_longer_than_a_screen(name: str) -> None:
+    prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", (ROOT / name).read_text())
+    long = [line for line in prose.split("\n") if len(line) > COLUMNS and not line.startswith("|")]
+    assert [line for line in long if " " in re.sub(r"\[.*?\]\(.*?\)|`.*?`", "", line.strip())] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
