@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from application.ports.accounts import GuessBudgets, OtpChallenges, OtpSendings, Sessions, Users
+from application.ports.accounts import GuessLimits, OtpChallenges, OtpSendLimits, Sessions, Users
 from application.ports.billing import BillingAccounts
 from application.ports.runtime import Clock, IdempotencyKeys
 
@@ -24,8 +24,8 @@ class PurgeExpired:
     users: Users
     challenges: OtpChallenges
     sessions: Sessions
-    budgets: GuessBudgets
-    sendings: OtpSendings
+    guess_limits: GuessLimits
+    send_limits: OtpSendLimits
     keys: IdempotencyKeys
     billing_accounts: BillingAccounts
     clock: Clock
@@ -35,7 +35,7 @@ class PurgeExpired:
         await self.users.purge(today=now.date())
         await self.challenges.purge(expired_before=now)
         await self.sessions.purge(now=now)
-        await self.budgets.purge(now=now)
-        await self.sendings.purge(now=now)
+        await self.guess_limits.purge(now=now)
+        await self.send_limits.purge(now=now)
         await self.keys.purge()
         await self.billing_accounts.purge_events(received_before=now - EVENTS_KEPT)

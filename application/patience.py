@@ -11,7 +11,7 @@ from domain.errors import Unavailable
 T = TypeVar("T")
 
 
-async def patiently(step: Callable[[], Awaitable[T]]) -> T:
+async def retry_until_available(step: Callable[[], Awaitable[T]]) -> T:
     """Until it succeeds, however long the outage: at the latest two seconds after its end."""
     pause = 0.1
     while True:

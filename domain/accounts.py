@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NewType
 
 from domain.billing import Tier
+from domain.errors import CodesSentTooOften, OtpLocked, RefreshTokenInvalid, TooManyGuesses
 from domain.ids import SessionId, UserId
 from domain.text import ascii_digits
 
@@ -23,7 +24,7 @@ OTP_GUESSES = 5
 OTP_DIGITS = 6
 SESSION_LIFETIME = timedelta(days=30)
 SESSION_IDLE = timedelta(days=7)
-#: A spent refresh token may be shown again so long after: its answer may have been lost on the way.
+#: How long a spent refresh token may be shown again: the first reply may have been lost.
 REFRESH_REPLAY = timedelta(seconds=10)
 MAX_DEVICE_CHARACTERS = 200
 
@@ -56,8 +57,8 @@ class Device:
 class Session:
     """One signed-in device. An access token names its session and dies with it.
 
-    It is kept alive by refresh tokens, each of which is spent for the next; `last_seen_at` is when
-    the last one was. Left alone for a week, or after 30 days in all, it is over.
+    Refresh tokens keep it alive: each is spent for the next, and `last_seen_at` is when the last one was.
+    A session ends after a week without a refresh, or 30 days after it began.
     """
 
     id: SessionId
@@ -81,11 +82,43 @@ class Session:
             network=device.network,
         )
 
+    def seen(self, now: datetime) -> Session:
+        return replace(self, last_seen_at=now)
+
     def end(self, now: datetime) -> Session:
         return self if self.ended_at else replace(self, ended_at=now)
 
     def is_alive(self, now: datetime) -> bool:
         return self.ended_at is None and now < min(self.expires_at, self.last_seen_at + SESSION_IDLE)
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether it can be removed."""
+        ended = self.ended_at is not None and self.ended_at < now
+        return ended or self.expires_at < now or self.last_seen_at < now - SESSION_IDLE
+
+    def new_token(self) -> RefreshToken:
+        """The token that keeps the session alive from now on. It expires if it is not used for a week."""
+        return RefreshToken(self.id, min(self.last_seen_at + SESSION_IDLE, self.expires_at))
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    session_id: SessionId
+    expires_at: datetime
+    spent_at: datetime | None = None
+
+    def spent(self, session: Session, now: datetime) -> RefreshToken:
+        """Raises RefreshTokenInvalid if the token or its session has expired, or the session has ended."""
+        if now >= self.expires_at or session.ended_at is not None or now >= session.expires_at:
+            raise RefreshTokenInvalid
+        return replace(self, spent_at=now)
+
+    def may_repeat(self, session: Session, now: datetime, *, is_last: bool) -> bool:
+        """Whether the spent token may be shown again, because its reply may have been lost.
+
+        `is_last`: its successor is not spent. A spent token that may not be repeated is in the wrong hands.
+        """
+        return is_last and self.spent_at is not None and now <= self.spent_at + REFRESH_REPLAY and session.is_alive(now)
 
 
 class OtpPurpose(StrEnum):
@@ -116,8 +149,11 @@ class OtpChallenge:
         code = ascii_digits(text)
         return code if len(code) == OTP_DIGITS and code.isascii() and code.isdecimal() else None
 
-    def is_open(self, now: datetime) -> bool:
-        return self.guesses_left > 0 and now < self.expires_at
+    def guessed(self, now: datetime) -> OtpChallenge | None:
+        """With one guess spent; None if none is left, or the code has expired."""
+        if self.guesses_left < 1 or now >= self.expires_at:
+            return None
+        return replace(self, guesses_left=self.guesses_left - 1)
 
 
 class GuessKind(StrEnum):
@@ -129,16 +165,62 @@ class GuessKind(StrEnum):
 
 GUESSES_AN_HOUR = 10
 GUESSES_A_DAY = 20
-FREE_GUESSES = 4  # wrong ones in a row; from the next on there is a wait that doubles each time
-LONGEST_GUESS_WAIT = timedelta(seconds=900)
-CODES_OFF_AFTER = 100  # wrong codes in a row: from then on the number's owner needs an operator
-#: So long a row of wrong guesses is remembered: who guesses only now and then would begin anew each time.
-ROW_REMEMBERED = timedelta(days=90)
+GUESSES_BEFORE_BACKOFF = 4  # consecutive wrong ones; after the next, there is a wait that doubles each time
+MAX_GUESS_BACKOFF = timedelta(seconds=900)
+LOCKOUT_STREAK = 100  # consecutive wrong codes: after these the number's owner needs an operator
+#: How long a streak of wrong codes is kept after the last one: rare guesses must not begin a new streak each time.
+STREAK_RETENTION = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class WrongGuesses:
+    """The wrong guesses at a number's codes, or at its password."""
+
+    kind: GuessKind
+    times: tuple[datetime, ...] = ()
+    """The last ones, latest first."""
+    streak: int = 0
+    """How many since the last right one."""
+
+    @property
+    def is_locked(self) -> bool:
+        return self.kind is GuessKind.CODE and self.streak >= LOCKOUT_STREAK
+
+    def next_allowed_at(self) -> datetime | None:
+        """None if a guess has always been allowed."""
+        allowed_at = [
+            self.times[most - 1] + within
+            for most, within in ((GUESSES_AN_HOUR, timedelta(hours=1)), (GUESSES_A_DAY, timedelta(days=1)))
+            if len(self.times) >= most
+        ]
+        if self.times and self.streak > GUESSES_BEFORE_BACKOFF:
+            backoff = timedelta(seconds=2 ** min(self.streak - GUESSES_BEFORE_BACKOFF - 1, 30))
+            allowed_at.append(self.times[0] + min(backoff, MAX_GUESS_BACKOFF))
+        return max(allowed_at, default=None)
+
+    def with_wrong(self, now: datetime) -> WrongGuesses:
+        """With one more. Raises OtpLocked or TooManyGuesses if it is not allowed."""
+        if self.is_locked:
+            raise OtpLocked
+        allowed_at = self.next_allowed_at()
+        if allowed_at is not None and allowed_at > now:
+            raise TooManyGuesses(retry_after=(allowed_at - now).total_seconds())
+        return replace(self, times=(now, *self.times)[:GUESSES_A_DAY], streak=self.streak + 1)
+
+    def cleared(self) -> WrongGuesses:
+        """The last one was right after all."""
+        return replace(self, times=self.times[1:], streak=0)
+
+    def is_obsolete(self, now: datetime) -> bool:
+        """Whether it has no effect any more."""
+        has_streak = self.kind is GuessKind.CODE and self.streak > 0
+        kept_for = STREAK_RETENTION if has_streak else timedelta(days=1)
+        return not self.is_locked and (not self.times or self.times[0] < now - kept_for)
 
 
 @dataclass(frozen=True, slots=True)
 class SendingRule:
-    """At most so many codes to a number within so long."""
+    """At most this many codes to a number within this time."""
 
     most: int
     within: timedelta
@@ -150,3 +232,28 @@ SENDING_RULES = (
     SendingRule(5, timedelta(hours=1)),
     SendingRule(10, timedelta(days=1)),
 )
+SENDINGS_KEPT = max(rule.most for rule in SENDING_RULES)
+SENDINGS_KEPT_FOR = max(rule.within for rule in SENDING_RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class CodesSent:
+    """The times at which the last codes were sent to a number, latest first."""
+
+    times: tuple[datetime, ...] = ()
+
+    def next_allowed_at(self) -> datetime | None:
+        """None if one has always been allowed."""
+        reached = [rule for rule in SENDING_RULES if len(self.times) >= rule.most]
+        return max((self.times[rule.most - 1] + rule.within for rule in reached), default=None)
+
+    def with_sent(self, now: datetime) -> CodesSent:
+        """With one more. Raises CodesSentTooOften."""
+        allowed_at = self.next_allowed_at()
+        if allowed_at is not None and allowed_at > now:
+            raise CodesSentTooOften(retry_after=(allowed_at - now).total_seconds())
+        return CodesSent((now, *self.times)[:SENDINGS_KEPT])
+
+    def is_obsolete(self, now: datetime) -> bool:
+        """Whether it has no effect any more."""
+        return not self.times or self.times[0] < now - SENDINGS_KEPT_FOR

@@ -12,7 +12,7 @@ DomainError
 │   └── CredentialsInvalid       login: unknown number or wrong password
 ├── OtpInvalid                   wrong, spent, expired or never sent
 ├── PasswordWrong                the current password given with a change
-├── CodesOff                     too many wrong codes in a row: none is taken for this number any more
+├── OtpLocked                     too many wrong codes in a row: none is taken for this number any more
 ├── NotFound
 │   ├── UserNotFound
 │   ├── ChatroomNotFound         absent, or somebody else's: the same to the caller
@@ -49,11 +49,11 @@ DomainError
     │   ├── ModelDeferred        not asked at all, to spare it: no failure of the message
     │   └── GenerationFailed     our own fault, whatever it was
     ├── ModelQuotaExhausted      the deployment's own daily quota: no try will help today
-    ├── ModelRefused             the request itself is wrong (model name, argument)
+    ├── ModelRejectedRequest             the request itself is wrong (model name, argument)
     │   └── ModelNotConfigured   the deployment's key or project is not accepted
     ├── ReplyBlocked             refused by the model's safety filter
     ├── ReplyEmpty               the model ended without a word
-    └── WorkersDied              every worker that tried died of it, or with it
+    └── WorkerCrashed              every worker that tried died of it, or with it
 
 `code` is part of the API: clients program against it. HTTP numbers live in
 entrypoints/http/server/errors.py, and only there.
@@ -141,7 +141,7 @@ class PasswordWrong(DomainError):
     detail = "The current password is wrong."
 
 
-class CodesOff(DomainError):
+class OtpLocked(DomainError):
     code = "codes_off"
     detail = "Too many wrong codes were given for this number. Ask the operator to let it use codes again."
 
@@ -371,12 +371,12 @@ class ModelQuotaExhausted(ModelError):
     detail = "The service's daily quota of the model is used up."
 
 
-class ModelRefused(ModelError):
+class ModelRejectedRequest(ModelError):
     code = "model_refused"
     detail = "The model did not accept the request."
 
 
-class ModelNotConfigured(ModelRefused):
+class ModelNotConfigured(ModelRejectedRequest):
     """`reason` is Google's, such as API_KEY_INVALID, for operators."""
 
     code = "model_not_configured"
@@ -414,6 +414,6 @@ class ReplyEmpty(ModelError):
         return self.reason in (None, "STOP", "OTHER", "NO_CANDIDATES") or self.reason.startswith("MALFORMED_")
 
 
-class WorkersDied(ModelError):
+class WorkerCrashed(ModelError):
     code = "workers_died"
     detail = "The message could not be answered: it was interrupted too often."

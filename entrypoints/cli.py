@@ -141,7 +141,7 @@ def accounts(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
         container = Container(settings=settings)
         number = container.mobile_numbers().parse(arguments.number)
         async with running(container.resources()):
-            counted = await container.budgets().reset(number)
+            counted = await container.guess_limits().reset(number)
         print("All wrong guesses are forgotten." if counted else "No wrong guesses are counted for this number.")
 
     asyncio.run(run())

@@ -13,9 +13,9 @@ from adapters.no_payments import NoPayments
 from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioOtpSender
 from adapters.phone_numbers import LibPhoneNumbers
 from adapters.postgres.accounts import (
-    PostgresGuessBudgets,
+    PostgresGuessLimits,
     PostgresOtpChallenges,
-    PostgresOtpSendings,
+    PostgresOtpSendLimits,
     PostgresSessions,
     PostgresUsers,
 )
@@ -54,7 +54,7 @@ from application.accounts.sessions import (
 )
 from application.accounts.signup import SignUp
 from application.billing.subscriptions import GetSubscription, OpenPortal, UpgradeTier
-from application.billing.webhooks import AcceptWebhookEvent, ReadSubscriptions, Reconcile, RecoverReadings
+from application.billing.webhooks import AcceptWebhookEvent, Reconcile, ResumeSyncs, SyncSubscriptions
 from application.chat.asking import AskModel
 from application.chat.breaker import Breaker
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
@@ -242,8 +242,8 @@ class Container(containers.DeclarativeContainer):
         command_seconds=settings.provided.redis_command_seconds,
     )
     otp_sender = single(_otp_sender, settings)
-    budgets = single(PostgresGuessBudgets, number_digests)
-    sendings = single(PostgresOtpSendings, number_digests)
+    guess_limits = single(PostgresGuessLimits, number_digests)
+    send_limits = single(PostgresOtpSendLimits, number_digests)
     common_passwords = single(ZxcvbnCommonPasswords)
     refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(_key_for, settings, "refresh tokens"))
     # Parameters after OWASP ASVS 5.0: 64 MiB and three passes for passwords, its floor for short-lived codes.
@@ -307,17 +307,17 @@ class Container(containers.DeclarativeContainer):
     requeue_message = wired(RequeueMessage, queue=queue)
     get_allowance = wired(GetAllowance, limits=sending_limits)
 
-    upgrade_tier = wired(UpgradeTier, look_after=_checkouts_after, patience=_patience)
+    upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, patience=_patience)
     open_portal = wired(OpenPortal)
     get_subscription = wired(GetSubscription, prices=settings.provided.pro_prices)
     accept_webhook_event = wired(AcceptWebhookEvent, queue=readings)
     read_subscriptions = wired(
-        ReadSubscriptions,
+        SyncSubscriptions,
         prices=settings.provided.pro_prices,
         checkouts_after=_checkouts_after,
         subscriptions_after=providers.Callable(timedelta, hours=settings.provided.subscription_reconcile_hours),
     )
-    recover_readings = wired(RecoverReadings, queue=readings, quiet=settings.provided.lease)
+    recover_readings = wired(ResumeSyncs, queue=readings, quiet=settings.provided.lease)
     reconcile = wired(Reconcile, quiet=settings.provided.lease)
 
     leases = single(Leases, messages, settings.provided.lease)

@@ -16,7 +16,7 @@ from domain.errors import (
     ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
-    ModelRefused,
+    ModelRejectedRequest,
     ModelUnavailable,
 )
 
@@ -103,7 +103,7 @@ def _error(
         return ModelOverloaded(retry_after=wait)
     if code in _RETRYABLE or not 400 <= code < 500:
         return ModelUnavailable(retry_after=wait)
-    return ModelRefused()
+    return ModelRejectedRequest()
 
 
 def _error_in(body: object) -> Mapping[str, Any]:

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from dataclasses import replace
+from datetime import date, datetime
 from typing import Protocol
 
 from adapters.memory.store import Table
 from application.ports.accounts import (
-    GuessBudgets,
+    GuessLimits,
     OtpChallenges,
     OtpSender,
-    OtpSendings,
+    OtpSendLimits,
     SecretHasher,
     Sessions,
     Users,
 )
 from domain.accounts import (
-    CODES_OFF_AFTER,
-    FREE_GUESSES,
-    GUESSES_A_DAY,
-    GUESSES_AN_HOUR,
-    LONGEST_GUESS_WAIT,
-    REFRESH_REPLAY,
-    ROW_REMEMBERED,
-    SENDING_RULES,
-    SESSION_IDLE,
+    CodesSent,
     GuessKind,
     MobileNumber,
     OtpChallenge,
     OtpPurpose,
+    RefreshToken,
     Session,
     User,
+    WrongGuesses,
 )
 from domain.errors import (
-    CodesOff,
-    CodesSentTooOften,
     MobileTaken,
     RefreshTokenInvalid,
     SessionNotFound,
-    TooManyGuesses,
     UserNotFound,
 )
 from domain.ids import SessionId, UserId
@@ -90,24 +81,17 @@ class MemoryUsers(Users):
             belongings.purge(today)
 
 
-@dataclass(frozen=True, slots=True)
-class _RefreshToken:
-    session_id: SessionId
-    expires_at: datetime
-    spent_at: datetime | None = None
-
-
 class MemorySessions(Sessions):
     def __init__(self, users: MemoryUsers) -> None:
         self._users = users
         self.table: Table[SessionId, Session] = Table()
-        self.tokens: Table[bytes, _RefreshToken] = Table()
+        self.tokens: Table[bytes, RefreshToken] = Table()
 
     async def add(self, session: Session, refresh_hash: bytes) -> None:
         if self._users.table.get(session.user_id) is None:
             raise UserNotFound
         self.table.put(session.id, session)
-        self.tokens.put(refresh_hash, _RefreshToken(session.id, session.created_at + SESSION_IDLE))
+        self.tokens.put(refresh_hash, session.new_token())
 
     async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
         user = self._users.table.get(session.user_id)
@@ -122,23 +106,19 @@ class MemorySessions(Sessions):
         if token is None or session is None:
             raise RefreshTokenInvalid
         if token.spent_at is None:
-            if now >= token.expires_at or session.ended_at or now >= session.expires_at:
-                raise RefreshTokenInvalid
-            self.tokens.put(spent_hash, replace(token, spent_at=now))
-            idle = min(now + SESSION_IDLE, session.expires_at)
-            self.tokens.put(next_hash, _RefreshToken(session.id, idle))
-            session = replace(session, last_seen_at=now)
+            self.tokens.put(spent_hash, token.spent(session, now))
+            session = session.seen(now)
+            self.tokens.put(next_hash, session.new_token())
             self.table.put(session.id, session)
             return session
-        following = self.tokens.get(next_hash)
-        is_parent = following is not None and following.spent_at is None
-        if is_parent and now <= token.spent_at + REFRESH_REPLAY and session.is_alive(now):
+        successor = self.tokens.get(next_hash)
+        if token.may_repeat(session, now, is_last=successor is not None and successor.spent_at is None):
             return session
         self.table.put(session.id, session.end(now))
         raise RefreshTokenInvalid
 
     async def alive(self, user_id: UserId, *, now: datetime) -> list[Session]:
-        mine = [one for one in self.table.all() if one.user_id == user_id and one.is_alive(now)]
+        mine = [session for session in self.table.all() if session.user_id == user_id and session.is_alive(now)]
         return sorted(mine, key=lambda session: (session.last_seen_at, session.id), reverse=True)
 
     async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime) -> None:
@@ -158,8 +138,7 @@ class MemorySessions(Sessions):
 
     async def purge(self, *, now: datetime) -> None:
         for session in self.table.all():
-            over = session.expires_at < now or session.last_seen_at < now - SESSION_IDLE
-            if over or (session.ended_at and session.ended_at < now):
+            if session.is_over(now):
                 self.table.put(session.id, None)
 
 
@@ -172,10 +151,11 @@ class MemoryOtpChallenges(OtpChallenges):
 
     async def count_guess(self, mobile: MobileNumber, purpose: OtpPurpose, *, now: datetime) -> str | None:
         challenge = self.table.get((mobile, purpose))
-        if challenge is None or not challenge.is_open(now):
+        guessed = challenge.guessed(now) if challenge else None
+        if guessed is None:
             return None
-        self.table.put((mobile, purpose), replace(challenge, guesses_left=challenge.guesses_left - 1))
-        return challenge.code_hash
+        self.table.put((mobile, purpose), guessed)
+        return guessed.code_hash
 
     async def consume(self, mobile: MobileNumber, purpose: OtpPurpose, code_hash: str) -> bool:
         challenge = self.table.get((mobile, purpose))
@@ -190,28 +170,17 @@ class MemoryOtpChallenges(OtpChallenges):
                 self.table.put(key, None)
 
 
-class MemoryGuessBudgets(GuessBudgets):
+class MemoryGuessLimits(GuessLimits):
     def __init__(self) -> None:
-        self.table: Table[tuple[MobileNumber, GuessKind], tuple[tuple[datetime, ...], int]] = Table()
+        self.table: Table[tuple[MobileNumber, GuessKind], WrongGuesses] = Table()
 
-    async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
-        wrong_at, in_a_row = self.table.get((mobile, kind)) or ((), 0)
-        if kind is GuessKind.CODE and in_a_row >= CODES_OFF_AFTER:
-            raise CodesOff
-        again: list[datetime] = []
-        if in_a_row > FREE_GUESSES and wrong_at:
-            wait = timedelta(seconds=2 ** min(in_a_row - FREE_GUESSES - 1, 30))
-            again.append(wrong_at[0] + min(wait, LONGEST_GUESS_WAIT))
-        for most, within in ((GUESSES_AN_HOUR, timedelta(hours=1)), (GUESSES_A_DAY, timedelta(days=1))):
-            if len(wrong_at) >= most:
-                again.append(wrong_at[most - 1] + within)
-        if again and max(again) > now:
-            raise TooManyGuesses(retry_after=(max(again) - now).total_seconds())
-        self.table.put((mobile, kind), ((now, *wrong_at)[:GUESSES_A_DAY], in_a_row + 1))
+    async def record_wrong(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
+        guesses = self.table.get((mobile, kind)) or WrongGuesses(kind)
+        self.table.put((mobile, kind), guesses.with_wrong(now))
 
-    async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
-        if found := self.table.get((mobile, kind)):
-            self.table.put((mobile, kind), (found[0][1:], 0))
+    async def clear(self, mobile: MobileNumber, kind: GuessKind) -> None:
+        if guesses := self.table.get((mobile, kind)):
+            self.table.put((mobile, kind), guesses.cleared())
 
     async def reset(self, mobile: MobileNumber) -> bool:
         found = [kind for kind in GuessKind if self.table.get((mobile, kind))]
@@ -220,27 +189,21 @@ class MemoryGuessBudgets(GuessBudgets):
         return bool(found)
 
     async def purge(self, *, now: datetime) -> None:
-        for key, (wrong_at, in_a_row) in self.table.items():
-            codes_in_a_row = in_a_row if key[1] is GuessKind.CODE else 0
-            kept = ROW_REMEMBERED if codes_in_a_row else timedelta(days=1)
-            if codes_in_a_row < CODES_OFF_AFTER and (not wrong_at or wrong_at[0] < now - kept):
+        for key, guesses in self.table.items():
+            if guesses.is_obsolete(now):
                 self.table.put(key, None)
 
 
-class MemoryOtpSendings(OtpSendings):
+class MemoryOtpSendLimits(OtpSendLimits):
     def __init__(self) -> None:
-        self.table: Table[MobileNumber, tuple[datetime, ...]] = Table()
+        self.table: Table[MobileNumber, CodesSent] = Table()
 
-    async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
-        sent_at = self.table.get(mobile) or ()
-        again = [sent_at[rule.most - 1] + rule.within for rule in SENDING_RULES if len(sent_at) >= rule.most]
-        if again and max(again) > now:
-            raise CodesSentTooOften(retry_after=(max(again) - now).total_seconds())
-        self.table.put(mobile, (now, *sent_at)[: max(rule.most for rule in SENDING_RULES)])
+    async def record(self, mobile: MobileNumber, *, now: datetime) -> None:
+        self.table.put(mobile, (self.table.get(mobile) or CodesSent()).with_sent(now))
 
     async def purge(self, *, now: datetime) -> None:
-        for mobile, sent_at in self.table.items():
-            if sent_at[0] < now - max(rule.within for rule in SENDING_RULES):
+        for mobile, sent in self.table.items():
+            if sent.is_obsolete(now):
                 self.table.put(mobile, None)
 
 

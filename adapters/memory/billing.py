@@ -57,9 +57,9 @@ class MemoryBillingAccounts(BillingAccounts):
         mine = [one for one in self.checkouts.all() if one.user_id == user_id and one.url]
         if still_open := [one for one in mine if one.expires_at > open_until]:
             return max(still_open, key=lambda one: one.expires_at)
-        return self._kept(user_id).account if await self.hold_checkouts(user_id, busy_for=busy_for) else None
+        return self._kept(user_id).account if await self.lock_checkout(user_id, busy_for=busy_for) else None
 
-    async def hold_checkouts(self, user_id: UserId, *, busy_for: timedelta) -> bool:
+    async def lock_checkout(self, user_id: UserId, *, busy_for: timedelta) -> bool:
         if self._users.table.get(user_id) is None:
             raise UserNotFound
         kept = self._kept(user_id)
@@ -90,7 +90,7 @@ class MemoryBillingAccounts(BillingAccounts):
         due_at = min(kept.due_at or due_at, due_at)
         self.table.put(checkout.user_id, replace(kept, account=account, checkout_busy_until=_NEVER, due_at=due_at))
 
-    async def abandon_checkout(self, user_id: UserId) -> None:
+    async def unlock_checkout(self, user_id: UserId) -> None:
         self.table.put(user_id, replace(self._kept(user_id), checkout_busy_until=_NEVER))
 
     async def add_event(self, event: PaymentEvent) -> list[UserId]:

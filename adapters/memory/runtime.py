@@ -1,4 +1,4 @@
-"""A clock that stands still until it is moved, a bell that only takes notes, and limits that end with the process."""
+"""A clock that stands still until it is moved, a queue that records its notifications, and limits of one process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from application.ports.runtime import Bucket, Clock, JobQueue, RateLimiter, Room, Verdict
+from application.ports.runtime import Bucket, Clock, JobQueue, RateDecision, RateLimiter, Remaining
+from domain.rates import MICROSECONDS, CallRate
 
 
 class MemoryClock(Clock):
@@ -34,25 +35,17 @@ class MemoryJobQueue(JobQueue):
 
 
 class MemoryRateLimiter(RateLimiter):
-    """Keeps of each bucket when it will be whole again, in whole microseconds, as the one in Redis does."""
-
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._whole: dict[tuple[str, str], int] = {}
+        self._full_at: dict[tuple[str, str], int] = {}
 
-    async def hit(self, buckets: Sequence[Bucket]) -> Verdict:
-        now = int(self._clock.now().timestamp() * 1e6)
-        self._whole = {name: whole for name, whole in self._whole.items() if whole > now}
-        found = []
-        for bucket in buckets:
-            window = int(bucket.rate.seconds * 1e6)
-            name = bucket.rule, bucket.who
-            found.append((name, self._whole.get(name, now), window // bucket.rate.calls, window))
-        wait = max(0, *(whole + interval - window - now for _, whole, interval, window in found))
+    async def hit(self, buckets: Sequence[Bucket]) -> RateDecision:
+        now = int(self._clock.now().timestamp() * MICROSECONDS)
+        names = [(bucket.rule, bucket.subject) for bucket in buckets]
+        rates = [CallRate(bucket.rate, self._full_at.get(name, 0)) for name, bucket in zip(names, buckets, strict=True)]
+        wait = max((rate.wait(now) for rate in rates), default=0)
         if wait == 0:
-            self._whole |= {name: whole + interval for name, whole, interval, _ in found}
-        rooms = []
-        for name, _, interval, window in found:
-            whole = self._whole.get(name, now)
-            rooms.append(Room((now + window - whole) // interval, (whole - now) / 1e6))
-        return Verdict(wait / 1e6, rooms)
+            rates = [rate.counted(now) for rate in rates]
+            self._full_at |= {name: rate.full_at for name, rate in zip(names, rates, strict=True)}
+        remaining = [Remaining(rate.calls_left(now), rate.resets_in(now) / MICROSECONDS) for rate in rates]
+        return RateDecision(wait / MICROSECONDS, remaining)

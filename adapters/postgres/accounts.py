@@ -10,28 +10,30 @@ import structlog
 from adapters.postgres.connection import rows, transaction
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.tables import OtpChallengeRow, SessionRow, UserRow
-from application.ports.accounts import GuessBudgets, NumberDigests, OtpChallenges, OtpSendings, Sessions, Users
+from application.ports.accounts import GuessLimits, NumberDigests, OtpChallenges, OtpSendLimits, Sessions, Users
 from domain.accounts import (
-    CODES_OFF_AFTER,
-    FREE_GUESSES,
     GUESSES_A_DAY,
     GUESSES_AN_HOUR,
-    LONGEST_GUESS_WAIT,
-    REFRESH_REPLAY,
-    ROW_REMEMBERED,
+    GUESSES_BEFORE_BACKOFF,
+    LOCKOUT_STREAK,
+    MAX_GUESS_BACKOFF,
     SENDING_RULES,
+    SENDINGS_KEPT,
+    SENDINGS_KEPT_FOR,
     SESSION_IDLE,
+    STREAK_RETENTION,
     GuessKind,
     MobileNumber,
     OtpChallenge,
     OtpPurpose,
+    RefreshToken,
     Session,
     User,
 )
 from domain.errors import (
-    CodesOff,
     CodesSentTooOften,
     MobileTaken,
+    OtpLocked,
     RefreshTokenInvalid,
     SessionNotFound,
     TooManyGuesses,
@@ -54,7 +56,7 @@ spent AS (
     WHERE hash = $1 AND spent_at IS NULL AND refresh_tokens.expires_at > $3 AND session_id = family.id
     RETURNING session_id, family.expires_at
 ),
-following AS (
+successor AS (
     INSERT INTO refresh_tokens (hash, session_id, expires_at)
     SELECT $2, session_id, least($3 + $4::interval, expires_at) FROM spent
 )
@@ -66,7 +68,6 @@ _GUESS_AFTER = """greatest(
     budget.wrong_at[1] + CASE WHEN budget.in_a_row > $3
         THEN least(power(2, least(budget.in_a_row - $3 - 1, 30)) * interval '1 s', $4) ELSE interval '0' END,
     budget.wrong_at[$5] + interval '1 hour', budget.wrong_at[$6] + interval '1 day')"""
-_SENDINGS_KEPT = max(rule.most for rule in SENDING_RULES)
 _SEND_AGAIN_AT = "greatest({})".format(
     ", ".join(
         f"sending.sent_at[{rule.most}] + interval '{rule.within.total_seconds():.0f} s'" for rule in SENDING_RULES
@@ -83,7 +84,7 @@ _RESTORE_DAYS_USE = f"""
 WITH kept AS (DELETE FROM kept_allowances WHERE number_digest = $2 RETURNING *)
 INSERT INTO allowances (user_id, in_flight, {_DAYS_USE}) SELECT $1, 0, {_DAYS_USE} FROM kept
 """
-_GUESS_LIMITS = (FREE_GUESSES, LONGEST_GUESS_WAIT, GUESSES_AN_HOUR, GUESSES_A_DAY)
+_GUESS_LIMITS = (GUESSES_BEFORE_BACKOFF, MAX_GUESS_BACKOFF, GUESSES_AN_HOUR, GUESSES_A_DAY)
 
 
 class PostgresUsers(Users):
@@ -182,16 +183,17 @@ class PostgresSessions(Sessions):
         if rotated:
             return to_entity(Session, rotated[0])
         found = await rows(
-            "SELECT sessions.*, spent_at, EXISTS ("
+            "SELECT sessions.*, token.expires_at AS token_expires_at, spent_at, EXISTS ("
             "   SELECT FROM refresh_tokens WHERE hash = $2 AND spent_at IS NULL"
-            " ) AS is_parent FROM refresh_tokens token JOIN sessions ON sessions.id = session_id WHERE hash = $1",
+            " ) AS is_last FROM refresh_tokens token JOIN sessions ON sessions.id = session_id WHERE hash = $1",
             spent_hash,
             next_hash,
         )
         if not found or found[0]["spent_at"] is None:  # never issued, or left alone for too long
             raise RefreshTokenInvalid
         session = to_entity(Session, found[0])
-        if found[0]["is_parent"] and now <= found[0]["spent_at"] + REFRESH_REPLAY and session.is_alive(now):
+        token = RefreshToken(session.id, found[0]["token_expires_at"], found[0]["spent_at"])
+        if token.may_repeat(session, now, is_last=found[0]["is_last"]):
             return session
         await SessionRow.filter(id=session.id, ended_at=None).update(ended_at=now)
         log.warning("refresh_token_reused", session_id=str(session.id))
@@ -270,12 +272,12 @@ class PostgresOtpChallenges(OtpChallenges):
         await OtpChallengeRow.filter(expires_at__lt=expired_before).delete()
 
 
-class PostgresGuessBudgets(GuessBudgets):
+class PostgresGuessLimits(GuessLimits):
     def __init__(self, digests: NumberDigests) -> None:
         self._digests = digests
 
-    async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
-        most_in_a_row = CODES_OFF_AFTER if kind is GuessKind.CODE else None
+    async def record_wrong(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
+        most_in_a_row = LOCKOUT_STREAK if kind is GuessKind.CODE else None
         while True:
             counted = await rows(
                 "INSERT INTO wrong_guesses AS budget (number_digest, kind, wrong_at, in_a_row)"
@@ -299,11 +301,11 @@ class PostgresGuessBudgets(GuessBudgets):
                 *_GUESS_LIMITS,
             )
             if found and most_in_a_row is not None and found[0]["in_a_row"] >= most_in_a_row:
-                raise CodesOff
+                raise OtpLocked
             if found and found[0]["guess_after"] is not None and found[0]["guess_after"] > now:
                 raise TooManyGuesses(retry_after=(found[0]["guess_after"] - now).total_seconds())
 
-    async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
+    async def clear(self, mobile: MobileNumber, kind: GuessKind) -> None:
         await rows(
             "UPDATE wrong_guesses SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_digest = $1 AND kind = $2",
             self._digests.digest(mobile),
@@ -321,16 +323,16 @@ class PostgresGuessBudgets(GuessBudgets):
             "   THEN $4::interval ELSE interval '1 day' END, true)",
             now,
             GuessKind.CODE.value,
-            CODES_OFF_AFTER,
-            ROW_REMEMBERED,
+            LOCKOUT_STREAK,
+            STREAK_RETENTION,
         )
 
 
-class PostgresOtpSendings(OtpSendings):
+class PostgresOtpSendLimits(OtpSendLimits):
     def __init__(self, digests: NumberDigests) -> None:
         self._digests = digests
 
-    async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
+    async def record(self, mobile: MobileNumber, *, now: datetime) -> None:
         while True:
             counted = await rows(
                 "INSERT INTO codes_sent AS sending (number_digest, sent_at) VALUES ($1, ARRAY[$2::timestamptz])"
@@ -338,7 +340,7 @@ class PostgresOtpSendings(OtpSendings):
                 f" WHERE {_SEND_AGAIN_AT} <= $2 RETURNING number_digest",
                 self._digests.digest(mobile),
                 now,
-                _SENDINGS_KEPT,
+                SENDINGS_KEPT,
             )
             if counted:
                 return
@@ -350,5 +352,4 @@ class PostgresOtpSendings(OtpSendings):
                 raise CodesSentTooOften(retry_after=(found[0]["again_at"] - now).total_seconds())
 
     async def purge(self, *, now: datetime) -> None:
-        longest = max(rule.within for rule in SENDING_RULES)
-        await rows("DELETE FROM codes_sent WHERE sent_at[1] < $1", now - longest)
+        await rows("DELETE FROM codes_sent WHERE sent_at[1] < $1", now - SENDINGS_KEPT_FOR)

@@ -46,12 +46,12 @@ class PostgresBillingAccounts(BillingAccounts):
         while True:
             if await SQL.has_subscription(user_id=user_id, ended=_ENDED):
                 if taken:
-                    await self.abandon_checkout(user_id)
+                    await self.unlock_checkout(user_id)
                 raise AlreadySubscribed
             found = await SQL.open_checkout(user_id=user_id, open_until=open_until)
             if found:
                 if taken:
-                    await self.abandon_checkout(user_id)
+                    await self.unlock_checkout(user_id)
                 return to_entity(Checkout, found[0])
             if taken:
                 return taken
@@ -59,12 +59,12 @@ class PostgresBillingAccounts(BillingAccounts):
             if taken is None:
                 return None
 
-    async def hold_checkouts(self, user_id: UserId, *, busy_for: timedelta) -> bool:
+    async def lock_checkout(self, user_id: UserId, *, busy_for: timedelta) -> bool:
         return await self._hold(user_id, busy_for) is not None
 
     async def _hold(self, user_id: UserId, busy_for: timedelta) -> BillingAccount | None:
         try:
-            held = await SQL.hold_checkouts(user_id=user_id, busy_for=busy_for)
+            held = await SQL.lock_checkout(user_id=user_id, busy_for=busy_for)
         except asyncpg.ForeignKeyViolationError:
             raise UserNotFound from None
         return to_entity(BillingAccount, held[0]) if held else None
@@ -82,8 +82,8 @@ class PostgresBillingAccounts(BillingAccounts):
     async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
         await SQL.add_checkout(**to_row(checkout), due_in=due_in)
 
-    async def abandon_checkout(self, user_id: UserId) -> None:
-        await SQL.abandon_checkout(user_id=user_id)
+    async def unlock_checkout(self, user_id: UserId) -> None:
+        await SQL.unlock_checkout(user_id=user_id)
 
     async def add_event(self, event: PaymentEvent) -> list[UserId]:
         try:

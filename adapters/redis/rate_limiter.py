@@ -12,12 +12,11 @@ from contextvars import Context
 from redis.exceptions import NoScriptError
 
 from adapters.redis.connection import RedisConnection
-from application.ports.runtime import Bucket, RateLimiter, Room, Verdict
+from application.ports.runtime import Bucket, RateDecision, RateLimiter, Remaining
+from domain.rates import MICROSECONDS
 
-# The generic cell rate algorithm: all that is kept of a bucket is when it will be whole again. A call moves that by
-# `interval`, the time that one call has of the window, and has room if it then is at most a window away. Everything in
-# whole microseconds of the server's clock; `%.0f`, because Lua would write so large a number with 14 digits only.
-# A call's arguments are how many buckets it has, and then the interval and the window of each.
+# The rule of domain.rates.CallRate, by the server's clock. `%.0f`, because Lua would write so large a number with 14
+# digits only. The arguments of a call are the number of its buckets, and then the interval and the window of each.
 _HIT = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -26,29 +25,28 @@ while argument <= #ARGV do
     local buckets, wait, found = tonumber(ARGV[argument]), 0, {}
     for i = 1, buckets do
         local interval, window = tonumber(ARGV[argument + 2 * i - 1]), tonumber(ARGV[argument + 2 * i])
-        local whole = math.max(tonumber(redis.call('GET', KEYS[key + i]) or now), now)
-        wait = math.max(wait, whole + interval - window - now)
-        found[i] = {interval, window, whole}
+        local full_at = math.max(tonumber(redis.call('GET', KEYS[key + i]) or now), now)
+        wait = math.max(wait, full_at + interval - window - now)
+        found[i] = {interval, window, full_at}
     end
     answer[#answer + 1] = wait
     for i = 1, buckets do
-        local interval, window, whole = unpack(found[i])
+        local interval, window, full_at = unpack(found[i])
         if wait == 0 then
-            whole = whole + interval
-            redis.call('SET', KEYS[key + i], string.format('%.0f', whole), 'PX', math.ceil((whole - now) / 1000))
+            full_at = full_at + interval
+            redis.call('SET', KEYS[key + i], string.format('%.0f', full_at), 'PX', math.ceil((full_at - now) / 1000))
         end
-        answer[#answer + 1] = math.floor((now + window - whole) / interval)
-        answer[#answer + 1] = whole - now
+        answer[#answer + 1] = math.floor((now + window - full_at) / interval)
+        answer[#answer + 1] = full_at - now
     end
     key, argument = key + buckets, argument + 1 + 2 * buckets
 end
 return answer
 """
 _HIT_SHA = hashlib.sha1(_HIT.encode(), usedforsecurity=False).hexdigest()
-_MICROSECONDS = 1_000_000
 _CALLS_AT_ONCE = 100
 
-_Waiting = tuple[Sequence[Bucket], "asyncio.Future[Verdict]"]
+_Waiting = tuple[Sequence[Bucket], "asyncio.Future[RateDecision]"]
 
 
 class RedisRateLimiter(RateLimiter):
@@ -60,12 +58,12 @@ class RedisRateLimiter(RateLimiter):
         self._waiting: list[_Waiting] = []
         self._task: asyncio.Task[None] | None = None
 
-    async def hit(self, buckets: Sequence[Bucket]) -> Verdict:
-        verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._waiting.append((buckets, verdict))
+    async def hit(self, buckets: Sequence[Bucket]) -> RateDecision:
+        decision: asyncio.Future[RateDecision] = asyncio.get_running_loop().create_future()
+        self._waiting.append((buckets, decision))
         if self._task is None:  # in a context of its own: it works for others, too
             self._task = asyncio.get_running_loop().create_task(self._work(), context=Context())
-        return await verdict
+        return await decision
 
     async def _work(self) -> None:
         try:
@@ -74,7 +72,7 @@ class RedisRateLimiter(RateLimiter):
                 calls = self._waiting[:_CALLS_AT_ONCE]
                 del self._waiting[:_CALLS_AT_ONCE]
                 try:
-                    verdicts = await self._ask([buckets for buckets, _ in calls])
+                    decisions = await self._ask([buckets for buckets, _ in calls])
                 except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
                     calls += self._waiting  # they would meet the same
                     self._waiting = []
@@ -82,20 +80,19 @@ class RedisRateLimiter(RateLimiter):
                         if not future.done():
                             future.set_exception(error)
                 else:
-                    for (_, future), verdict in zip(calls, verdicts, strict=True):
+                    for (_, future), decision in zip(calls, decisions, strict=True):
                         if not future.done():
-                            future.set_result(verdict)
+                            future.set_result(decision)
         finally:
             self._task = None
 
-    async def _ask(self, calls: Sequence[Sequence[Bucket]]) -> list[Verdict]:
+    async def _ask(self, calls: Sequence[Sequence[Bucket]]) -> list[RateDecision]:
         names = [self._name(bucket) for buckets in calls for bucket in buckets]
         arguments: list[int] = []
         for buckets in calls:
             arguments.append(len(buckets))
             for bucket in buckets:
-                window = int(bucket.rate.seconds * _MICROSECONDS)
-                arguments += (window // bucket.rate.calls, window)
+                arguments += (bucket.rate.interval, bucket.rate.window)
         async with self._redis.bounded() as client:
             try:
                 numbers = await client.evalsha(_HIT_SHA, len(names), *names, *arguments)
@@ -103,10 +100,12 @@ class RedisRateLimiter(RateLimiter):
                 numbers = await client.eval(_HIT, len(names), *names, *arguments)
         answer = iter(numbers)
         return [
-            Verdict(next(answer) / _MICROSECONDS, [Room(next(answer), next(answer) / _MICROSECONDS) for _ in buckets])
+            RateDecision(
+                next(answer) / MICROSECONDS, [Remaining(next(answer), next(answer) / MICROSECONDS) for _ in buckets]
+            )
             for buckets in calls
         ]
 
     def _name(self, bucket: Bucket) -> str:
-        digest = hmac.digest(self._key, f"{bucket.rule}\0{bucket.who}".encode(), "sha256")
+        digest = hmac.digest(self._key, f"{bucket.rule}\0{bucket.subject}".encode(), "sha256")
         return self._prefix + urlsafe_b64encode(digest[:16]).decode().rstrip("=")

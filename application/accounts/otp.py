@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from application.accounts.sessions import OpenSession, SignedIn
 from application.ports.accounts import (
-    GuessBudgets,
+    GuessLimits,
     MobileNumbers,
     OtpChallenges,
     OtpSender,
-    OtpSendings,
+    OtpSendLimits,
     SecretHasher,
     Users,
 )
@@ -30,7 +30,7 @@ class SendOtp:
 
     users: Users
     challenges: OtpChallenges
-    sendings: OtpSendings
+    send_limits: OtpSendLimits
     sender: OtpSender
     code_hasher: SecretHasher
     mobile_numbers: MobileNumbers
@@ -51,7 +51,7 @@ class SendOtp:
         now = self.clock.now()
         async with self.unit_of_work():
             if self.is_limited:
-                await self.sendings.count(number, now=now)
+                await self.send_limits.record(number, now=now)
             await self.challenges.replace(
                 OtpChallenge(mobile=number, purpose=purpose, code_hash=code_hash, expires_at=now + OTP_LIFETIME)
             )
@@ -69,7 +69,7 @@ class CheckOtp:
     """
 
     challenges: OtpChallenges
-    budgets: GuessBudgets
+    guess_limits: GuessLimits
     code_hasher: SecretHasher
     clock: Clock
     unit_of_work: UnitOfWork
@@ -79,7 +79,7 @@ class CheckOtp:
         async with self.unit_of_work():  # a guess that the number's budget refuses is none of the code's
             code_hash = await self.challenges.count_guess(mobile, purpose, now=now)
             if code_hash is not None:
-                await self.budgets.count(mobile, GuessKind.CODE, now=now)
+                await self.guess_limits.record_wrong(mobile, GuessKind.CODE, now=now)
         if not await self.code_hasher.matches(code, code_hash) or code_hash is None:
             raise OtpInvalid
         return code_hash
@@ -90,12 +90,12 @@ class ConsumeOtp:
     """Use up the code that CheckOtp found right, inside the caller's unit of work. One caller at most gets through."""
 
     challenges: OtpChallenges
-    budgets: GuessBudgets
+    guess_limits: GuessLimits
 
     async def __call__(self, *, mobile: MobileNumber, purpose: OtpPurpose, code_hash: str) -> None:
         if not await self.challenges.consume(mobile, purpose, code_hash):
             raise OtpInvalid
-        await self.budgets.forgive(mobile, GuessKind.CODE)
+        await self.guess_limits.clear(mobile, GuessKind.CODE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from application.accounts.otp import CheckOtp, ConsumeOtp
 from application.accounts.sessions import Caller
 from application.ports.accounts import (
     CommonPasswords,
-    GuessBudgets,
+    GuessLimits,
     MobileNumbers,
     SecretHasher,
     Sessions,
@@ -79,7 +79,7 @@ class ChangePassword:
     check_otp: CheckOtp
     set_password: SetPassword
     password_hasher: SecretHasher
-    budgets: GuessBudgets
+    guess_limits: GuessLimits
     common_passwords: CommonPasswords
     clock: Clock
 
@@ -95,10 +95,10 @@ class ChangePassword:
         await self.set_password(user=caller.user, new_password=new_password, code=proof, keep_session=caller.session_id)
 
     async def _prove_by_password(self, user: User, password: str) -> None:
-        await self.budgets.count(user.mobile, GuessKind.PASSWORD, now=self.clock.now())
+        await self.guess_limits.record_wrong(user.mobile, GuessKind.PASSWORD, now=self.clock.now())
         if not await self.password_hasher.matches(password, user.password_hash):
             raise PasswordWrong
-        await self.budgets.forgive(user.mobile, GuessKind.PASSWORD)
+        await self.guess_limits.clear(user.mobile, GuessKind.PASSWORD)
 
     async def _prove_by_code(self, user: User, code: str) -> tuple[OtpPurpose, str]:
         # First what forgot-password sends: a look at the other code, if there is one, spends a guess of the number's.

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from application.billing.subscriptions import BUSY_FOR, LOOK_AGAIN
+from application.billing.subscriptions import CHECKOUT_LOCK, POLL_SECONDS
 from application.ports.accounts import Users
 from application.ports.billing import BillingAccounts, CustomerGone, PaymentGateway
 from domain.accounts import User
@@ -41,15 +41,15 @@ class DeleteUser:
     async def __call__(self, *, user: User) -> None:
         try:
             async with asyncio.timeout(self.patience):
-                while not await self.accounts.hold_checkouts(user.id, busy_for=BUSY_FOR):  # noqa: ASYNC110 - it tells nobody
-                    await asyncio.sleep(LOOK_AGAIN)
+                while not await self.accounts.lock_checkout(user.id, busy_for=CHECKOUT_LOCK):  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise PaymentsUnavailable from None
         try:
             await self._end_at_stripe(user)
             await self.users.delete(user.id)
         except BaseException:
-            await self.accounts.abandon_checkout(user.id)
+            await self.accounts.unlock_checkout(user.id)
             raise
 
     async def _end_at_stripe(self, user: User) -> None:

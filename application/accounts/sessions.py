@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from application.ports.accounts import (
     AccessToken,
     AccessTokens,
-    GuessBudgets,
+    GuessLimits,
     MobileNumbers,
     RefreshTokens,
     SecretHasher,
@@ -137,7 +137,7 @@ class LogIn:
     """
 
     users: Users
-    budgets: GuessBudgets
+    guess_limits: GuessLimits
     password_hasher: SecretHasher
     open_session: OpenSession
     mobile_numbers: MobileNumbers
@@ -145,10 +145,10 @@ class LogIn:
 
     async def __call__(self, *, mobile: str, password: str, device: Device) -> SignedIn:
         number = self.mobile_numbers.parse(mobile)
-        await self.budgets.count(number, GuessKind.PASSWORD, now=self.clock.now())
+        await self.guess_limits.record_wrong(number, GuessKind.PASSWORD, now=self.clock.now())
         user = await self.users.find_by_mobile(number)
         password_hash = user.password_hash if user else None
         if not await self.password_hasher.matches(password, password_hash) or user is None:
             raise CredentialsInvalid
-        await self.budgets.forgive(number, GuessKind.PASSWORD)
+        await self.guess_limits.clear(number, GuessKind.PASSWORD)
         return await self.open_session(user=user, device=device, password_hash=password_hash)

@@ -12,9 +12,9 @@ from domain.accounts import User
 from domain.billing import BillingAccount, Checkout, Subscription, Tier
 from domain.errors import AlreadySubscribed, NotSubscribed, PaymentsUnavailable
 
-BUSY_FOR = timedelta(seconds=30)  # longer than any request lives that opens a checkout
-STILL_OPEN = timedelta(minutes=5)  # what a checkout must have left for somebody who goes there now
-LOOK_AGAIN = 0.05
+CHECKOUT_LOCK = timedelta(seconds=30)  # longer than any request lives that opens a checkout
+MIN_TIME_LEFT = timedelta(minutes=5)  # what a checkout must have left for somebody who goes there now
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class UpgradeTier:
     accounts: BillingAccounts
     gateway: PaymentGateway
     clock: Clock
-    look_after: timedelta
+    recheck_after: timedelta
     patience: float
 
     async def __call__(self, *, user: User) -> Checkout:
@@ -37,13 +37,13 @@ class UpgradeTier:
         try:
             async with asyncio.timeout(self.patience):
                 while True:
-                    open_until = self.clock.now() + STILL_OPEN
-                    begun = await self.accounts.begin_checkout(user.id, open_until=open_until, busy_for=BUSY_FOR)
+                    open_until = self.clock.now() + MIN_TIME_LEFT
+                    begun = await self.accounts.begin_checkout(user.id, open_until=open_until, busy_for=CHECKOUT_LOCK)
                     if isinstance(begun, Checkout):
                         return begun
                     if begun is not None:
                         return await self._open(user, begun)
-                    await asyncio.sleep(LOOK_AGAIN)
+                    await asyncio.sleep(POLL_SECONDS)
         except (TimeoutError, CustomerGone):  # a customer that is deleted as soon as it is made: asked again, it works
             raise PaymentsUnavailable from None
 
@@ -57,9 +57,9 @@ class UpgradeTier:
                     await self.accounts.drop_customer(user.id, account.customer_id)
                 account = replace(account, customer_id=None)
                 checkout = await self.gateway.open_checkout(account, await self._customer(user, account))
-            await self.accounts.add_checkout(checkout, due_in=self.look_after)
+            await self.accounts.add_checkout(checkout, due_in=self.recheck_after)
         except BaseException:
-            await self.accounts.abandon_checkout(user.id)
+            await self.accounts.unlock_checkout(user.id)
             raise
         return checkout
 

@@ -42,7 +42,7 @@ class AcceptWebhookEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadSubscriptions:
+class SyncSubscriptions:
     """Read a user's subscriptions from Stripe and store them; the tier follows from them and the time.
 
     True if it did so; False if the account was not due, somebody else has it, or it was put off.
@@ -129,7 +129,7 @@ def _delay(failures: int) -> timedelta:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoverReadings:
+class ResumeSyncs:
     """Ring for accounts that are due without a bell: a reading that failed, died, or is a routine one.
 
     Every worker does this every few seconds, with so many at a time that Stripe is not flooded.
@@ -154,7 +154,7 @@ class Reconcile:
     """
 
     accounts: BillingAccounts
-    read_subscriptions: ReadSubscriptions
+    read_subscriptions: SyncSubscriptions
     quiet: timedelta
     batch: int = 10
 

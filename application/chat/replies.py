@@ -12,14 +12,14 @@ from traceback import format_tb
 
 from application.chat.asking import AskModel, Call, Stop
 from application.chat.titles import SuggestTitle
-from application.patience import patiently
+from application.patience import retry_until_available
 from application.ports.chat import Messages, ReplyStream
 from application.ports.runtime import Clock, JobQueue
 from domain.chat.calls import ThinkingLevel
 from domain.chat.conversation import MAX_WINDOW_EXCHANGES, Context, Conversation, conversation_window
 from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.chat.retries import RetryPolicy
-from domain.errors import GenerationFailed, ModelError, WorkersDied
+from domain.errors import GenerationFailed, ModelError, WorkerCrashed
 from domain.ids import MessageId
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class GenerateReply:
                 return await self._answer(message, call)
         except LeaseLost:
             if booked := call.booked(message):
-                await patiently(lambda: self.messages.book(booked))
+                await retry_until_available(lambda: self.messages.book(booked))
             return None
         except asyncio.CancelledError:
             await self.messages.release(message.id, message.attempt, call=call.booked(message))
@@ -197,8 +197,10 @@ class GenerateReply:
             return await self._finish(message, Outcome(status=MessageStatus.CANCELLED), call)
         try:
             if self.policy.is_poison(message):
-                raise WorkersDied
-            context = await patiently(lambda: self.messages.context(message, limit=MAX_WINDOW_EXCHANGES + 1))
+                raise WorkerCrashed
+            context = await retry_until_available(
+                lambda: self.messages.context(message, limit=MAX_WINDOW_EXCHANGES + 1)
+            )
             outcome = await self._ask(message, self._conversation(message, context), call)
         except ModelError as error:
             return await self._fail(message, error, call)
@@ -224,7 +226,9 @@ class GenerateReply:
     ) -> _Left | None:
         booked = call.booked(message)
         # The fencing token sorts out who was too late after an outage: it must cost no reply.
-        if not await patiently(lambda: self.messages.finish(message.id, message.attempt, outcome, call=booked)):
+        if not await retry_until_available(
+            lambda: self.messages.finish(message.id, message.attempt, outcome, call=booked)
+        ):
             return None
         is_untitled = context.auto_title and len(context.earlier) < MAX_UNTITLED
         if outcome.status is MessageStatus.COMPLETED and is_untitled:
@@ -239,7 +243,7 @@ class GenerateReply:
             return await self._finish(message, Outcome.of_error(error), call)
         put_back = self.messages.retry if self.policy.is_failure(error) else self.messages.release
         delay, booked = timedelta(seconds=seconds), call.booked(message)
-        held = await patiently(lambda: put_back(message.id, message.attempt, delay=delay, call=booked))
+        held = await retry_until_available(lambda: put_back(message.id, message.attempt, delay=delay, call=booked))
         return _Left(MessageStatus.QUEUED) if held else None
 
 

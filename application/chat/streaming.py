@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from application.patience import patiently
+from application.patience import retry_until_available
 from application.ports.chat import Messages, ReplyReader, ReplyStream
 from application.ports.runtime import Resource
 from domain.accounts import User
@@ -151,7 +151,7 @@ class Following:
         while not self.has_ended:
             if self._message is None:
                 try:
-                    self._message = await patiently(self._look)
+                    self._message = await retry_until_available(self._look)
                     self._is_new = True
                 except MessageNotFound:
                     self.has_ended = True

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from application.chat.asking import AskModel, Call
-from application.patience import patiently
+from application.patience import retry_until_available
 from application.ports.chat import Chatrooms, Messages, ReplyWriter
 from domain.chat.calls import CallPurpose, ThinkingLevel
 from domain.chat.conversation import Conversation, Role, Turn
@@ -59,7 +59,7 @@ class SuggestTitle:
             log.warning("no_title: %s", type(error).__name__)
         finally:
             if booked := call.booked(message, CallPurpose.TITLE):
-                await patiently(lambda: self.messages.book(booked))
+                await retry_until_available(lambda: self.messages.book(booked))
 
 
 def clean_title(text: str) -> str:

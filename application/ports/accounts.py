@@ -111,43 +111,42 @@ class OtpChallenges(Protocol):
     async def purge(self, *, expired_before: datetime) -> None: ...
 
 
-class GuessBudgets(Protocol):
-    """Wrong guesses a number, whoever makes them.
+class GuessLimits(Protocol):
+    """The wrong guesses made for a number, whoever makes them.
 
     Neither a new code, nor deleting the account and signing up again, nor the loss of Redis resets them.
-    Nothing is kept that tells the number.
+    The number itself is not stored.
     """
 
     @abstractmethod
-    async def count(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
-        """Count a guess as wrong before it is looked at, or refuse it.
+    async def record_wrong(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
+        """Count a guess as wrong before it is checked, by the rules of WrongGuesses.
 
-        Atomic, however many come at once. Raises TooManyGuesses (the wait after wrong ones in a
-        row, the hour's or the day's budget) or, for codes, CodesOff.
+        Atomic, however many come at once. Raises TooManyGuesses or OtpLocked; then nothing is counted.
         """
 
     @abstractmethod
-    async def forgive(self, mobile: MobileNumber, kind: GuessKind) -> None:
-        """The last guess was right after all: it does not count, and the row of wrong ones ends."""
+    async def clear(self, mobile: MobileNumber, kind: GuessKind) -> None:
+        """The last guess was right after all: it is not counted, and the streak of wrong ones ends."""
 
     @abstractmethod
     async def reset(self, mobile: MobileNumber) -> bool:
-        """Forget all wrong guesses; False if there were none."""
+        """Delete all wrong guesses; False if there were none."""
 
     @abstractmethod
     async def purge(self, *, now: datetime) -> None:
         """Remove what has no effect any more."""
 
 
-class OtpSendings(Protocol):
-    """How often codes are sent to a number, whether it has an account, had one or never will.
+class OtpSendLimits(Protocol):
+    """How often codes are sent to a number, whether or not it has an account.
 
-    Nothing is kept that tells the number.
+    The number itself is not stored.
     """
 
     @abstractmethod
-    async def count(self, mobile: MobileNumber, *, now: datetime) -> None:
-        """Count a sending, or raise CodesSentTooOften by SENDING_RULES. Atomic, however many come at once."""
+    async def record(self, mobile: MobileNumber, *, now: datetime) -> None:
+        """Record a sending. Raises CodesSentTooOften by SENDING_RULES. Atomic, however many come at once."""
 
     @abstractmethod
     async def purge(self, *, now: datetime) -> None:

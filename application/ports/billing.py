@@ -103,14 +103,14 @@ class BillingAccounts(Protocol):
     ) -> BillingAccount | Checkout | None:
         """The checkout that is open until then at least; or, for one caller at a time, the account to open one for.
 
-        None while another caller has it, who must end it by `add_checkout` or `abandon_checkout`
+        None while another caller has it, who must end it by `add_checkout` or `unlock_checkout`
         within `busy_for`. Raises AlreadySubscribed if a stored subscription has not ended, UserNotFound if
         the user was deleted meanwhile.
         """
 
     @abstractmethod
-    async def hold_checkouts(self, user_id: UserId, *, busy_for: timedelta) -> bool:
-        """Have nobody begin one until `abandon_checkout`, or for `busy_for`. False while another caller has it.
+    async def lock_checkout(self, user_id: UserId, *, busy_for: timedelta) -> bool:
+        """Have nobody begin one until `unlock_checkout`, or for `busy_for`. False while another caller has it.
 
         Raises UserNotFound if the user was deleted meanwhile.
         """
@@ -131,7 +131,7 @@ class BillingAccounts(Protocol):
         """Keep the checkout just opened, which counts as one more and as a change; due after `due_in` at the latest."""
 
     @abstractmethod
-    async def abandon_checkout(self, user_id: UserId) -> None: ...
+    async def unlock_checkout(self, user_id: UserId) -> None: ...
 
     @abstractmethod
     async def add_event(self, event: PaymentEvent) -> list[UserId]:

@@ -263,8 +263,8 @@ class LanguageModel(Resource, Dependency, Protocol):
         part of the text. Usage that was reported has been yielded before anything is raised. Ends after a chunk with
         a finish reason; whatever else happens is raised as a ModelError: ModelUnavailable (network, 408, 500, 502,
         504, a stream cut short), ModelOverloaded (499, 503), ModelRateLimited, ModelQuotaExhausted,
-        ModelNotConfigured (key, project, model's name), ModelRefused, ReplyBlocked, ReplyEmpty (nothing but white
-        space, with the finish reason, or NO_CANDIDATES).
+        ModelNotConfigured (key, project, model's name), ModelRejectedRequest, ReplyBlocked, ReplyEmpty (nothing but
+        white space, with the finish reason, or NO_CANDIDATES).
         """
 
     @abstractmethod

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from domain.rates import Rate
+
 
 class Clock(Protocol):
     @abstractmethod
@@ -88,47 +90,39 @@ class JobQueue(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
-    """So many calls within so many seconds: all at once, if they come like that, and then evenly."""
-
-    calls: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Bucket:
-    """What is counted together: the calls of one caller, under a rule's name."""
+    """The calls that are counted together: those of one subject, such as an address, under a rule's name."""
 
     rule: str
-    who: str
+    subject: str
     rate: Rate
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """How many more calls a bucket takes now, and in how many seconds it takes all of them again."""
+class Remaining:
+    """The calls that a bucket still allows, and the seconds until it allows all of them again."""
 
-    left: int
-    whole_after: float
+    calls: int
+    resets_in: float
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """`retry_after`: seconds until the call has room; 0 if it has it now. The rooms are in the order of the buckets."""
-
+class RateDecision:
     retry_after: float
-    rooms: Sequence[Room]
+    """Seconds until the call is allowed; 0 if it is allowed now."""
+    remaining: Sequence[Remaining]
+    """In the order of the buckets."""
 
 
 class RateLimiter(Protocol):
-    """Counts calls, so that nobody gets more than their share. It protects us, not accounts: it may be lost."""
+    """Counts calls, so that nobody gets more than their share. It protects the service, so its counts may be lost."""
 
     @abstractmethod
-    async def hit(self, buckets: Sequence[Bucket]) -> Verdict:
-        """Count a call in all of these buckets; or in none, if one of them has no room.
+    async def hit(self, buckets: Sequence[Bucket]) -> RateDecision:
+        """Count a call in all of these buckets, or in none if one of them does not allow it.
 
-        Atomic, however many come at once: of n calls together exactly as many get through as have
-        room. Nothing is kept that tells who called. Raises RedisUnavailable.
+        Atomic: of n calls at once exactly as many are allowed as the rate allows. The subject itself is not stored.
+        Raises RedisUnavailable.
         """
 
 

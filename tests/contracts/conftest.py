@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 
 from adapters.memory.accounts import (
-    MemoryGuessBudgets,
+    MemoryGuessLimits,
     MemoryOtpChallenges,
-    MemoryOtpSendings,
+    MemoryOtpSendLimits,
     MemorySessions,
     MemoryUsers,
 )
@@ -36,7 +36,7 @@ from adapters.memory.store import MemoryUnitOfWork
 from adapters.postgres.budget import PostgresModelBudget
 from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
-from application.ports.accounts import GuessBudgets, NumberDigests, OtpChallenges, OtpSendings, Sessions, Users
+from application.ports.accounts import GuessLimits, NumberDigests, OtpChallenges, OtpSendLimits, Sessions, Users
 from application.ports.billing import BillingAccounts
 from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget, ModelSetup
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
@@ -46,7 +46,7 @@ from domain.chat.calls import CallPurpose, ModelCall, TokenUsage
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Exchange
 from domain.chat.messages import Message, MessageStatus, Outcome
-from domain.errors import ReplyBlocked, WorkersDied
+from domain.errors import ReplyBlocked, WorkerCrashed
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
 from tests.support.database import open_pool, open_transactions
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 HOUR = timedelta(hours=1)
 COMPLETED = Outcome(status=MessageStatus.COMPLETED, response="Hello.", finish_reason="STOP")
-FAILED = Outcome.of_error(WorkersDied())
+FAILED = Outcome.of_error(WorkerCrashed())
 BLOCKED = Outcome.of_error(ReplyBlocked("SAFETY"))
 CANCELLED = Outcome(status=MessageStatus.CANCELLED, response="Half a")
 
@@ -98,8 +98,8 @@ class Adapters(ABC):
     users: Users
     sessions: Sessions
     challenges: OtpChallenges
-    budgets: GuessBudgets
-    sendings: OtpSendings
+    guess_limits: GuessLimits
+    send_limits: OtpSendLimits
     chatrooms: Chatrooms
     messages: Messages
     lists: ChatroomLists
@@ -315,8 +315,8 @@ async def memory() -> AsyncIterator[InMemory]:
         users=users,
         sessions=MemorySessions(users),
         challenges=MemoryOtpChallenges(),
-        budgets=MemoryGuessBudgets(),
-        sendings=MemoryOtpSendings(),
+        guess_limits=MemoryGuessLimits(),
+        send_limits=MemoryOtpSendLimits(),
         chatrooms=MemoryChatrooms(users, messages),
         messages=messages,
         lists=MemoryChatroomLists(),
@@ -351,8 +351,8 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         users=container.users(),
         sessions=container.sessions(),
         challenges=container.challenges(),
-        budgets=container.budgets(),
-        sendings=container.sendings(),
+        guess_limits=container.guess_limits(),
+        send_limits=container.send_limits(),
         chatrooms=container.chatrooms(),
         messages=container.messages(),
         lists=container.chatroom_lists(),

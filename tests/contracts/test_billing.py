@@ -51,7 +51,7 @@ class Billing:
         user_id = user.id
         self.mobiles[user_id] = user.mobile
         await self.begin(user_id)
-        await self.port.abandon_checkout(user_id)
+        await self.port.unlock_checkout(user_id)
         if customer_id is not None:
             assert await self.port.add_customer(user_id, customer_id or customer_of(user_id))
         return user_id
@@ -159,7 +159,7 @@ class TestCheckouts:
     async def test_given_up_the_next_may_open_it(self, billing: Billing) -> None:
         user = await billing.adapters.user()
         first = await billing.begin(user.id)
-        await billing.port.abandon_checkout(user.id)
+        await billing.port.unlock_checkout(user.id)
         assert await billing.begin(user.id) == first
 
     async def test_whoever_is_no_more_can_open_none(self, billing: Billing) -> None:
@@ -231,16 +231,16 @@ class TestCheckouts:
 
     async def test_none_while_they_are_held(self, billing: Billing) -> None:
         user_id = await billing.account()
-        held = await asyncio.gather(*(billing.port.hold_checkouts(user_id, busy_for=BUSY) for _ in range(20)))
+        held = await asyncio.gather(*(billing.port.lock_checkout(user_id, busy_for=BUSY) for _ in range(20)))
         assert held.count(True) == 1
         assert await billing.begin(user_id) is None
-        await billing.port.abandon_checkout(user_id)
+        await billing.port.unlock_checkout(user_id)
         assert isinstance(await billing.begin(user_id), BillingAccount)
-        assert not await billing.port.hold_checkouts(user_id, busy_for=BUSY)
+        assert not await billing.port.lock_checkout(user_id, busy_for=BUSY)
 
     async def test_held_for_nobody(self, billing: Billing) -> None:
         with pytest.raises(UserNotFound):
-            await billing.port.hold_checkouts(UserId(uuid4()), busy_for=BUSY)
+            await billing.port.lock_checkout(UserId(uuid4()), busy_for=BUSY)
 
     async def test_beside_one_whose_end_has_come_though_nobody_told(self, billing: Billing) -> None:
         account, now = await billing.claimed(), billing.adapters.clock.now()

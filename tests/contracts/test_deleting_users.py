@@ -15,7 +15,7 @@ import pytest
 from adapters.postgres.connection import rows
 from application.ports.billing import PaymentEvent
 from application.ports.runtime import StoredReply
-from domain.accounts import ROW_REMEMBERED, GuessKind, OtpChallenge, OtpPurpose, User
+from domain.accounts import STREAK_RETENTION, GuessKind, OtpChallenge, OtpPurpose, User
 from domain.billing import Allowance, Checkout, SendingLimits, Subscription, SubscriptionStatus
 from domain.chat.chatrooms import Chatroom
 from domain.chat.messages import Message
@@ -96,10 +96,10 @@ class Scene:
         sessions = [await real.session(user) for _ in range(4)]
         session = sessions[0]
         await real.sessions.rotate(session.id.bytes, session.id.bytes + b"+", now=now)
-        await real.sendings.count(user.mobile, now=now)
+        await real.send_limits.record(user.mobile, now=now)
         await real.challenges.replace(scene.challenge())
         for kind in GuessKind:
-            await real.budgets.count(user.mobile, kind, now=now)
+            await real.guess_limits.record_wrong(user.mobile, kind, now=now)
         room = await real.room(user)
         messages = [await real.ended(room), await real.claimed(room), await real.queued(room)]
         await scene.subscribe()
@@ -188,10 +188,10 @@ async def test_nothing_of_the_user_is_left_in_any_table(real: InPostgresAndRedis
     await real.users.delete(bob.user.id)
     assert {name for name, lines in (await everything()).items() if lines} <= NOBODYS | NUMBERS | BOOKS
 
-    expired = real.clock.now() + ROW_REMEMBERED + timedelta(days=1)
+    expired = real.clock.now() + STREAK_RETENTION + timedelta(days=1)
     await real.users.purge(today=expired.date())
-    await real.budgets.purge(now=expired)
-    await real.sendings.purge(now=expired)
+    await real.guess_limits.purge(now=expired)
+    await real.send_limits.purge(now=expired)
     assert {name for name, lines in (await everything()).items() if lines} <= NOBODYS | BOOKS
 
 
@@ -224,10 +224,10 @@ class Busy:
         now = self.real.clock.now()
         async with self.real.unit_of_work():
             await self.real.challenges.count_guess(self.user.mobile, LOGIN, now=now)
-            await self.real.budgets.count(self.user.mobile, GuessKind.CODE, now=now)
+            await self.real.guess_limits.record_wrong(self.user.mobile, GuessKind.CODE, now=now)
         async with self.real.unit_of_work():
             await self.real.challenges.consume(self.user.mobile, LOGIN, "a hash")
-            await self.real.budgets.forgive(self.user.mobile, GuessKind.CODE)
+            await self.real.guess_limits.clear(self.user.mobile, GuessKind.CODE)
             session = self.real.new_session(self.user)
             await self.real.sessions.add(session, session.id.bytes)
 
@@ -235,7 +235,7 @@ class Busy:
         """As SetPassword does."""
         async with self.real.unit_of_work():
             await self.real.challenges.consume(self.user.mobile, LOGIN, "a hash")
-            await self.real.budgets.forgive(self.user.mobile, GuessKind.CODE)
+            await self.real.guess_limits.clear(self.user.mobile, GuessKind.CODE)
             await self.real.users.set_password(self.user.id, "hash")
             await self.real.sessions.end_all(self.user.id, now=self.real.clock.now())
 
@@ -270,7 +270,7 @@ class Busy:
             lambda: self.real.chatrooms.change(room.id, self.user.id, name="Chemistry"),
             lambda: self.real.chatrooms.delete(room.id, self.user.id),
             lambda: self.real.room(self.user),
-            lambda: self.real.sendings.count(self.user.mobile, now=self.real.clock.now()),
+            lambda: self.real.send_limits.record(self.user.mobile, now=self.real.clock.now()),
             lambda: self.real.users.delete(self.user.id),
             lambda: self.real.sessions.end_all(self.user.id, now=self.real.clock.now()),
             lambda: self.real.sessions.purge(now=self.real.clock.now()),

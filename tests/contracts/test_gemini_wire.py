@@ -19,7 +19,7 @@ from domain.errors import (
     ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
-    ModelRefused,
+    ModelRejectedRequest,
     ModelTimedOut,
     ModelUnavailable,
     ReplyBlocked,
@@ -305,8 +305,8 @@ ERRORS: list[tuple[int, Any, type[ModelError], dict[str, Any]]] = [
     (403, "<html>", ModelNotConfigured, {"reason": "HTTP_403"}),
     (404, error("NOT_FOUND"), ModelNotConfigured, {"reason": "MODEL_NOT_FOUND"}),
     (404, "<html>", ModelNotConfigured, {"reason": "HTTP_404"}),
-    (400, error(INVALID, "The input is too long."), ModelRefused, {}),
-    (413, "", ModelRefused, {}),
+    (400, error(INVALID, "The input is too long."), ModelRejectedRequest, {}),
+    (413, "", ModelRejectedRequest, {}),
     (408, "", ModelUnavailable, {}),
     (499, error("CANCELLED"), ModelOverloaded, {"retry_after": None}),
     (500, error("INTERNAL"), ModelUnavailable, {}),
@@ -419,7 +419,7 @@ async def test_a_prompt_that_is_refused_anyway_says_nothing_about_thinking(
 ) -> None:
     for _ in range(2):
         server.error(400, error(INVALID, "The input is too long."))
-    with pytest.raises(ModelRefused):
+    with pytest.raises(ModelRejectedRequest):
         await read(model, thinking(ThinkingLevel.LOW))
     server.events(said("Fine.", finish="STOP"))
     await read(model, thinking(ThinkingLevel.LOW))

@@ -1,4 +1,4 @@
-"""What GuessBudgets and OtpSendings promise: how often a number may be guessed at, and be sent codes."""
+"""What GuessLimits and OtpSendLimits promise: how often a number may be guessed at, and be sent codes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import datetime, timedelta
 import pytest
 
 from domain.accounts import (
-    CODES_OFF_AFTER,
     GUESSES_A_DAY,
     GUESSES_AN_HOUR,
-    LONGEST_GUESS_WAIT,
-    ROW_REMEMBERED,
+    LOCKOUT_STREAK,
+    MAX_GUESS_BACKOFF,
     SENDING_RULES,
+    STREAK_RETENTION,
     GuessKind,
     MobileNumber,
 )
-from domain.errors import CodesOff, CodesSentTooOften, TooManyGuesses
+from domain.errors import CodesSentTooOften, OtpLocked, TooManyGuesses
 from tests.contracts.conftest import Adapters, names
 
 ANN, BOB = MobileNumber("+919876543210"), MobileNumber("+919876543211")
@@ -30,7 +30,7 @@ class Guesser:
     """Somebody who guesses, on a clock of their own."""
 
     def __init__(self, adapters: Adapters, kind: GuessKind = CODE, mobile: MobileNumber = ANN) -> None:
-        self.budgets = adapters.budgets
+        self.guess_limits = adapters.guess_limits
         self.kind = kind
         self.mobile = mobile
         self.now = adapters.clock.now()
@@ -38,7 +38,7 @@ class Guesser:
     async def wait_after(self) -> float | None:
         """Guess; None if it was let through, else the seconds to wait."""
         try:
-            await self.budgets.count(self.mobile, self.kind, now=self.now)
+            await self.guess_limits.record_wrong(self.mobile, self.kind, now=self.now)
         except TooManyGuesses as error:
             return error.retry_after
         return None
@@ -87,7 +87,7 @@ class TestGuessing:
             ann.now -= MOMENT
             waits.append(await ann.wait_after() or 0)
             ann.now += MOMENT
-        assert max(waits) == LONGEST_GUESS_WAIT.total_seconds() + 0.001
+        assert max(waits) == MAX_GUESS_BACKOFF.total_seconds() + 0.001
         assert waits[-20:] == [max(waits)] * 20
 
     async def test_ten_an_hour_sliding(self, adapters: Adapters, kind: GuessKind) -> None:
@@ -117,17 +117,17 @@ class TestGuessing:
     async def test_a_hundred_wrong_codes_in_a_row_are_the_last(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         begun = ann.now
-        await ann.guess(CODES_OFF_AFTER)
+        await ann.guess(LOCKOUT_STREAK)
         assert ann.now - begun >= 4 * DAY
         for later in (timedelta(), DAY, 365 * DAY):
-            with pytest.raises(CodesOff):
-                await adapters.budgets.count(ANN, CODE, now=ann.now + later)
+            with pytest.raises(OtpLocked):
+                await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now + later)
         await Guesser(adapters, PASSWORD).guess()
         await Guesser(adapters, CODE, BOB).guess()
 
     async def test_passwords_are_never_off(self, adapters: Adapters) -> None:
         ann = Guesser(adapters, PASSWORD)
-        await ann.guess(CODES_OFF_AFTER + 10)
+        await ann.guess(LOCKOUT_STREAK + 10)
         assert await ann.wait_after() is not None
 
     async def test_numbers_and_kinds_have_budgets_of_their_own(self, adapters: Adapters) -> None:
@@ -143,8 +143,8 @@ class TestGuessing:
             results = await adapters.race(*(ann.wait_after() for _ in range(20)), **table)
             assert sorted(map(str, results)) == ["1.0"] * 15 + ["None"] * 5
             ann.now += 2 * DAY
-            await adapters.budgets.count(ANN, kind, now=ann.now)
-            await adapters.budgets.forgive(ANN, kind)
+            await adapters.guess_limits.record_wrong(ANN, kind, now=ann.now)
+            await adapters.guess_limits.clear(ANN, kind)
 
     async def test_of_two_hundred_at_once_only_so_many_are_let_through(
         self, adapters: Adapters, kind: GuessKind
@@ -158,17 +158,17 @@ class TestGuessing:
         begun = ann.now
         await ann.guess(5)
         await ann.guess()
-        await adapters.budgets.forgive(ANN, kind)
+        await adapters.guess_limits.clear(ANN, kind)
         assert [await ann.wait_after() for _ in range(6)] == [None] * 5 + [(begun + HOUR - ann.now).total_seconds()]
 
     async def test_right_guesses_cost_nothing(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
         for _ in range(50):
             assert await ann.wait_after() is None
-            await adapters.budgets.forgive(ANN, kind)
+            await adapters.guess_limits.clear(ANN, kind)
 
     async def test_nothing_to_forgive_is_no_error(self, adapters: Adapters, kind: GuessKind) -> None:
-        await adapters.budgets.forgive(ANN, kind)
+        await adapters.guess_limits.clear(ANN, kind)
         ann = Guesser(adapters, kind)
         assert [await ann.wait_after() for _ in range(6)] == [None] * 5 + [1]
 
@@ -177,7 +177,7 @@ class TestGuessing:
 
         async def right() -> None:
             if await ann.wait_after() is None:
-                await adapters.budgets.forgive(ANN, kind)
+                await adapters.guess_limits.clear(ANN, kind)
 
         assert names(await asyncio.gather(*(right() for _ in range(60)), return_exceptions=True)) == {"NoneType": 60}
 
@@ -185,19 +185,19 @@ class TestGuessing:
         for kind in GuessKind:
             await Guesser(adapters, kind).guess(5)
         await Guesser(adapters, CODE, BOB).guess(5)
-        assert await adapters.budgets.reset(ANN)
-        assert not await adapters.budgets.reset(ANN)
+        assert await adapters.guess_limits.reset(ANN)
+        assert not await adapters.guess_limits.reset(ANN)
         for kind in GuessKind:
             assert await Guesser(adapters, kind).wait_after() is None
         assert await Guesser(adapters, CODE, BOB).wait_after() is not None
 
     async def test_after_a_reset_codes_are_on_again(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
-        await ann.guess(CODES_OFF_AFTER)
-        await adapters.budgets.reset(ANN)
-        await ann.guess(CODES_OFF_AFTER)
-        with pytest.raises(CodesOff):
-            await adapters.budgets.count(ANN, CODE, now=ann.now + DAY)
+        await ann.guess(LOCKOUT_STREAK)
+        await adapters.guess_limits.reset(ANN)
+        await ann.guess(LOCKOUT_STREAK)
+        with pytest.raises(OtpLocked):
+            await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now + DAY)
 
     async def test_a_rolled_back_guess_is_none(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
@@ -206,8 +206,8 @@ class TestGuessing:
                 assert await ann.wait_after() is None
         await ann.guess(4)
         async with adapters.rolled_back():
-            await adapters.budgets.forgive(ANN, kind)
-            await adapters.budgets.reset(ANN)
+            await adapters.guess_limits.clear(ANN, kind)
+            await adapters.guess_limits.reset(ANN)
         assert [await ann.wait_after() for _ in range(2)] == [None, 1]
 
     async def test_purge_gives_nothing_back(self, adapters: Adapters, kind: GuessKind) -> None:
@@ -215,7 +215,7 @@ class TestGuessing:
         begun = ann.now
         await ann.guess(GUESSES_A_DAY)
         ann.now = begun + DAY - MOMENT
-        await adapters.budgets.purge(now=ann.now)
+        await adapters.guess_limits.purge(now=ann.now)
         assert await ann.wait_after() == pytest.approx(0.001)
 
     async def test_a_row_of_wrong_codes_is_remembered_by_who_guesses_now_and_then(self, adapters: Adapters) -> None:
@@ -223,31 +223,31 @@ class TestGuessing:
         for _ in range(5):
             await ann.guess(GUESSES_A_DAY)
             ann.now += 2 * DAY
-            await adapters.budgets.purge(now=ann.now)
-        with pytest.raises(CodesOff):
-            await adapters.budgets.count(ANN, CODE, now=ann.now)
-        await adapters.budgets.purge(now=ann.now + 2 * ROW_REMEMBERED)
-        assert await adapters.budgets.reset(ANN), "off stays off"
+            await adapters.guess_limits.purge(now=ann.now)
+        with pytest.raises(OtpLocked):
+            await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now)
+        await adapters.guess_limits.purge(now=ann.now + 2 * STREAK_RETENTION)
+        assert await adapters.guess_limits.reset(ANN), "off stays off"
 
     async def test_purge_removes_what_has_no_effect_any_more(self, adapters: Adapters) -> None:
         await Guesser(adapters, PASSWORD).guess()
         await Guesser(adapters, CODE, BOB).guess()
-        await adapters.budgets.forgive(BOB, CODE)
-        await adapters.budgets.purge(now=adapters.clock.now() + DAY + MOMENT)
-        assert not await adapters.budgets.reset(ANN)
-        assert not await adapters.budgets.reset(BOB)
+        await adapters.guess_limits.clear(BOB, CODE)
+        await adapters.guess_limits.purge(now=adapters.clock.now() + DAY + MOMENT)
+        assert not await adapters.guess_limits.reset(ANN)
+        assert not await adapters.guess_limits.reset(BOB)
 
         for later, remembered in [(timedelta(), True), (MOMENT, False)]:
             ann = Guesser(adapters)
             await ann.guess()
-            await adapters.budgets.purge(now=ann.now + ROW_REMEMBERED + later)
-            assert await adapters.budgets.reset(ANN) is remembered
+            await adapters.guess_limits.purge(now=ann.now + STREAK_RETENTION + later)
+            assert await adapters.guess_limits.reset(ANN) is remembered
 
 
 async def send(adapters: Adapters, now: datetime, mobile: MobileNumber = ANN) -> float | None:
     """None if it was sent, else the seconds to wait."""
     try:
-        await adapters.sendings.count(mobile, now=now)
+        await adapters.send_limits.record(mobile, now=now)
     except CodesSentTooOften as error:
         return error.retry_after
     return None
@@ -308,8 +308,8 @@ class TestSending:
         begun = now = adapters.clock.now()
         while (wait := await send(adapters, now)) is None or wait < 20_000:
             now += timedelta(seconds=wait or 0)
-        await adapters.sendings.purge(now=begun + DAY - MOMENT)
+        await adapters.send_limits.purge(now=begun + DAY - MOMENT)
         assert await send(adapters, begun + DAY - MOMENT) == pytest.approx(0.001)
-        await adapters.sendings.purge(now=now + DAY + MOMENT)
+        await adapters.send_limits.purge(now=now + DAY + MOMENT)
         for later in range(3):
             assert await send(adapters, begun + timedelta(minutes=later)) is None, "nothing is left of it"

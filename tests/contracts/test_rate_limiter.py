@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from adapters.memory.runtime import MemoryClock, MemoryRateLimiter
 from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
-from application.ports.runtime import Bucket, Rate, RateLimiter
+from application.ports.runtime import Bucket, RateLimiter
 from domain.errors import RedisUnavailable
+from domain.rates import Rate
 from entrypoints.container import Container
 from tests.support.ports import free_port
 
@@ -66,28 +67,28 @@ def world(request: pytest.FixtureRequest) -> World:
     return InRedis(container.rate_limiter(), settings.redis_url.get_secret_value(), settings.redis_namespace)
 
 
-def bucket(calls: int, seconds: float = HOUR, *, rule: str = "login", who: str = "") -> Bucket:
-    return Bucket(rule, who or secrets.token_hex(4), Rate(calls, seconds))
+def bucket(calls: int, seconds: float = HOUR, *, rule: str = "login", subject: str = "") -> Bucket:
+    return Bucket(rule, subject or secrets.token_hex(4), Rate(calls, seconds))
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 5, 7, 30, 150])
 async def test_so_many_and_no_more(world: World, calls: int) -> None:
     one = bucket(calls)
     for left in reversed(range(calls)):
-        verdict = await world.limiter.hit([one])
-        assert verdict.retry_after == 0
-        assert [room.left for room in verdict.rooms] == [left]
+        decision = await world.limiter.hit([one])
+        assert decision.retry_after == 0
+        assert [remaining.calls for remaining in decision.remaining] == [left]
     refused = await world.limiter.hit([one])
     assert HOUR / calls * 0.9 < refused.retry_after <= HOUR / calls
-    assert refused.rooms[0].left == 0
-    assert HOUR * 0.9 < refused.rooms[0].whole_after <= HOUR
+    assert refused.remaining[0].calls == 0
+    assert HOUR * 0.9 < refused.remaining[0].resets_in <= HOUR
 
 
 async def test_of_many_at_once_exactly_those_with_room(world: World) -> None:
     one, wide = bucket(10), bucket(1_000)
-    verdicts = await asyncio.gather(*(world.limiter.hit([one, wide]) for _ in range(200)))
-    assert sorted(verdict.rooms[0].left for verdict in verdicts if not verdict.retry_after) == list(range(10))
-    assert sum(verdict.retry_after > 0 for verdict in verdicts) == 190
+    decisions = await asyncio.gather(*(world.limiter.hit([one, wide]) for _ in range(200)))
+    assert sorted(decision.remaining[0].calls for decision in decisions if not decision.retry_after) == list(range(10))
+    assert sum(decision.retry_after > 0 for decision in decisions) == 190
 
 
 async def test_a_refused_call_is_counted_nowhere(world: World) -> None:
@@ -96,8 +97,8 @@ async def test_a_refused_call_is_counted_nowhere(world: World) -> None:
     for _ in range(5):
         refused = await world.limiter.hit([wide, narrow])
         assert refused.retry_after > 0
-        assert [room.left for room in refused.rooms] == [9, 0]
-    assert (await world.limiter.hit([wide])).rooms[0].left == 8
+        assert [remaining.calls for remaining in refused.remaining] == [9, 0]
+    assert (await world.limiter.hit([wide])).remaining[0].calls == 8
 
 
 async def test_room_comes_back_evenly(world: World) -> None:
@@ -110,37 +111,37 @@ async def test_room_comes_back_evenly(world: World) -> None:
     assert not (await world.limiter.hit([one])).retry_after
     assert (await world.limiter.hit([one])).retry_after
     await world.wait(201)
-    assert (await world.limiter.hit([one])).rooms[0].left == 3
+    assert (await world.limiter.hit([one])).remaining[0].calls == 3
 
 
 async def test_rules_and_callers_are_apart(world: World) -> None:
-    one = bucket(1, who="192.0.2.1")
+    one = bucket(1, subject="192.0.2.1")
     await world.limiter.hit([one])
     assert (await world.limiter.hit([one])).retry_after
-    assert not (await world.limiter.hit([bucket(1, who="192.0.2.2")])).retry_after
-    assert not (await world.limiter.hit([bucket(1, who="192.0.2.1", rule="signup")])).retry_after
+    assert not (await world.limiter.hit([bucket(1, subject="192.0.2.2")])).retry_after
+    assert not (await world.limiter.hit([bucket(1, subject="192.0.2.1", rule="signup")])).retry_after
 
 
 async def test_what_is_kept_tells_nobody_who_called(container: Container) -> None:
     redis: Any = container.redis()
-    who = "2001:db8:1234:5678::/64"
+    subject = "2001:db8:1234:5678::/64"
     before = set(await redis.client.keys("*:rate:*"))
-    await container.rate_limiter().hit([bucket(5, who=who)])
+    await container.rate_limiter().hit([bucket(5, subject=subject)])
     (key,) = set(await redis.client.keys("*:rate:*")) - before
-    plain = f"login\0{who}".encode()
-    assert who not in key.decode()
+    plain = f"login\0{subject}".encode()
+    assert subject not in key.decode()
     assert hashlib.sha256(plain).hexdigest()[:16] not in key.decode()
     assert (await redis.client.get(key)).isdigit()
     assert 0 < await redis.client.pttl(key) <= HOUR / 5 * 1000
     other = RedisRateLimiter(redis, namespace="test", key=b"another key")
-    assert other._name(bucket(5, who=who)).rsplit(":")[-1] != key.decode().rsplit(":")[-1]  # noqa: SLF001
+    assert other._name(bucket(5, subject=subject)).rsplit(":")[-1] != key.decode().rsplit(":")[-1]  # noqa: SLF001
 
 
 async def test_it_survives_that_the_server_forgets_its_scripts(container: Container) -> None:
     one = bucket(3)
     await container.rate_limiter().hit([one])
     await container.redis().client.script_flush()
-    assert (await container.rate_limiter().hit([one])).rooms[0].left == 1
+    assert (await container.rate_limiter().hit([one])).remaining[0].calls == 1
 
 
 async def test_without_redis_it_says_so() -> None:

@@ -199,7 +199,7 @@ class TestBudgets:
         user = await adapters.user()
         for minute in range(0, 24 * 60, 20):
             try:
-                await adapters.sendings.count(user.mobile, now=now + timedelta(minutes=minute))
+                await adapters.send_limits.record(user.mobile, now=now + timedelta(minutes=minute))
                 sent += 1
             except CodesSentTooOften:
                 pass
@@ -212,7 +212,7 @@ class TestBudgets:
         user = await adapters.user()
         for second in range(0, 3600, 30):
             try:
-                await adapters.budgets.count(user.mobile, kind, now=now + timedelta(seconds=second))
+                await adapters.guess_limits.record_wrong(user.mobile, kind, now=now + timedelta(seconds=second))
                 wrong += 1
             except TooManyGuesses:
                 pass
@@ -225,8 +225,8 @@ async def test_no_number_stands_beside_its_counts(real: InPostgresAndRedis) -> N
     ann, nobody, now = await real.user(), MobileNumber("+919876500000"), real.clock.now()
     await real.queued(await real.room(ann))
     for mobile in (ann.mobile, nobody):
-        await real.sendings.count(mobile, now=now)
-        await real.budgets.count(mobile, GuessKind.CODE, now=now)
+        await real.send_limits.record(mobile, now=now)
+        await real.guess_limits.record_wrong(mobile, GuessKind.CODE, now=now)
     await real.users.delete(ann.id)
     for table in ("codes_sent", "wrong_guesses", "kept_allowances"):
         kept = [str(dict(row)) for row in await rows(f"TABLE {table}")]

@@ -232,7 +232,7 @@ def test_the_client_guide_names_every_error() -> None:
         heirs = [heir for heir in cls.__subclasses__() if heir.__module__ == errors.__name__]
         if issubclass(cls, errors.DomainError) and not heirs:
             leaves.add(cls)
-    inner: set[type[errors.DomainError]] = {errors.ModelUnavailable, errors.ModelRefused}
+    inner: set[type[errors.DomainError]] = {errors.ModelUnavailable, errors.ModelRejectedRequest}
     of_messages = {cls for cls in leaves if issubclass(cls, errors.ModelError)} | inner
     rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \| \S.* \|$", CLIENT_GUIDE)
     assert len(rows) == len(set(rows))

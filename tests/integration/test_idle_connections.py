@@ -23,9 +23,10 @@ from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.redis.reply_stream import RedisReplyStream
 from adapters.system import TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
-from application.ports.runtime import Bucket, Rate
+from application.ports.runtime import Bucket
 from domain.chat.streams import START
 from domain.ids import MessageId, UserId
+from domain.rates import Rate
 from local.valkey import EmbeddedValkey
 from tests.support.patience import HANG
 from tests.support.processes import ROOT

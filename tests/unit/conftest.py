@@ -8,10 +8,10 @@ import pytest
 from dependency_injector import providers
 
 from adapters.memory.accounts import (
-    MemoryGuessBudgets,
+    MemoryGuessLimits,
     MemoryOtpChallenges,
     MemoryOtpSender,
-    MemoryOtpSendings,
+    MemoryOtpSendLimits,
     MemorySessions,
     MemoryUsers,
     PlainHasher,
@@ -46,8 +46,8 @@ class World:
         self.users = MemoryUsers()
         self.sessions = MemorySessions(self.users)
         self.challenges = MemoryOtpChallenges()
-        self.budgets = MemoryGuessBudgets()
-        self.sendings = MemoryOtpSendings()
+        self.guess_limits = MemoryGuessLimits()
+        self.send_limits = MemoryOtpSendLimits()
         self.messages = messages(self.clock)
         self.chatrooms = MemoryChatrooms(self.users, self.messages)
         self.lists = MemoryChatroomLists()
@@ -68,8 +68,8 @@ class World:
             users=self.users,
             sessions=self.sessions,
             challenges=self.challenges,
-            budgets=self.budgets,
-            sendings=self.sendings,
+            guess_limits=self.guess_limits,
+            send_limits=self.send_limits,
             messages=self.messages,
             chatrooms=self.chatrooms,
             chatroom_lists=self.lists,

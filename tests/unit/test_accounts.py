@@ -322,10 +322,10 @@ class TestEntities:
             mobile=world.container.mobile_numbers().parse(ANN), purpose=LOGIN, code_hash="h", expires_at=now
         )
         moment = timedelta(milliseconds=1)
-        assert challenge.is_open(now - moment)
-        assert not challenge.is_open(now)
-        assert replace(challenge, guesses_left=1).is_open(now - moment)
-        assert not replace(challenge, guesses_left=0).is_open(now - moment)
+        assert challenge.guessed(now - moment) == replace(challenge, guesses_left=challenge.guesses_left - 1)
+        assert challenge.guessed(now) is None
+        assert replace(challenge, guesses_left=1).guessed(now - moment) == replace(challenge, guesses_left=0)
+        assert replace(challenge, guesses_left=0).guessed(now - moment) is None
 
     def test_codes_are_six_digits_zeros_included(self) -> None:
         codes = {OtpChallenge.new_code() for _ in range(2_000)}

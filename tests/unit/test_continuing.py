@@ -23,7 +23,7 @@ from domain.errors import (
     MessageNotContinuable,
     MessageNotEnded,
     MessageNotFound,
-    ModelRefused,
+    ModelRejectedRequest,
     ModelUnavailable,
     QuotaExceeded,
     ReplyBlocked,
@@ -117,7 +117,7 @@ class TestContinueMessage:
 class TestEnds:
     @pytest.mark.parametrize(
         ("line", "code", "used"),
-        [(ModelRefused(), "model_refused", 1), (ReplyBlocked("SAFETY"), "reply_blocked", 2)],
+        [(ModelRejectedRequest(), "model_refused", 1), (ReplyBlocked("SAFETY"), "reply_blocked", 2)],
         ids=repr,
     )
     async def test_if_it_fails_the_reply_is_what_it_was(self, world: World, line: Line, code: str, used: int) -> None:
@@ -164,7 +164,7 @@ class TestEnds:
 
     async def test_its_room_is_named_after_all_of_it(self, world: World) -> None:
         room = await world.container.create_chatroom()(user=await world.user(), name="New chat", auto_title=True)
-        world.model.add(FIRST, ModelRefused(), SECOND, "Sky")
+        world.model.add(FIRST, ModelRejectedRequest(), SECOND, "Sky")
         message = await world.sent(room=room)
         await answer(world, message)
         await answer(world, await go_on(world, await world.stored(message)))

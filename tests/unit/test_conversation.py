@@ -35,12 +35,12 @@ from domain.errors import (
     ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
-    ModelRefused,
+    ModelRejectedRequest,
     ModelTimedOut,
     ModelUnavailable,
     ReplyBlocked,
     ReplyEmpty,
-    WorkersDied,
+    WorkerCrashed,
 )
 from domain.ids import ChatroomId, MessageId, UserId
 
@@ -288,11 +288,11 @@ class TestRetryPolicy:
             (ReplyEmpty(None), 3),
             (ReplyEmpty("MAX_TOKENS"), 1),
             (ReplyEmpty("LANGUAGE"), 1),
-            (ModelRefused(), 1),
+            (ModelRejectedRequest(), 1),
             (ModelNotConfigured("API_KEY_INVALID"), 1),
             (ModelQuotaExhausted(), 1),
             (ReplyBlocked("SAFETY"), 1),
-            (WorkersDied(), 1),
+            (WorkerCrashed(), 1),
             (DatabaseUnavailable(), 1),
         ],
         ids=lambda value: f"{type(value).__name__}-{getattr(value, 'reason', '')}" if value else None,
@@ -372,7 +372,7 @@ class TestOutcome:
             "SAFETY",
             "reply_blocked",
         )
-        for error in (ModelUnavailable(), ModelRefused(), ReplyEmpty(), WorkersDied()):
+        for error in (ModelUnavailable(), ModelRejectedRequest(), ReplyEmpty(), WorkerCrashed()):
             outcome = Outcome.of_error(error)
             assert outcome == Outcome(status=MessageStatus.FAILED, error_code=error.code, error_detail=error.detail)
 

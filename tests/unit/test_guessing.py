@@ -11,14 +11,14 @@ import pytest
 
 from adapters.memory.accounts import PlainHasher
 from application.ports.accounts import SecretHasher
-from domain.accounts import CODES_OFF_AFTER, GUESSES_A_DAY, GUESSES_AN_HOUR, MobileNumber, OtpPurpose
+from domain.accounts import GUESSES_A_DAY, GUESSES_AN_HOUR, LOCKOUT_STREAK, MobileNumber, OtpPurpose
 from domain.errors import (
-    CodesOff,
     CodesSentTooOften,
     CredentialsInvalid,
     DomainError,
     InvalidInput,
     OtpInvalid,
+    OtpLocked,
     PasswordWrong,
     TooManyGuesses,
     UserNotFound,
@@ -137,13 +137,13 @@ class TestCodes:
             await guessers.guess(code, purpose=purpose)
             guessers.world.clock.move(timedelta(hours=1))
             await guessers.world.container.purge_expired()()
-        assert guessers.hasher.evaluated == CODES_OFF_AFTER
+        assert guessers.hasher.evaluated == LOCKOUT_STREAK
         right = await code_for(guessers.world, purpose)
         await guessers.guess(right, purpose=purpose)
         assert guessers.outcomes["codes_off"] > 24 * 20
         assert "right" not in guessers.outcomes
 
-        assert await guessers.world.budgets.reset(MobileNumber(ANN))
+        assert await guessers.world.guess_limits.reset(MobileNumber(ANN))
         await guessers.guess(right, purpose=purpose)
         assert guessers.outcomes["right"] == 1
 
@@ -239,7 +239,7 @@ class TestDecoys:
             with pytest.raises(UserNotFound):
                 await world.container.send_otp()(mobile=UNKNOWN, purpose=LOGIN)
         assert world.challenges.table.all() == []
-        assert world.sendings.table.all() == []
+        assert world.send_limits.table.all() == []
 
 
 class TestSending:
@@ -350,11 +350,11 @@ class TestPasswords:
 
     async def test_codes_that_are_off_change_no_password(self, guessers: Guessers) -> None:
         caller = await caller_of(guessers.world, await log_in_by_code(guessers.world))
-        for _ in range(CODES_OFF_AFTER):
+        for _ in range(LOCKOUT_STREAK):
             await guessers.guess(await guessers.unknown_code())
             guessers.world.clock.move(timedelta(hours=2))
         code = await code_for(guessers.world)
-        with pytest.raises(CodesOff):
+        with pytest.raises(OtpLocked):
             await guessers.world.container.change_password()(
                 caller=caller, new_password="new horse", code=code, current_password=None
             )

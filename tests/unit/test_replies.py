@@ -29,7 +29,7 @@ from domain.errors import (
     ModelOverloaded,
     ModelQuotaExhausted,
     ModelRateLimited,
-    ModelRefused,
+    ModelRejectedRequest,
     ModelTimedOut,
     ModelUnavailable,
     ReplyBlocked,
@@ -279,7 +279,7 @@ class TestFails:
         ("error", "code", "reason"),
         [
             (ModelQuotaExhausted(), "model_quota_exhausted", None),
-            (ModelRefused(), "model_refused", None),
+            (ModelRejectedRequest(), "model_refused", None),
             (ReplyEmpty("MAX_TOKENS"), "reply_empty", "MAX_TOKENS"),
         ],
         ids=repr,
@@ -612,7 +612,7 @@ class TestDeferred:
 
 
 async def test_a_message_queued_anew_has_all_its_time_again(world: World) -> None:
-    world.model.add(ModelRefused(), ModelUnavailable())
+    world.model.add(ModelRejectedRequest(), ModelUnavailable())
     message = await world.sent()
     assert await answer(world, message) is FAILED
     world.clock.move(timedelta(days=1))
@@ -756,7 +756,7 @@ class TestStream:
             assert [str(piece.position) for piece in await reader.read()] == ["2-0", "2-6"]
             assert await reader.read() == []
 
-    @pytest.mark.parametrize("error", [ModelRefused(), ReplyBlocked("SAFETY")], ids=repr)
+    @pytest.mark.parametrize("error", [ModelRejectedRequest(), ReplyBlocked("SAFETY")], ids=repr)
     async def test_tells_of_every_end(self, world: World, error: ModelError) -> None:
         world.model.add(error)
         message = await world.sent()
@@ -857,7 +857,7 @@ class TestBooked:
             (ScriptedReply(pieces=(" ",)), "empty", TokenUsage(5, 0, 1)),
             (ScriptedReply(pieces=("Half",), error=ModelUnavailable()), "model_unavailable", TokenUsage(5, 0, 1)),
             (ModelOverloaded(), "model_overloaded", None),
-            (ModelRefused(), "model_refused", None),
+            (ModelRejectedRequest(), "model_refused", None),
             (ScriptedReply(pieces=("Half",), error=LookupError()), "generation_failed", TokenUsage(5, 0, 1)),
         ],
         ids=repr,
@@ -949,7 +949,7 @@ class TestDatabaseAway:
         [
             ("context", "Whole.", 1, COMPLETED),
             ("finish", "Whole.", 1, COMPLETED),
-            ("finish", ModelRefused(), 1, FAILED),
+            ("finish", ModelRejectedRequest(), 1, FAILED),
             ("retry", ModelUnavailable(), 1, QUEUED),
             ("release", ModelDeferred(), 1, QUEUED),
         ],

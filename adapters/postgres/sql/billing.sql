@@ -22,7 +22,7 @@ SELECT * FROM checkouts
 WHERE user_id = :user_id AND url IS NOT NULL AND expires_at > :open_until
 ORDER BY expires_at DESC LIMIT 1;
 
--- hold_checkouts --
+-- lock_checkout --
 -- Take the user's checkouts, unless somebody has them.
 INSERT INTO billing_accounts AS account
     (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)
@@ -31,7 +31,7 @@ ON CONFLICT (user_id) DO UPDATE SET checkout_busy_until = excluded.checkout_busy
     WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now()
 RETURNING *;
 
--- abandon_checkout --
+-- unlock_checkout --
 -- Give the user's checkouts back.
 UPDATE billing_accounts SET checkout_busy_until = NULL WHERE user_id = :user_id;
 

@@ -18,13 +18,13 @@ from application.chat.messages import GetAllowance
 from application.ports.runtime import Clock
 from domain.accounts import Device, OtpPurpose, User
 from domain.errors import (
-    CodesOff,
     CodesSentTooOften,
     CountryNotAllowed,
     CredentialsInvalid,
     InvalidMobile,
     MobileTaken,
     OtpInvalid,
+    OtpLocked,
     PasswordWrong,
     PaymentsRefused,
     PaymentsUnavailable,
@@ -87,7 +87,7 @@ async def send_otp(send: SendOtp, body: MobileBody) -> OtpReply:
     "/auth/verify-otp",
     limits=("verify",),
     refresh_cookie=True,
-    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
 )
 async def verify_otp(verify: VerifyOtp, body: VerifyOtpBody, device: Device) -> SignedInReply:
     """Log in with a one-time code.
@@ -170,7 +170,7 @@ async def forgot_password(send_otp: SendOtp, body: MobileBody) -> OtpReply:
     "/auth/reset-password",
     limits=("verify",),
     idempotent=True,
-    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, CodesOff),
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
 )
 async def reset_password(reset: ResetPassword, body: ResetPasswordBody) -> Reply:
     """Set a new password with a code from forgot-password.
@@ -185,7 +185,7 @@ async def reset_password(reset: ResetPassword, body: ResetPasswordBody) -> Reply
     "/auth/change-password",
     limits=("verify",),
     idempotent=True,
-    errors=(OtpInvalid, PasswordWrong, TooManyGuesses, CodesOff),
+    errors=(OtpInvalid, PasswordWrong, TooManyGuesses, OtpLocked),
 )
 async def change_password(change: ChangePassword, caller: Caller, body: ChangePasswordBody) -> Reply:
     """Set a new password while logged in.

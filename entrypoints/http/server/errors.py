@@ -31,7 +31,7 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.NotAuthenticated: 401,
     errors.OtpInvalid: 400,
     errors.PasswordWrong: 400,
-    errors.CodesOff: 403,
+    errors.OtpLocked: 403,
     errors.NotFound: 404,
     errors.MobileTaken: 409,
     errors.MessageEnded: 409,

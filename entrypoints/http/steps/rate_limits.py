@@ -12,9 +12,10 @@ import structlog
 from sanic import Request
 
 from application.ports.accounts import MobileNumbers
-from application.ports.runtime import Bucket, Rate, RateLimiter, Room
+from application.ports.runtime import Bucket, RateLimiter, Remaining
 from domain.errors import RateLimited, RedisUnavailable
 from domain.ids import UserId
+from domain.rates import Rate
 from entrypoints import metrics
 from entrypoints.http.api.schemas import Schema
 from entrypoints.http.server.addresses import bucket_of, client_address
@@ -78,7 +79,7 @@ class RateLimits:
         self, request: Request, rules: Sequence[Rule], *, user_id: UserId | None = None, body: Schema | None = None
     ) -> None:
         """Count the call. Raises RateLimited, or InvalidMobile where a number is looked at."""
-        buckets = [Bucket(rule.name, self._who(rule.per, request, user_id, body), rule.rate) for rule in rules]
+        buckets = [Bucket(rule.name, self._subject(rule.per, request, user_id, body), rule.rate) for rule in rules]
         now = time.monotonic()
         if now < self._blind_until:
             metrics.RATE_LIMITS_UNCHECKED.inc()
@@ -86,20 +87,20 @@ class RateLimits:
         if self._blind_until:  # the others need not wait for what this one finds
             self._blind_until = now + _BLIND_SECONDS
         try:
-            verdict = await self._limiter.hit(buckets)
+            decision = await self._limiter.hit(buckets)
         except RedisUnavailable:
             self._blind_until = time.monotonic() + _BLIND_SECONDS
             metrics.RATE_LIMITS_UNCHECKED.inc()
             return
         self._blind_until = 0.0
-        request.ctx.rate_limit = _headers(rules, verdict.rooms)
-        if verdict.retry_after > 0:
-            for rule, room in zip(rules, verdict.rooms, strict=True):
-                if room.left < 1:
+        request.ctx.rate_limit = _headers(rules, decision.remaining)
+        if decision.retry_after > 0:
+            for rule, remaining in zip(rules, decision.remaining, strict=True):
+                if remaining.calls < 1:
                     metrics.RATE_LIMITED.labels(rule.name).inc()
-            raise RateLimited(retry_after=verdict.retry_after)
+            raise RateLimited(retry_after=decision.retry_after)
 
-    def _who(self, per: Per, request: Request, user_id: UserId | None, body: Schema | None) -> str:
+    def _subject(self, per: Per, request: Request, user_id: UserId | None, body: Schema | None) -> str:
         match per:
             case Per.ADDRESS:
                 return bucket_of(client_address(request, self._trusted_proxies))
@@ -110,14 +111,14 @@ class RateLimits:
                 return str(user_id)
 
 
-def _headers(rules: Sequence[Rule], rooms: Sequence[Room]) -> dict[str, str]:
+def _headers(rules: Sequence[Rule], remaining: Sequence[Remaining]) -> dict[str, str]:
     """As the IETF's draft-ietf-httpapi-ratelimit-headers has them."""
     return {
         "ratelimit-policy": ", ".join(
             f'"{rule.name}";q={rule.rate.calls};w={math.ceil(rule.rate.seconds)}' for rule in rules
         ),
         "ratelimit": ", ".join(
-            f'"{rule.name}";r={room.left};t={math.ceil(room.whole_after)}'
-            for rule, room in zip(rules, rooms, strict=True)
+            f'"{rule.name}";r={left.calls};t={math.ceil(left.resets_in)}'
+            for rule, left in zip(rules, remaining, strict=True)
         ),
     }
