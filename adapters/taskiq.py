@@ -1,4 +1,4 @@
-"""The doorbell: Taskiq over a Redis stream.
+"""Notifications of jobs: Taskiq over a Redis stream.
 
 A job only says "look at this message" or "at this account". Postgres decides who does it, so jobs are
 acknowledged when they arrive and may be lost or come twice.
@@ -166,7 +166,7 @@ class TaskiqJobQueue(JobQueue):
         self._broker = broker
         self._job = job
 
-    async def ring(self, ids: Sequence[UUID]) -> bool:
+    async def notify(self, ids: Sequence[UUID]) -> bool:
         try:
             await self._broker.send(self._job, [str(one) for one in ids])
         except (RedisError, OSError) as error:
@@ -222,7 +222,7 @@ class JobReceiver:
         return 0 if self._stopped else self._concurrency - len(self._running)
 
     def take(self, job: str, ids: Sequence[UUID]) -> None:
-        """Handle these here and now, without a bell, as far as there are places."""
+        """Handle these now, without a notification, as far as there are free slots."""
         for one in ids[: max(0, self.places)]:
             self._begin(job, one)
 
@@ -238,10 +238,10 @@ class JobReceiver:
 
     def _task(self, job: str) -> Callable[[str], Awaitable[None]]:
         async def handle(identifier: str) -> None:  # Taskiq renames what it registers: no bound method
-            # Taskiq knows nothing of those that were taken without a bell.
+            # Taskiq does not know of those that run without a notification.
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stopped:  # else a sweep finds it, as after any lost bell
+            if not self._stopped:  # else a sweep finds it, as after any lost notification
                 await asyncio.wait([self._begin(job, UUID(identifier))])
 
         return handle

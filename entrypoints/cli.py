@@ -120,7 +120,7 @@ def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
                 print(f"{arguments.id} is queued again.")
                 return
             # Ids, times and codes only: what people wrote is none of the terminal's business.
-            for message in await container.messages().with_status(arguments.status, limit=arguments.limit):
+            for message in await container.messages().list_by_status(arguments.status, limit=arguments.limit):
                 sent = message.created_at.isoformat(timespec="seconds")
                 print(f"{message.id}  {sent}  attempts={message.attempt}  {message.error_code or ''}".rstrip())
 

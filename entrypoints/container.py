@@ -55,7 +55,6 @@ from application.accounts.sessions import (
 from application.accounts.signup import SignUp
 from application.billing.subscriptions import GetSubscription, OpenPortal, UpgradeTier
 from application.billing.webhooks import AcceptWebhookEvent, Reconcile, ResumeSyncs, SyncSubscriptions
-from application.chat.asking import AskModel
 from application.chat.breaker import Breaker
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import (
@@ -67,7 +66,8 @@ from application.chat.messages import (
     RequeueMessage,
     SendMessage,
 )
-from application.chat.replies import GenerateReply, Leases, RecoverReplies, Suspects
+from application.chat.model_calls import CallModel
+from application.chat.replies import GenerateReply, Leases, QuarantineSlot, RecoverReplies
 from application.chat.setup import WatchSetup
 from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle
@@ -327,8 +327,8 @@ class Container(containers.DeclarativeContainer):
         max_age=providers.Callable(timedelta, minutes=settings.provided.max_message_minutes),
     )
     watch_setup = single(WatchSetup, language_model, model_setup, clock)
-    ask_model = wired(
-        AskModel,
+    call_model = wired(
+        CallModel,
         name=settings.provided.gemini_model,
         breaker=providers.Singleton(Breaker),
         first_token_seconds=settings.provided.first_token_seconds,
@@ -344,12 +344,12 @@ class Container(containers.DeclarativeContainer):
         GenerateReply,
         queue=queue,
         lease=settings.provided.lease,
-        suspects=providers.Singleton(Suspects),
+        quarantine=providers.Singleton(QuarantineSlot),
         thought_tokens=settings.provided.thought_budget,
         instructions=settings.provided.system_instruction,
     )
     purge_expired = wired(PurgeExpired)
-    recover_replies = wired(RecoverReplies, queue=queue, quiet=settings.provided.lease)
+    recover_replies = wired(RecoverReplies, queue=queue, renotify_after=settings.provided.lease)
 
     #: Started in this order, closed in reverse.
     resources = providers.List(postgres, redis, broker, reply_stream)

@@ -71,7 +71,7 @@ class MemoryChatrooms(Chatrooms, Belongings):
         self._put(room)
         return room
 
-    async def entitle(self, chatroom_id: ChatroomId, title: str) -> bool:
+    async def set_title(self, chatroom_id: ChatroomId, title: str) -> bool:
         room = self.table.get(chatroom_id)
         if room is None or not room.auto_title:
             return False
@@ -94,11 +94,11 @@ class MemoryChatrooms(Chatrooms, Belongings):
         if owner := self._users.table.get(room.user_id):
             self._users.table.put(owner.id, replace(owner, chatrooms_version=owner.chatrooms_version + 1))
 
-    async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
+    async def list_for_user(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         rooms = [r for r in self.table.all() if r.user_id == user_id and (before is None or r.id < before)]
         return sorted(rooms, key=lambda room: room.id, reverse=True)[:limit]
 
-    async def open(
+    async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
     ) -> tuple[Chatroom, list[Message]]:
         room = self._own(chatroom_id, user_id)
@@ -110,7 +110,7 @@ class _Queued:
     message: Message
     due_at: datetime
     lease_until: datetime | None
-    rung_at: datetime
+    notified_at: datetime
     #: The model was asked since it was queued.
     called: bool = False
 
@@ -226,7 +226,7 @@ class MemoryMessages(Messages):
         self.allowances.put(message.user_id, counted)
         due = self._clock.now()
         stored = replace(message, allowance_day=counted.day)
-        self.table.put(message.id, _Queued(stored, due_at=due, lease_until=None, rung_at=due))
+        self.table.put(message.id, _Queued(stored, due_at=due, lease_until=None, notified_at=due))
         return Allowance(counted.day, counted.used, limits.daily, counted.input_tokens, counted.output_tokens)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
@@ -409,21 +409,21 @@ class MemoryMessages(Messages):
             cancel_requested=False,
             queued_at=now,
         )
-        self.table.put(message_id, _Queued(queued, due_at=now, lease_until=None, rung_at=now - timedelta(days=1)))
+        self.table.put(message_id, _Queued(queued, due_at=now, lease_until=None, notified_at=now - timedelta(days=1)))
         if counted := self.allowances.get(queued.user_id):
             self.allowances.put(queued.user_id, replace(counted, in_flight=counted.in_flight + 1))
         return True
 
-    async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
         found = [row.message for row in self.table.all() if row.message.status is status]
         return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
 
-    async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        return self._take(MessageStatus.GENERATING, limit, lambda _: quiet)
+    async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        return self._take(MessageStatus.GENERATING, limit, lambda _: notified_before)
 
-    async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
+    async def take_unnotified(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
         def patience(message: Message) -> timedelta:
-            return max(quiet, min((self._clock.now() - message.queued_at) / 2, 3 * quiet))
+            return max(notified_before, min((self._clock.now() - message.queued_at) / 2, 3 * notified_before))
 
         return self._take(MessageStatus.QUEUED, limit, patience)
 
@@ -434,12 +434,12 @@ class MemoryMessages(Messages):
             for row in self.table.all()
             if row.message.status is status
             and (since := row.claimable_since(now)) is not None
-            and (row.rung_at < since or row.rung_at <= now - patience(row.message))
+            and (row.notified_at < since or row.notified_at <= now - patience(row.message))
         ]
         ids = [message_id for _, message_id in sorted(found)[:limit]]
         for message_id in ids:
             if row := self.table.get(message_id):
-                self.table.put(message_id, replace(row, rung_at=now))
+                self.table.put(message_id, replace(row, notified_at=now))
         return ids
 
     def _held(self, message_id: MessageId, attempt: int) -> _Queued | None:

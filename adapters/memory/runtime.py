@@ -22,15 +22,15 @@ class MemoryClock(Clock):
 
 
 class MemoryJobQueue(JobQueue):
-    """Rings into a list; `broken` makes it a bell that cannot be rung."""
+    """Keeps what it notifies of in a list; with `broken` it cannot notify anybody."""
 
     def __init__(self) -> None:
-        self.rung: list[UUID] = []
+        self.notified: list[UUID] = []
         self.broken = False
 
-    async def ring(self, ids: Sequence[UUID]) -> bool:
+    async def notify(self, ids: Sequence[UUID]) -> bool:
         if not self.broken:
-            self.rung += ids
+            self.notified += ids
         return not self.broken
 
 

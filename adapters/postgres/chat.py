@@ -165,14 +165,14 @@ class PostgresMessages(Messages):
     async def requeue(self, message_id: MessageId) -> bool:
         return bool(await SQL.requeue(id=message_id))
 
-    async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
-        return [to_entity(Message, row) for row in await SQL.with_status(status=status, limit=limit)]
+    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+        return [to_entity(Message, row) for row in await SQL.list_by_status(status=status, limit=limit)]
 
-    async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        return [MessageId(row["id"]) for row in await SQL.take_abandoned(limit=limit, quiet=quiet)]
+    async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        return [MessageId(row["id"]) for row in await SQL.take_expired(limit=limit, notified_before=notified_before)]
 
-    async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        return [MessageId(row["id"]) for row in await SQL.take_unrung(limit=limit, quiet=quiet)]
+    async def take_unnotified(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        return [MessageId(row["id"]) for row in await SQL.take_unnotified(limit=limit, notified_before=notified_before)]
 
 
 async def _consume(

@@ -36,8 +36,8 @@ class PostgresChatrooms(Chatrooms):
             raise ChatroomNotFound
         return to_entity(Chatroom, changed[0])
 
-    async def entitle(self, chatroom_id: ChatroomId, title: str) -> bool:
-        return bool(await SQL.entitle(id=chatroom_id, name=title))
+    async def set_title(self, chatroom_id: ChatroomId, title: str) -> bool:
+        return bool(await SQL.set_title(id=chatroom_id, name=title))
 
     async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
         # One statement would not do: it would not see what was sent while it waited for the room.
@@ -50,14 +50,14 @@ class PostgresChatrooms(Chatrooms):
 
         return await transaction(run)
 
-    async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
-        found = await SQL.list_of(user_id=user_id, limit=limit, before=before)
+    async def list_for_user(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
+        found = await SQL.list_for_user(user_id=user_id, limit=limit, before=before)
         return [to_entity(Chatroom, row) for row in found]
 
-    async def open(
+    async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
     ) -> tuple[Chatroom, list[Message]]:
-        found = await SQL.open(id=chatroom_id, user_id=user_id, limit=limit, before=before)
+        found = await SQL.get_with_messages(id=chatroom_id, user_id=user_id, limit=limit, before=before)
         if not found:
             raise ChatroomNotFound
         room = Chatroom(

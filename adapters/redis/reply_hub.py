@@ -110,7 +110,7 @@ class _Reader(ReplyReader):
 
     def wake(self) -> None:
         self._woken = True
-        self._ring()
+        self._notify()
 
     @property
     def is_waiting(self) -> bool:
@@ -136,14 +136,14 @@ class _Reader(ReplyReader):
             return self._fall_behind()
         self._queue.append(piece)
         self.end = position
-        self._ring()
+        self._notify()
         return False
 
     def pass_on(self, thought: ReplyPiece) -> None:
         """Queue it in its place or not at all: it is not worth waiting for."""
         if thought.position == self.end and len(self._queue) < _QUEUE:
             self._queue.append(thought)
-            self._ring()
+            self._notify()
 
     def look_at_store(self) -> bool:
         """Have it woken after all that was published. True if that must be fetched first."""
@@ -184,9 +184,9 @@ class _Reader(ReplyReader):
         self._wake_later = False
         if not self._queue or self._queue[-1] is not None:
             self._queue.append(None)
-        self._ring()
+        self._notify()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if self._waiter and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -205,7 +205,7 @@ class ReplyHub:
         self._unread: dict[_Topic, None] = {}
         self._checks: dict[_Topic, float] = {}  # when to read to be safe, the next one first
         self._next_check = 0.0
-        self._bell = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._listening, self._reading = Outage("listening"), Outage("reading")
@@ -236,7 +236,7 @@ class ReplyHub:
         """Read the stream for those who wait for it; if nothing is heard of it yet, then when it is."""
         if topic.key in self._heard:
             self._unread[topic] = None
-            self._bell.set()
+            self._wakeup.set()
 
     async def close(self) -> None:
         self._closed = True
@@ -268,7 +268,7 @@ class ReplyHub:
         try:
             self._connection = connection
             self._changed = dict.fromkeys(self._topics)
-            self._bell.set()
+            self._wakeup.set()
             yield connection
         finally:
             self._connection = None
@@ -350,8 +350,8 @@ class ReplyHub:
                 wait = max(_SAFETY_TICK, next(iter(self._checks.values())) - asyncio.get_running_loop().time())
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
-                    await self._bell.wait()
-        self._bell.clear()
+                    await self._wakeup.wait()
+        self._wakeup.clear()
         self._check()
 
     def _check(self) -> None:
@@ -368,7 +368,7 @@ class ReplyHub:
 
     def _change(self, channel: bytes) -> None:
         self._changed[channel] = None
-        self._bell.set()
+        self._wakeup.set()
 
     async def _subscribe(self) -> None:
         while self._changed and self._connection:

@@ -196,7 +196,7 @@ class _Flusher:
         self._dirty: dict[_Writer, None] = {}  # wait for the tick
         self._ready: dict[_Writer, None] = {}  # go with the next flush
         self._wakes: dict[asyncio.Event, str] = {}
-        self._bell = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._outage = Outage("writing")
@@ -209,7 +209,7 @@ class _Flusher:
         if at_once:
             self._dirty.pop(writer, None)
             self._ready[writer] = None
-            self._ring()
+            self._notify()
         elif writer not in self._ready:
             self._dirty[writer] = None
             if self._tick is None:
@@ -229,7 +229,7 @@ class _Flusher:
             self.mark(writer, at_once=True)
         sent = asyncio.Event()
         self._wakes[sent] = key
-        self._ring()
+        self._notify()
         try:
             await self._wait_for(sent)
         finally:
@@ -252,18 +252,18 @@ class _Flusher:
         self._tick = None
         self._ready.update(self._dirty)
         self._dirty.clear()
-        self._ring()
+        self._notify()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         if self._task is None:
             self._task = asyncio.create_task(self._run(), context=Context())  # of its own: it works for others, too
-        self._bell.set()
+        self._wakeup.set()
 
     async def _run(self) -> None:
         pause = 0.0
         while True:
-            await self._bell.wait()
-            self._bell.clear()
+            await self._wakeup.wait()
+            self._wakeup.clear()
             while self._ready or self._wakes:
                 if await self._flush():
                     pause = 0.0

@@ -38,7 +38,7 @@ class AcceptWebhookEvent:
     async def __call__(self, *, body: bytes, signature: str | None) -> None:
         event = self.gateway.read_event(body, signature, now=self.clock.now())
         if event is not None and (changed := await self.accounts.add_event(event)):
-            await self.queue.ring(changed)
+            await self.queue.notify(changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +130,10 @@ def _delay(failures: int) -> timedelta:
 
 @dataclass(frozen=True, slots=True)
 class ResumeSyncs:
-    """Ring for accounts that are due without a bell: a reading that failed, died, or is a routine one.
+    """Notify the workers of accounts that are due: a reading that failed, died, or is a routine one.
 
     Every worker does this every few seconds, with so many at a time that Stripe is not flooded.
-    Returns those that could not be rung for because Redis is away.
+    Returns those of which nobody could be notified, because Redis is unavailable.
     """
 
     accounts: BillingAccounts
@@ -143,7 +143,7 @@ class ResumeSyncs:
 
     async def __call__(self) -> list[UserId]:
         due = await self.accounts.take_due(limit=self.batch, quiet=self.quiet)
-        return due if due and not await self.queue.ring(due) else []
+        return due if due and not await self.queue.notify(due) else []
 
 
 @dataclass(frozen=True, slots=True)

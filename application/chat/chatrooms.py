@@ -77,7 +77,7 @@ class ListChatrooms:
     async def __call__(self, *, user: User, limit: int, cursor: ChatroomId | None = None) -> Page[Chatroom]:
         if cursor is None and limit == PAGE:
             return Page.cut(await self._first_page(user), limit)
-        return Page.cut(await self.chatrooms.list_of(user.id, limit=limit + 1, before=cursor), limit)
+        return Page.cut(await self.chatrooms.list_for_user(user.id, limit=limit + 1, before=cursor), limit)
 
     async def _first_page(self, user: User) -> list[Chatroom]:
         version = user.chatrooms_version
@@ -85,8 +85,8 @@ class ListChatrooms:
             if (cached := await self.lists.get(user.id, version)) is not None:
                 return cached
         except Unavailable:
-            return await self.chatrooms.list_of(user.id, limit=PAGE + 1)
-        found = await self.chatrooms.list_of(user.id, limit=PAGE + 1)
+            return await self.chatrooms.list_for_user(user.id, limit=PAGE + 1)
+        found = await self.chatrooms.list_for_user(user.id, limit=PAGE + 1)
         with suppress(Unavailable):
             await self.lists.put(user.id, version, found)
         return found
@@ -101,7 +101,7 @@ class OpenChatroom:
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, limit: int, before: MessageId | None = None
     ) -> tuple[Chatroom, Page[Message]]:
-        room, found = await self.chatrooms.open(chatroom_id, user.id, limit=limit + 1, before=before)
+        room, found = await self.chatrooms.get_with_messages(chatroom_id, user.id, limit=limit + 1, before=before)
         return room, Page.cut(found, limit)
 
 

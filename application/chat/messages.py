@@ -20,8 +20,8 @@ from domain.ids import ChatroomId, MessageId
 class SendMessage:
     """Accept a message. It will be answered, or end in a named state, whatever happens from here on.
 
-    The allowance is consumed and the message stored in one step. The bell is rung afterwards: if
-    it cannot be, a worker's next sweep finds the message. With a `message_id` of the caller's,
+    The allowance is consumed and the message stored in one step. A worker is notified afterwards: if
+    that fails, the next sweep finds the message. With a `message_id` of the caller's,
     sending again has no further effect.
     """
 
@@ -49,7 +49,7 @@ class SendMessage:
             thinking=plan.thinking,
         )
         allowance = await self.messages.accept(message, limits=self.limits[user.tier(now)])
-        await self.queue.ring([message.id])
+        await self.queue.notify([message.id])
         if message_id is not None:  # it may have been sent before
             stored = await self.messages.get(message_id, chatroom_id, user.id)
             message = replace(message, created_at=stored.created_at)
@@ -120,7 +120,7 @@ class RegenerateMessage:
             request_id=request_id,
         )
         allowance = await self.messages.regenerate(message, limits=self.limits[user.tier(now)])
-        await self.queue.ring([message_id])
+        await self.queue.notify([message_id])
         return message, allowance
 
 
@@ -150,7 +150,7 @@ class ContinueMessage:
                 at=now, max_output_tokens=plan.reply_tokens, thinking=plan.thinking, request_id=request_id
             )
         allowance = await self.messages.continue_reply(message, limits=self.limits[user.tier(now)])
-        await self.queue.ring([message_id])
+        await self.queue.notify([message_id])
         return message, allowance
 
 
@@ -164,7 +164,7 @@ class RequeueMessage:
     async def __call__(self, *, message_id: MessageId) -> None:
         if not await self.messages.requeue(message_id):
             raise MessageNotFound("There is no failed message with this id.")
-        await self.queue.ring([message_id])
+        await self.queue.notify([message_id])
 
 
 @dataclass(frozen=True, slots=True)

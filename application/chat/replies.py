@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from traceback import format_tb
 
-from application.chat.asking import AskModel, Call, Stop
+from application.chat.model_calls import Call, CallModel, Stop
 from application.chat.titles import SuggestTitle
 from application.patience import retry_until_available
 from application.ports.chat import Messages, ReplyStream
@@ -95,14 +95,14 @@ class Leases:
                 self._held[message_id].stop.request()
 
 
-class Suspects:
-    """This process's one place for a message that may be poison. Who finds it taken is rung for afterwards."""
+class QuarantineSlot:
+    """This process's one slot for a message that may be poison. A message that finds it taken is notified later."""
 
     def __init__(self) -> None:
         self._taken = False
         self._waiting: dict[MessageId, None] = {}  # in order, each once
 
-    def enter(self, message_id: MessageId) -> bool:
+    def acquire(self, message_id: MessageId) -> bool:
         if self._taken:
             self._waiting[message_id] = None
             return False
@@ -110,8 +110,8 @@ class Suspects:
         self._waiting.pop(message_id, None)
         return True
 
-    def leave(self) -> MessageId | None:
-        """The next to ring for, if any."""
+    def release(self) -> MessageId | None:
+        """The next message to notify of, if any."""
         self._taken = False
         following = next(iter(self._waiting), None)
         if following is not None:
@@ -141,14 +141,14 @@ class GenerateReply:
     """
 
     messages: Messages
-    ask_model: AskModel
+    call_model: CallModel
     stream: ReplyStream
     queue: JobQueue
     leases: Leases
     clock: Clock
     policy: RetryPolicy
     lease: timedelta
-    suspects: Suspects
+    quarantine: QuarantineSlot
     suggest_title: SuggestTitle
     #: What thoughts may take at each level.
     thought_tokens: Mapping[ThinkingLevel, int]
@@ -169,14 +169,14 @@ class GenerateReply:
         message = await self.messages.claim(message_id, lease=self.lease)
         if message is not None:
             return await self._work(message)
-        if not await self.messages.is_suspect(message_id) or not self.suspects.enter(message_id):
+        if not await self.messages.is_suspect(message_id) or not self.quarantine.acquire(message_id):
             return None
         try:
             message = await self.messages.claim(message_id, lease=self.lease, alone=True)
             return None if message is None else await self._work(message)
         finally:
-            if following := self.suspects.leave():
-                await self.queue.ring([following])
+            if following := self.quarantine.release():
+                await self.queue.notify([following])
 
     async def _work(self, message: Message) -> _Left | None:
         call = Call(message.user_id, fresh=not message.failures and not message.deaths)
@@ -189,7 +189,7 @@ class GenerateReply:
             return None
         except asyncio.CancelledError:
             await self.messages.release(message.id, message.attempt, call=call.booked(message))
-            await self.queue.ring([message.id])
+            await self.queue.notify([message.id])
             raise
 
     async def _answer(self, message: Message, call: Call) -> _Left | None:
@@ -217,7 +217,7 @@ class GenerateReply:
     async def _ask(self, message: Message, conversation: Conversation, call: Call) -> Outcome:
         writer = self.stream.write(message.id, message.attempt, kept=message.kept_characters)
         try:
-            return await self.ask_model(conversation, call=call, writer=writer)
+            return await self.call_model(conversation, call=call, writer=writer)
         finally:
             await writer.close()
 
@@ -249,26 +249,26 @@ class GenerateReply:
 
 @dataclass(frozen=True, slots=True)
 class RecoverReplies:
-    """Ring for every message that waits without a bell: left by a dead worker, never rung for, or due again.
+    """Notify the workers of every message that waits: left by a dead worker, never notified of, or due again.
 
-    Every worker does this every few seconds; there is no leader. The bell spreads what one worker
-    left over all the others. Returns the messages that could not be rung for because Redis is away:
-    whoever found them should answer them, as far as it has places.
+    Every worker does this every few seconds; there is no leader. Notifications spread what one worker left
+    over all the others. Returns the messages of which nobody could be notified, because Redis is unavailable:
+    the caller should answer them, as far as it has free slots.
     """
 
     messages: Messages
     queue: JobQueue
-    quiet: timedelta
+    renotify_after: timedelta
     batch: int = 500
 
     async def __call__(self) -> list[MessageId]:
-        # Looked for again sooner than the others: whoever was rung for them may have died, too.
-        unrung = await self.messages.take_abandoned(limit=self.batch, quiet=self.quiet / 4)
+        # Looked for again sooner than the others: the worker that was notified may have died, too.
+        unnotified = await self.messages.take_expired(limit=self.batch, notified_before=self.renotify_after / 4)
         while True:
-            found = await self.messages.take_unrung(limit=self.batch, quiet=self.quiet)
-            unrung += found
-            if unrung and not await self.queue.ring(unrung):
-                return unrung
+            found = await self.messages.take_unnotified(limit=self.batch, notified_before=self.renotify_after)
+            unnotified += found
+            if unnotified and not await self.queue.notify(unnotified):
+                return unnotified
             if len(found) < self.batch:
                 return []
-            unrung = []
+            unnotified = []

@@ -121,7 +121,7 @@ class ReplyWatch(Resource):
                 log.exception("reply_watch_failed")
 
 
-class Following:
+class ReplyCursor:
     """One reader's way through a reply, from `after` to its end.
 
     The text that a continuation goes on from comes from the store, what it adds from the stream.
@@ -238,13 +238,13 @@ class StreamReply:
     @asynccontextmanager
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition = START
-    ) -> AsyncIterator[Following]:
+    ) -> AsyncIterator[ReplyCursor]:
         async def look() -> Message:
             return await self.messages.get(message_id, chatroom_id, user.id)
 
         async with self.stream.follow(message_id, after=after) as reader:
             with self.watch.of(message_id, reader.wake):
-                following = Following(await look(), look, reader)
+                following = ReplyCursor(await look(), look, reader)
                 following.begin(after)
                 yield following
 

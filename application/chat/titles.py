@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from application.chat.asking import AskModel, Call
+from application.chat.model_calls import Call, CallModel
 from application.patience import retry_until_available
 from application.ports.chat import Chatrooms, Messages, ReplyWriter
 from domain.chat.calls import CallPurpose, ThinkingLevel
@@ -36,7 +36,7 @@ class SuggestTitle:
 
     chatrooms: Chatrooms
     messages: Messages
-    ask_model: AskModel
+    call_model: CallModel
     thinking: ThinkingLevel
     #: What thoughts may take at each level.
     thought_tokens: Mapping[ThinkingLevel, int]
@@ -49,10 +49,10 @@ class SuggestTitle:
         call = Call(message.user_id)
         try:
             async with asyncio.timeout(_SECONDS):
-                outcome = await self.ask_model(question, call=call, writer=_Nobody())
+                outcome = await self.call_model(question, call=call, writer=_Nobody())
                 is_whole = outcome.finish_reason == "STOP"
                 if is_whole and (title := clean_title(outcome.response or "")):
-                    await self.chatrooms.entitle(message.chatroom_id, title)
+                    await self.chatrooms.set_title(message.chatroom_id, title)
         except (DomainError, TimeoutError) as error:
             log.info("no_title: %s", type(error).__name__)
         except Exception as error:  # noqa: BLE001 - the reply is stored; a title must not make it look failed

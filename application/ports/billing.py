@@ -172,9 +172,9 @@ class BillingAccounts(Protocol):
 
     @abstractmethod
     async def take_due(self, *, limit: int, quiet: timedelta) -> list[UserId]:
-        """Claimable accounts for which no bell has rung for `quiet`, the longest due first.
+        """Claimable accounts that no worker was notified of for `quiet`, the longest due first.
 
-        They count as rung from now on. Callers at the same time get different ones.
+        They count as notified from now on. Callers at the same time get different ones.
         """
 
     @abstractmethod

@@ -43,7 +43,7 @@ class Chatrooms(Protocol):
         """
 
     @abstractmethod
-    async def entitle(self, chatroom_id: ChatroomId, title: str) -> bool:
+    async def set_title(self, chatroom_id: ChatroomId, title: str) -> bool:
         """Name a room that waits for a title, and raise `chatrooms_version`; False if it does not wait any more."""
 
     @abstractmethod
@@ -54,11 +54,11 @@ class Chatrooms(Protocol):
         """
 
     @abstractmethod
-    async def list_of(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
+    async def list_for_user(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
         """The user's rooms, newest first, older than `before`."""
 
     @abstractmethod
-    async def open(
+    async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
     ) -> tuple[Chatroom, list[Message]]:
         """The room with its newest `limit` messages older than `before`, newest first.
@@ -193,21 +193,21 @@ class Messages(Protocol):
         """Queue a failed message anew, as if it had just been sent, but uncharged. False if it is not failed."""
 
     @abstractmethod
-    async def with_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
         """The messages of all users in this state, newest first, for operators."""
 
     @abstractmethod
-    async def take_abandoned(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        """Messages whose lease has expired and that nobody took for `quiet`, the longest expired first.
+    async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        """Messages whose lease has expired, last notified of at least `notified_before` ago, the longest expired first.
 
         Callers at the same time get different ones, and nobody waits for anybody.
         """
 
     @abstractmethod
-    async def take_unrung(self, *, limit: int, quiet: timedelta) -> list[MessageId]:
-        """Queued and due messages for which no bell has rung for `quiet`, oldest first.
+    async def take_unnotified(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        """Queued and due messages, last notified of at least `notified_before` ago, oldest first.
 
-        They count as rung from now on; the longer a message has waited, the rarer it is rung.
+        They count as notified from now on; the longer a message has waited, the rarer it is returned.
         Callers at the same time get different ones, and nobody waits for anybody.
         """
 

@@ -79,11 +79,11 @@ class IdempotencyKeys(Protocol):
 
 
 class JobQueue(Protocol):
-    """The doorbell of one kind of job. It may be lost, and it may ring twice; the store decides."""
+    """Wakes workers for one kind of job. A notification may be lost or come twice; the store decides."""
 
     @abstractmethod
-    async def ring(self, ids: Sequence[UUID]) -> bool:
-        """Ask some worker to look at these. False, within 500 ms, when the bell cannot be rung.
+    async def notify(self, ids: Sequence[UUID]) -> bool:
+        """Ask some worker to look at these. False, within 500 ms, if that is impossible now.
 
         It may then be tried again in the background, for some seconds.
         """

@@ -272,7 +272,7 @@ async def readers_that_die(scale: Scale, seed: int) -> Row:
         healed = await s.until_pro([asha], seconds=120)
         again = time.monotonic() - died
 
-        # The bell is gone.
+        # The notification is lost.
         await asyncio.to_thread(s.w.valkey.kill)
         await s.pay(second)
         swept = await s.until_pro([bela], seconds=scale.bound(20))

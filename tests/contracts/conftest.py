@@ -134,7 +134,7 @@ class Adapters(ABC):
 
     async def check_counters(self) -> None:
         """What is counted is what the messages say."""
-        messages = [m for status in MessageStatus for m in await self.messages.with_status(status, limit=1_000)]
+        messages = [m for status in MessageStatus for m in await self.messages.list_by_status(status, limit=1_000)]
         counters = await self.counters()
         assert counters.keys() >= {message.user_id for message in messages}
         for user_id, (day, used, in_flight) in counters.items():

@@ -646,7 +646,7 @@ class TestAtOnce:
         await billing.port.retry(await billing.claimed(user_id), delay=timedelta(seconds=2))
         assert await billing.taken() == []
         await billing.adapters.wait(3)
-        assert await billing.taken() == [user_id], "its bell was for the time before"
+        assert await billing.taken() == [user_id], "its notification was for the time before"
         await billing.adapters.wait(1)
         await billing.port.make_due(user_id)
         assert await billing.taken() == [user_id]

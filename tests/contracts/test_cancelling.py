@@ -87,7 +87,7 @@ class TestCancel:
         assert await in_flight(adapters, message) == 0
         assert not await adapters.finish(message, COMPLETED), "and if it was not dead it is too late"
         assert await adapters.messages.extend([(message.id, 1)], lease=HOUR) == set()
-        assert await adapters.messages.take_abandoned(limit=9, quiet=EXPIRED) == []
+        assert await adapters.messages.take_expired(limit=9, notified_before=EXPIRED) == []
 
     @pytest.mark.parametrize("outcome", [COMPLETED, FAILED, BLOCKED, CANCELLED], ids=lambda o: str(o.status))
     async def test_what_has_ended_stays_as_it_ended(self, adapters: Adapters, outcome: Any) -> None:
@@ -168,7 +168,7 @@ class TestGivenBack:
         await adapters.wait(1)
         assert await getattr(adapters.messages, verb)(message.id, 1, delay=HOUR)
         assert await adapters.messages.cancel_requested() == set()
-        assert await adapters.messages.take_unrung(limit=9, quiet=HOUR) == [message.id]
+        assert await adapters.messages.take_unnotified(limit=9, notified_before=HOUR) == [message.id]
         claimed = await adapters.messages.claim(message.id, lease=HOUR)
         assert claimed is not None
         assert (claimed.attempt, claimed.cancel_requested) == (2, True)

@@ -22,12 +22,12 @@ class TestChatrooms:
         user = await adapters.user()
         rooms = [await adapters.room(user, f"room {n}") for n in range(5)][::-1]
         await adapters.room()
-        list_of = adapters.chatrooms.list_of
-        assert await list_of(user.id, limit=10) == rooms
-        assert await list_of(user.id, limit=2) == rooms[:2]
-        assert await list_of(user.id, limit=2, before=rooms[1].id) == rooms[2:4]
-        assert await list_of(user.id, limit=2, before=rooms[3].id) == rooms[4:]
-        assert await list_of(user.id, limit=2, before=rooms[4].id) == []
+        list_for_user = adapters.chatrooms.list_for_user
+        assert await list_for_user(user.id, limit=10) == rooms
+        assert await list_for_user(user.id, limit=2) == rooms[:2]
+        assert await list_for_user(user.id, limit=2, before=rooms[1].id) == rooms[2:4]
+        assert await list_for_user(user.id, limit=2, before=rooms[3].id) == rooms[4:]
+        assert await list_for_user(user.id, limit=2, before=rooms[4].id) == []
 
     async def test_a_new_room_raises_its_owners_version(self, adapters: Adapters) -> None:
         ann, bob = await adapters.user(), await adapters.user()
@@ -42,20 +42,20 @@ class TestChatrooms:
         found = await adapters.users.find_by_mobile(user.mobile)
         assert found is not None
         assert found.chatrooms_version == 20
-        assert len(await adapters.chatrooms.list_of(user.id, limit=50)) == 20
+        assert len(await adapters.chatrooms.list_for_user(user.id, limit=50)) == 20
 
     async def test_a_rolled_back_room_leaves_neither_room_nor_version(self, adapters: Adapters) -> None:
         user = await adapters.user()
         async with adapters.rolled_back():
             await adapters.room(user)
         assert await adapters.users.find_by_mobile(user.mobile) == user
-        assert await adapters.chatrooms.list_of(user.id, limit=10) == []
+        assert await adapters.chatrooms.list_for_user(user.id, limit=10) == []
 
     async def test_a_room_made_again_is_the_room_that_is_there(self, adapters: Adapters) -> None:
         room = await adapters.room(name="first")
         again = replace(room, name="again", created_at=room.created_at + HOUR)
         assert await adapters.chatrooms.add(again) == room
-        assert await adapters.chatrooms.list_of(room.user_id, limit=10) == [room]
+        assert await adapters.chatrooms.list_for_user(room.user_id, limit=10) == [room]
 
     async def test_a_new_room_is_returned_as_it_is_stored(self, adapters: Adapters) -> None:
         owner = await adapters.user()
@@ -68,8 +68,8 @@ class TestChatrooms:
             created_at=adapters.clock.now(),
         )
         assert await adapters.chatrooms.add(room) == room
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [room]
-        assert await adapters.chatrooms.open(room.id, owner.id, limit=10) == (room, [])
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [room]
+        assert await adapters.chatrooms.get_with_messages(room.id, owner.id, limit=10) == (room, [])
 
     async def test_one_room_made_many_times_at_once_is_one(self, adapters: Adapters) -> None:
         owner, room_id = await adapters.user(), ChatroomId(adapters.ids.new())
@@ -77,7 +77,7 @@ class TestChatrooms:
             Chatroom(id=room_id, user_id=owner.id, name=str(n), created_at=adapters.clock.now()) for n in range(10)
         ]
         results = await adapters.race(*(adapters.chatrooms.add(room) for room in rooms), rows_of="users")
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == results[:1]
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == results[:1]
         assert results == results[:1] * 10
 
     async def test_opens_with_the_newest_messages_in_pages(self, adapters: Adapters) -> None:
@@ -85,21 +85,21 @@ class TestChatrooms:
         room, other = await adapters.room(user), await adapters.room(user)
         messages = [await adapters.queued(room, input=f"message {n}") for n in range(5)][::-1]
         await adapters.queued(other)
-        open_room = adapters.chatrooms.open
-        assert await open_room(room.id, user.id, limit=10) == (room, messages)
-        assert await open_room(room.id, user.id, limit=2) == (room, messages[:2])
-        assert await open_room(room.id, user.id, limit=2, before=messages[1].id) == (room, messages[2:4])
-        assert await open_room(room.id, user.id, limit=2, before=messages[4].id) == (room, [])
+        get_with_messages = adapters.chatrooms.get_with_messages
+        assert await get_with_messages(room.id, user.id, limit=10) == (room, messages)
+        assert await get_with_messages(room.id, user.id, limit=2) == (room, messages[:2])
+        assert await get_with_messages(room.id, user.id, limit=2, before=messages[1].id) == (room, messages[2:4])
+        assert await get_with_messages(room.id, user.id, limit=2, before=messages[4].id) == (room, [])
 
     async def test_opens_an_empty_room(self, adapters: Adapters) -> None:
         room = await adapters.room(name="Ünï 🌻")
-        assert await adapters.chatrooms.open(room.id, room.user_id, limit=10) == (room, [])
+        assert await adapters.chatrooms.get_with_messages(room.id, room.user_id, limit=10) == (room, [])
 
     async def test_a_room_of_another_is_as_absent_as_none(self, adapters: Adapters) -> None:
         room, stranger = await adapters.room(), await adapters.user()
         for chatroom_id, user_id in [(room.id, stranger.id), (ChatroomId(adapters.ids.new()), stranger.id)]:
             with pytest.raises(ChatroomNotFound):
-                await adapters.chatrooms.open(chatroom_id, user_id, limit=10)
+                await adapters.chatrooms.get_with_messages(chatroom_id, user_id, limit=10)
 
 
 async def version(adapters: Adapters, room: Chatroom, owner: User) -> int:
@@ -130,7 +130,7 @@ class TestChange:
         room, other = [await adapters.room(owner, instructions="Rhyme.", auto_title=True) for _ in range(2)]
         expected = replace(room, **changed)
         assert await adapters.chatrooms.change(room.id, owner.id, **change) == expected
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [other, expected]
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [other, expected]
         assert await version(adapters, room, owner) == 3
 
     async def test_a_room_of_another_is_as_absent_as_none(self, adapters: Adapters) -> None:
@@ -139,7 +139,7 @@ class TestChange:
         for chatroom_id in (room.id, ChatroomId(adapters.ids.new())):
             with pytest.raises(ChatroomNotFound):
                 await adapters.chatrooms.change(chatroom_id, stranger.id, name="mine")
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [room]
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [room]
         assert await adapters.users.find_by_mobile(stranger.mobile) == stranger
         assert await version(adapters, room, owner) == 1
 
@@ -149,7 +149,7 @@ class TestChange:
         calls = [adapters.chatrooms.change(room.id, owner.id, name=f"room {n}") for n in range(10)]
         calls += [adapters.chatrooms.change(room.id, owner.id, instructions=f"rule {n}") for n in range(10)]
         assert names(await adapters.race(*calls, rows_of="chatrooms")) == {"Chatroom": 20}
-        [stored] = await adapters.chatrooms.list_of(owner.id, limit=10)
+        [stored] = await adapters.chatrooms.list_for_user(owner.id, limit=10)
         assert stored.name.startswith("room ")
         assert str(stored.instructions).startswith("rule ")
         assert await version(adapters, room, owner) == 21
@@ -159,7 +159,7 @@ class TestChange:
         room = await adapters.room(owner)
         async with adapters.rolled_back():
             await adapters.chatrooms.change(room.id, owner.id, name="other", instructions="Rhyme.")
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [room]
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [room]
         assert await version(adapters, room, owner) == 1
 
 
@@ -167,39 +167,39 @@ class TestEntitle:
     async def test_names_a_room_that_waits_for_it_once(self, adapters: Adapters) -> None:
         owner = await adapters.user()
         room = await adapters.room(owner, auto_title=True)
-        assert await adapters.chatrooms.entitle(room.id, "The blue sky")
-        assert not await adapters.chatrooms.entitle(room.id, "The red sky")
-        entitled = replace(room, name="The blue sky", auto_title=False)
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [entitled]
+        assert await adapters.chatrooms.set_title(room.id, "The blue sky")
+        assert not await adapters.chatrooms.set_title(room.id, "The red sky")
+        titled = replace(room, name="The blue sky", auto_title=False)
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [titled]
         assert await version(adapters, room, owner) == 2
 
     async def test_leaves_a_room_that_does_not_wait(self, adapters: Adapters) -> None:
         owner = await adapters.user()
         room = await adapters.room(owner)
         for chatroom_id in (room.id, ChatroomId(adapters.ids.new())):
-            assert not await adapters.chatrooms.entitle(chatroom_id, "The blue sky")
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [room]
+            assert not await adapters.chatrooms.set_title(chatroom_id, "The blue sky")
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [room]
         assert await version(adapters, room, owner) == 1
 
     async def test_and_a_name_given_at_once_the_given_one_stays(self, adapters: Adapters) -> None:
         owner = await adapters.user()
         room = await adapters.room(owner, auto_title=True)
         results = await adapters.race(
-            *(adapters.chatrooms.entitle(room.id, f"title {n}") for n in range(10)),
+            *(adapters.chatrooms.set_title(room.id, f"title {n}") for n in range(10)),
             adapters.chatrooms.change(room.id, owner.id, name="given"),
-            *(adapters.chatrooms.entitle(room.id, f"title {n}") for n in range(9)),
+            *(adapters.chatrooms.set_title(room.id, f"title {n}") for n in range(9)),
             rows_of="chatrooms",
         )
         assert sum(result is True for result in results) <= 1
-        [stored] = await adapters.chatrooms.list_of(owner.id, limit=10)
+        [stored] = await adapters.chatrooms.list_for_user(owner.id, limit=10)
         assert (stored.name, stored.auto_title) == ("given", False)
 
     async def test_rolled_back_it_waits_on(self, adapters: Adapters) -> None:
         owner = await adapters.user()
         room = await adapters.room(owner, auto_title=True)
         async with adapters.rolled_back():
-            assert await adapters.chatrooms.entitle(room.id, "The blue sky")
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [room]
+            assert await adapters.chatrooms.set_title(room.id, "The blue sky")
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [room]
         assert await version(adapters, room, owner) == 1
 
 
@@ -220,10 +220,10 @@ class TestDelete:
         adapters.unseen[owner.id] = 6  # of seven messages one had failed
         await adapters.check_counters()
         assert await self.in_flight(adapters, owner) == 1
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == [other]
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == [other]
         assert await version(adapters, other, owner) == 3
         with pytest.raises(ChatroomNotFound):
-            await adapters.chatrooms.open(room.id, owner.id, limit=10)
+            await adapters.chatrooms.get_with_messages(room.id, owner.id, limit=10)
         for message in (queued, generating, abandoned, *over):
             with pytest.raises(MessageNotFound):
                 await adapters.stored(message)
@@ -253,7 +253,7 @@ class TestDelete:
         owner = await adapters.user()
         room = await adapters.room(owner)
         assert await adapters.chatrooms.delete(room.id, owner.id) == []
-        assert await adapters.chatrooms.list_of(owner.id, limit=10) == []
+        assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == []
         assert await adapters.counters() == {}
 
     async def test_a_room_of_another_is_as_absent_as_none(self, adapters: Adapters) -> None:
@@ -270,7 +270,7 @@ class TestDelete:
         messages = [await adapters.queued(room), await adapters.claimed(room), await adapters.ended(room)]
         async with adapters.rolled_back():
             assert await adapters.chatrooms.delete(room.id, owner.id) == [m.id for m in messages[:2]]
-        assert await adapters.chatrooms.open(room.id, owner.id, limit=10) == (room, messages[::-1])
+        assert await adapters.chatrooms.get_with_messages(room.id, owner.id, limit=10) == (room, messages[::-1])
         assert await version(adapters, room, owner) == 1
         assert await self.in_flight(adapters, owner) == 2
 

@@ -61,10 +61,10 @@ class TestClaim:
         suspect = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
         assert suspect == replace(message, attempt=3, deaths=2)
         assert await adapters.messages.claim(message.id, lease=HOUR, alone=True) is None, "it is held"
-        # Handed back, it is as suspect as before, and still rung for.
+        # Handed back, it is as suspect as before, and workers are still notified of it.
         await adapters.wait(1)
         await adapters.messages.release(message.id, 3)
-        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == [message.id]
+        assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == [message.id]
         assert await adapters.messages.claim(message.id, lease=HOUR) is None
         again = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
         assert again is not None
@@ -162,7 +162,7 @@ class TestExtend:
 
 class TestTakeUnrung:
     async def take(self, adapters: Adapters, limit: int = 100, quiet: timedelta = QUIET) -> list[MessageId]:
-        return await adapters.messages.take_unrung(limit=limit, quiet=quiet)
+        return await adapters.messages.take_unnotified(limit=limit, notified_before=quiet)
 
     async def test_what_was_just_sent_is_not_rung_for_again(self, adapters: Adapters) -> None:
         await adapters.queued()
@@ -176,14 +176,14 @@ class TestTakeUnrung:
         assert await self.take(adapters) == [message.id]
         assert await self.take(adapters) == []
 
-    async def test_the_longer_the_wait_the_rarer_the_bell(self, adapters: Adapters) -> None:
+    async def test_the_longer_the_wait_the_rarer_the_notification(self, adapters: Adapters) -> None:
         await adapters.queued()
-        rung = []
+        times = []
         for second in range(200):
             if await self.take(adapters):
-                rung.append(second)
+                times.append(second)
             await adapters.wait(1)
-        pauses = [later - earlier for earlier, later in zip([0, *rung], rung, strict=False)]
+        pauses = [later - earlier for earlier, later in zip([0, *times], times, strict=False)]
         assert pauses[:6] == pytest.approx([10, 10, 20, 30, 30, 30], abs=2)
 
     async def test_a_retry_is_rung_for_once_it_is_due(self, adapters: Adapters) -> None:
@@ -249,7 +249,7 @@ class TestTakeUnrung:
 
 class TestTakeAbandoned:
     async def take(self, adapters: Adapters, limit: int = 100, quiet: timedelta = QUIET) -> list[MessageId]:
-        return await adapters.messages.take_abandoned(limit=limit, quiet=quiet)
+        return await adapters.messages.take_expired(limit=limit, notified_before=quiet)
 
     async def test_an_expired_lease_is_found_again_and_again(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=LEASE)
@@ -260,7 +260,7 @@ class TestTakeAbandoned:
         assert await self.take(adapters) == []
         await adapters.wait(11)
         assert await self.take(adapters) == [message.id]
-        assert await adapters.messages.take_unrung(limit=9, quiet=QUIET) == []
+        assert await adapters.messages.take_unnotified(limit=9, notified_before=QUIET) == []
 
     async def test_what_is_queued_or_has_ended_is_left_alone(self, adapters: Adapters) -> None:
         room = await adapters.room()

@@ -15,7 +15,7 @@ import pytest
 from adapters.memory.chat import MemoryMessages
 from adapters.memory.runtime import MemoryClock
 from adapters.system import TimeOrderedIds
-from application.chat.streaming import Delta, Ended, Following, ReplyWatch, Reset, StreamReply
+from application.chat.streaming import Delta, Ended, ReplyCursor, ReplyWatch, Reset, StreamReply
 from domain.accounts import MobileNumber, User
 from domain.billing import SendingLimits
 from domain.chat.chatrooms import Chatroom
@@ -245,7 +245,7 @@ class Story:
             await self.pause()
 
     @asynccontextmanager
-    async def following(self, after: StreamPosition) -> AsyncIterator[Following]:
+    async def following(self, after: StreamPosition) -> AsyncIterator[ReplyCursor]:
         async with self.stream_reply(
             user=self.user, chatroom_id=self.sent.chatroom_id, message_id=self.sent.id, after=after
         ) as following:

@@ -153,9 +153,9 @@ class TestContinue:
         await adapters.wait(3_600)
         await go_on(adapters, message)
         quiet = timedelta(seconds=10)
-        assert await adapters.messages.take_unrung(limit=9, quiet=quiet) == []
+        assert await adapters.messages.take_unnotified(limit=9, notified_before=quiet) == []
         await adapters.wait(11)
-        assert await adapters.messages.take_unrung(limit=9, quiet=quiet) == [message.id]
+        assert await adapters.messages.take_unnotified(limit=9, notified_before=quiet) == [message.id]
 
     async def test_is_paid_for_on_the_day_of_continuing(self, adapters: Adapters) -> None:
         yesterday = (adapters.clock.now() - DAY).date()

@@ -345,7 +345,9 @@ class TestRequeue:
             completed_at=None,
             queued_at=queued.queued_at,
         )
-        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == [message.id], "and rung for at once"
+        assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == [message.id], (
+            "and notified of at once"
+        )
         again = await adapters.messages.claim(message.id, lease=HOUR)
         assert again is not None
         assert again.attempt == 5, "the fence of old attempts holds"
@@ -413,9 +415,9 @@ class TestRequeue:
 async def test_with_status_are_the_newest_of_all_users(adapters: Adapters) -> None:
     over = [await failed(adapters, await adapters.room()) for _ in range(4)][::-1]
     queued, held = await adapters.queued(), await adapters.claimed()
-    with_status = adapters.messages.with_status
-    assert await with_status(MessageStatus.FAILED, limit=10) == over
-    assert await with_status(MessageStatus.FAILED, limit=3) == over[:3]
-    assert await with_status(MessageStatus.QUEUED, limit=10) == [queued]
-    assert await with_status(MessageStatus.GENERATING, limit=10) == [held]
-    assert await with_status(MessageStatus.BLOCKED, limit=10) == []
+    list_by_status = adapters.messages.list_by_status
+    assert await list_by_status(MessageStatus.FAILED, limit=10) == over
+    assert await list_by_status(MessageStatus.FAILED, limit=3) == over[:3]
+    assert await list_by_status(MessageStatus.QUEUED, limit=10) == [queued]
+    assert await list_by_status(MessageStatus.GENERATING, limit=10) == [held]
+    assert await list_by_status(MessageStatus.BLOCKED, limit=10) == []

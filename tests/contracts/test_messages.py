@@ -107,7 +107,7 @@ class TestAccept:
         assert sorted(allowance.used for allowance in accepted) == list(range(used_before + 1, 6))
         assert names(results)["QuotaExceeded"] == 15 + used_before
         assert await adapters.used(messages[0]) == 5
-        _, stored = await adapters.chatrooms.open(room.id, room.user_id, limit=50)
+        _, stored = await adapters.chatrooms.get_with_messages(room.id, room.user_id, limit=50)
         assert len(stored) == 5
 
     async def test_rolled_back_is_never_sent_and_never_counted(self, adapters: Adapters) -> None:
@@ -343,9 +343,9 @@ class TestRetryAndRelease:
         assert await adapters.stored(message) == replace(message, status=MessageStatus.QUEUED)
         await adapters.wait(4)
         assert await adapters.messages.claim(message.id, lease=HOUR) is None
-        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == []
+        assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == []
         await adapters.wait(2)
-        assert await adapters.messages.take_unrung(limit=5, quiet=HOUR) == [message.id]
+        assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == [message.id]
         assert await adapters.messages.claim(message.id, lease=HOUR)
 
     async def test_rolled_back_they_leave_it_held(self, adapters: Adapters) -> None:

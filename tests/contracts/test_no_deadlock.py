@@ -39,7 +39,7 @@ class Somebody:
             + ["claim"] * 4
             + ["finish"] * 3
             + ["regenerate"] * 3
-            + ["cancel", "requeue", "retry", "extend", "abandoned", "unrung", "change", "delete", "open"]
+            + ["cancel", "requeue", "retry", "extend", "expired", "unnotified", "change", "delete", "open"]
         )
         match what:
             case "accept":
@@ -59,10 +59,10 @@ class Somebody:
                 await verbs.retry(message.id, 1, delay=timedelta())
             case "extend":
                 await verbs.extend(some, lease=lease)
-            case "abandoned":
-                await verbs.take_abandoned(limit=5, quiet=-HOUR)
-            case "unrung":
-                await verbs.take_unrung(limit=5, quiet=-HOUR)
+            case "expired":
+                await verbs.take_expired(limit=5, notified_before=-HOUR)
+            case "unnotified":
+                await verbs.take_unnotified(limit=5, notified_before=-HOUR)
             case "change":
                 await chatrooms.change(room.id, room.user_id, name="other")
             case "delete":
@@ -92,7 +92,7 @@ async def test_of_all_that_happens_at_once_nothing_blocks_for_ever(adapters: Ada
     assert done["finish"] > 50
     assert done["delete"] > 5
 
-    seen = [m for status in MessageStatus for m in await adapters.messages.with_status(status, limit=10_000)]
+    seen = [m for status in MessageStatus for m in await adapters.messages.list_by_status(status, limit=10_000)]
     for user in users:
         day, used, in_flight = (await adapters.counters())[user.id]
         own = [message for message in seen if message.user_id == user.id]

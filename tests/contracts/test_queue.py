@@ -22,25 +22,25 @@ from tests.support.ports import free_port
 
 
 @dataclass(frozen=True)
-class Bell:
+class Notified:
     queue: JobQueue
-    heard: Callable[[int], Awaitable[list[UUID]]]
-    """All that was rung for, as soon as there are so many."""
+    received: Callable[[int], Awaitable[list[UUID]]]
+    """All that was notified of, as soon as there are `count`."""
 
 
 @pytest.fixture
-def memory_bell() -> Bell:
+def memory_queue() -> Notified:
     queue = MemoryJobQueue()
 
-    async def heard(count: int) -> list[UUID]:
-        assert len(queue.rung) >= count
-        return queue.rung
+    async def received(count: int) -> list[UUID]:
+        assert len(queue.notified) >= count
+        return queue.notified
 
-    return Bell(queue, heard)
+    return Notified(queue, received)
 
 
 @pytest.fixture
-async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
+async def taskiq_queue(redis_url: str) -> AsyncIterator[Notified]:
     broker = StreamBroker(redis_url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=0.5)
     came: asyncio.Queue[UUID] = asyncio.Queue()
     receiver, stop, all_of_them = (
@@ -49,7 +49,7 @@ async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
         list[UUID](),
     )
 
-    async def heard(count: int) -> list[UUID]:
+    async def received(count: int) -> list[UUID]:
         async with asyncio.timeout(HANG):
             while len(all_of_them) < count:
                 all_of_them.append(await came.get())
@@ -58,7 +58,7 @@ async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
         return all_of_them
 
     listening = asyncio.create_task(receiver.listen(stop))
-    yield Bell(TaskiqJobQueue(broker, GENERATE_REPLY), heard)
+    yield Notified(TaskiqJobQueue(broker, GENERATE_REPLY), received)
     stop.set()
     await listening
     async with Redis(connection_pool=broker.connection_pool) as redis:
@@ -67,10 +67,10 @@ async def taskiq_bell(redis_url: str) -> AsyncIterator[Bell]:
     await broker.close()
 
 
-@pytest.fixture(params=["memory_bell", "taskiq_bell"])
-def bell(request: pytest.FixtureRequest) -> Bell:
+@pytest.fixture(params=["memory_queue", "taskiq_queue"])
+def notified(request: pytest.FixtureRequest) -> Notified:
     chosen = request.getfixturevalue(request.param)
-    assert isinstance(chosen, Bell)
+    assert isinstance(chosen, Notified)
     return chosen
 
 
@@ -79,54 +79,54 @@ def ids(count: int) -> list[UUID]:
     return [MessageId(source.new()) for _ in range(count)]
 
 
-async def test_a_ring_is_heard(bell: Bell) -> None:
+async def test_a_notification_is_received(notified: Notified) -> None:
     [message_id] = ids(1)
-    assert await bell.queue.ring([message_id])
-    assert await bell.heard(1) == [message_id]
+    assert await notified.queue.notify([message_id])
+    assert await notified.received(1) == [message_id]
 
 
-async def test_a_ring_for_many_is_heard_for_each(bell: Bell) -> None:
-    rung = ids(200)
-    assert await bell.queue.ring(rung)
-    assert sorted(await bell.heard(200)) == rung
+async def test_one_for_many_is_received_for_each(notified: Notified) -> None:
+    sent = ids(200)
+    assert await notified.queue.notify(sent)
+    assert sorted(await notified.received(200)) == sent
 
 
-async def test_a_second_ring_is_a_second_job(bell: Bell) -> None:
+async def test_a_second_notification_is_a_second_job(notified: Notified) -> None:
     [message_id] = ids(1)
-    assert await bell.queue.ring([message_id])
-    assert await bell.queue.ring([message_id])
-    assert await bell.heard(2) == [message_id] * 2
+    assert await notified.queue.notify([message_id])
+    assert await notified.queue.notify([message_id])
+    assert await notified.received(2) == [message_id] * 2
 
 
-async def test_a_ring_for_nobody_is_no_error(bell: Bell) -> None:
-    assert await bell.queue.ring([])
-    assert await bell.heard(0) == []
+async def test_a_notification_of_nothing_is_no_error(notified: Notified) -> None:
+    assert await notified.queue.notify([])
+    assert await notified.received(0) == []
 
 
-async def test_many_rings_at_once(bell: Bell) -> None:
-    rung = ids(60)
-    assert all(await asyncio.gather(*(bell.queue.ring([message_id]) for message_id in rung)))
-    assert sorted(await bell.heard(60)) == rung
+async def test_many_notifications_at_once(notified: Notified) -> None:
+    sent = ids(60)
+    assert all(await asyncio.gather(*(notified.queue.notify([message_id]) for message_id in sent)))
+    assert sorted(await notified.received(60)) == sent
 
 
-class TestBrokenBell:
+class TestBrokenQueue:
     """False within a bound, and no exception."""
 
-    async def ring(self, queue: JobQueue) -> bool:
+    async def notify(self, queue: JobQueue) -> bool:
         async with asyncio.timeout(HANG):
-            results = await asyncio.gather(*(queue.ring(ids(2)) for _ in range(30)))
+            results = await asyncio.gather(*(queue.notify(ids(2)) for _ in range(30)))
         assert len(set(results)) == 1
         return results[0]
 
     async def test_in_memory(self) -> None:
         queue = MemoryJobQueue()
         queue.broken = True
-        assert not await self.ring(queue)
-        assert queue.rung == []
+        assert not await self.notify(queue)
+        assert queue.notified == []
 
     async def test_nobody_listens(self) -> None:
         broker = StreamBroker(f"redis://127.0.0.1:{free_port()}/0", namespace="test", command_seconds=0.5)
-        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
+        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()
 
     async def test_a_server_that_never_answers(self) -> None:
@@ -139,7 +139,7 @@ class TestBrokenBell:
         server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         broker = StreamBroker(f"redis://127.0.0.1:{port}/0", namespace="test", command_seconds=0.3)
-        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
+        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()
         leave.set()
         server.close()
@@ -153,7 +153,7 @@ class TestBrokenBell:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         broker = StreamBroker(f"redis://127.0.0.1:{port}/0", namespace="test", command_seconds=0.3)
-        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
+        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()
         server.close()
 
@@ -161,5 +161,5 @@ class TestBrokenBell:
         url = urlsplit(redis_url)
         url = url._replace(netloc=f":wrong@{url.hostname}:{url.port}")
         broker = StreamBroker(url.geturl(), namespace="test", command_seconds=0.5)
-        assert not await self.ring(TaskiqJobQueue(broker, GENERATE_REPLY))
+        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
         await broker.close()

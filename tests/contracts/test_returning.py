@@ -188,8 +188,8 @@ class TestAtOnce:
     async def seen(self, adapters: Adapters, user: User) -> list[object]:
         return [
             message
-            for room in await adapters.chatrooms.list_of(user.id, limit=100)
-            for message in (await adapters.chatrooms.open(room.id, user.id, limit=100))[1]
+            for room in await adapters.chatrooms.list_for_user(user.id, limit=100)
+            for message in (await adapters.chatrooms.get_with_messages(room.id, user.id, limit=100))[1]
         ]
 
 

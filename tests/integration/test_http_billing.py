@@ -55,7 +55,7 @@ class Shop:
         return event.id.encode()
 
     async def read(self, person: Person) -> bool:
-        """What a worker does when its bell rings."""
+        """What a worker does when it is notified."""
         return await self.container.read_subscriptions()(user_id=UserId(UUID(person.id)))
 
     async def subscribe(self, person: Person) -> httpx.Response:

@@ -62,7 +62,7 @@ async def until(condition: Callable[[], bool], *, seconds: float = HANG) -> None
 
 
 @dataclass
-class Bell:
+class Notifier:
     """A queue with its receiver, and no sweep that would find what was not notified."""
 
     queue: TaskiqJobQueue
@@ -74,7 +74,7 @@ class Bell:
 
 
 @pytest.fixture
-async def bell(valkey: EmbeddedValkey) -> AsyncIterator[Bell]:
+async def notifier(valkey: EmbeddedValkey) -> AsyncIterator[Notifier]:
     sending, receiving = (StreamBroker(valkey.url, namespace=NAMESPACE, command_seconds=2) for _ in range(2))
     handled: list[MessageId] = []
 
@@ -83,25 +83,25 @@ async def bell(valkey: EmbeddedValkey) -> AsyncIterator[Bell]:
 
     receiver, stop = JobReceiver(receiving, {GENERATE_REPLY: handle}, concurrency=5), asyncio.Event()
     listening = asyncio.create_task(receiver.listen(stop))
-    yield Bell(TaskiqJobQueue(sending, GENERATE_REPLY), sending, handled)
+    yield Notifier(TaskiqJobQueue(sending, GENERATE_REPLY), sending, handled)
     stop.set()
     await listening
     await receiving.close()
     await sending.close()
 
 
-async def test_the_next_message_is_notified_at_once(bell: Bell, drop: Callable[[], Awaitable[None]]) -> None:
+async def test_the_next_message_is_notified_at_once(notifier: Notifier, drop: Callable[[], Awaitable[None]]) -> None:
     for _ in range(10):
         await drop()
         message_id = MessageId(IDS.new())
-        assert await bell.queue.ring([message_id]), "it was not sent at the first call"
-        await bell.handles(message_id)
+        assert await notifier.queue.notify([message_id]), "it was not sent at the first call"
+        await notifier.handles(message_id)
     for _ in range(3):
         await drop()
         ids = [MessageId(IDS.new()) for _ in range(3)]
-        assert await bell.queue.ring(ids), "nor were several"
+        assert await notifier.queue.notify(ids), "nor were several"
         for message_id in ids:
-            await bell.handles(message_id)
+            await notifier.handles(message_id)
 
 
 async def test_what_is_notified_is_in_the_stream_once(
@@ -111,7 +111,7 @@ async def test_what_is_notified_is_in_the_stream_once(
     queue, ids = TaskiqJobQueue(broker, GENERATE_REPLY), [MessageId(IDS.new()) for _ in range(10)]
     for message_id in ids:
         await drop()
-        assert await queue.ring([message_id])
+        assert await queue.notify([message_id])
     async with Redis.from_url(valkey.url) as redis:
         entries: Any = await redis.xrange(broker.queue_name)
     assert len(entries) == 10
@@ -167,25 +167,25 @@ def test_clients_are_made_in_one_place() -> None:
 class TestRepeat:
     """What could not be sent is sent a little later, though nobody waits for it."""
 
-    async def test_a_notification_that_failed_comes_by_itself(self, valkey: EmbeddedValkey, bell: Bell) -> None:
+    async def test_a_notification_that_failed_comes_by_itself(self, valkey: EmbeddedValkey, notifier: Notifier) -> None:
         first = MessageId(IDS.new())
-        assert await bell.queue.ring([first])
-        await bell.handles(first)
+        assert await notifier.queue.notify([first])
+        await notifier.handles(first)
         valkey.kill()
         late = [MessageId(IDS.new()) for _ in range(3)]
         for message_id in late:
-            assert not await bell.queue.ring([message_id])
+            assert not await notifier.queue.notify([message_id])
         valkey.start()
         for message_id in late:
-            await bell.handles(message_id)
-        assert Counter(bell.handled) == Counter([first, *late])
+            await notifier.handles(message_id)
+        assert Counter(notifier.handled) == Counter([first, *late])
 
     async def test_it_is_given_up_after_a_while_and_begun_anew_with_the_next(self, valkey: EmbeddedValkey) -> None:
         broker = StreamBroker(valkey.url, namespace=f"{NAMESPACE}-away", command_seconds=0.2, repeat_seconds=0.02)
         queue = TaskiqJobQueue(broker, GENERATE_REPLY)
         valkey.kill()
         for _ in range(2):
-            assert not await queue.ring([MessageId(IDS.new())])
+            assert not await queue.notify([MessageId(IDS.new())])
             assert broker.unsent == 1
             await until(lambda: not broker.unsent)
         await broker.close()
@@ -196,7 +196,7 @@ class TestRepeat:
         queue = TaskiqJobQueue(broker, GENERATE_REPLY)
         valkey.kill()
         for _ in range(3):
-            assert not await queue.ring([MessageId(IDS.new()) for _ in range(500)])
+            assert not await queue.notify([MessageId(IDS.new()) for _ in range(500)])
         assert broker.unsent == 1_000
         async with asyncio.timeout(HANG):
             await broker.close()
@@ -215,7 +215,7 @@ class TestRepeat:
         broker = Looking(valkey.url, namespace=f"{NAMESPACE}-context", command_seconds=0.2, repeat_seconds=0.02)
         valkey.kill()
         transaction.set("open")
-        assert not await TaskiqJobQueue(broker, GENERATE_REPLY).ring([MessageId(IDS.new())])
+        assert not await TaskiqJobQueue(broker, GENERATE_REPLY).notify([MessageId(IDS.new())])
         valkey.start()
         await until(lambda: not broker.unsent)
         assert seen[0] == "open"

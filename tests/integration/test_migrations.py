@@ -162,7 +162,7 @@ def test_conversations_of_the_first_schema_go_on(empty_database: str, tmp_path: 
     async def go_on() -> None:
         async with connected(empty_database):
             [row] = await rows("SELECT chatroom_id, user_id FROM messages WHERE status = 'generating'")
-            room, found = await PostgresChatrooms().open(row["chatroom_id"], row["user_id"], limit=9)
+            room, found = await PostgresChatrooms().get_with_messages(row["chatroom_id"], row["user_id"], limit=9)
             assert (room.instructions, room.auto_title) == (None, False)
             assert [message.cancel_requested for message in found] == [False] * 4
             assert await PostgresMessages().cancel_requested() == set()

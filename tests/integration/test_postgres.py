@@ -426,16 +426,18 @@ class TestPlans:
         messages = PostgresMessages()
 
         async def sweep(_: Chatroom) -> None:
-            assert await messages.take_unrung(limit=500, quiet=timedelta(seconds=-1)) == []
-            assert await messages.take_abandoned(limit=500, quiet=timedelta(seconds=-1)) == []
+            assert await messages.take_unnotified(limit=500, notified_before=timedelta(seconds=-1)) == []
+            assert await messages.take_expired(limit=500, notified_before=timedelta(seconds=-1)) == []
 
         assert await self.rows_read(history, sweep) < 50
 
     async def test_a_page_of_a_room_reads_the_room(self, history: str) -> None:
         async def page(room: Chatroom) -> None:
-            _, messages = await PostgresChatrooms().open(room.id, room.user_id, limit=5)
+            _, messages = await PostgresChatrooms().get_with_messages(room.id, room.user_id, limit=5)
             assert len(messages) == 5
-            _, messages = await PostgresChatrooms().open(room.id, room.user_id, limit=5, before=messages[-1].id)
+            _, messages = await PostgresChatrooms().get_with_messages(
+                room.id, room.user_id, limit=5, before=messages[-1].id
+            )
             assert len(messages) == 5
             assert len((await PostgresMessages().context(new_message(room), limit=5)).earlier) == 5
 
@@ -443,7 +445,7 @@ class TestPlans:
 
     async def test_a_list_of_rooms_reads_the_users(self, history: str) -> None:
         async def page(room: Chatroom) -> None:
-            assert len(await PostgresChatrooms().list_of(room.user_id, limit=3)) == 3
+            assert len(await PostgresChatrooms().list_for_user(room.user_id, limit=3)) == 3
 
         assert await self.rows_read(history, page) < 50
 
@@ -473,7 +475,7 @@ class TestPlans:
             new = await PostgresChatrooms().add(replace(room, id=ChatroomId(IDS.new()), auto_title=True))
             await PostgresMessages().accept(replace(new_message(new), id=MessageId(IDS.new())), limits=SendingLimits())
             await PostgresChatrooms().change(new.id, new.user_id, instructions="Rhyme.")
-            assert await PostgresChatrooms().entitle(new.id, "Poems")
+            assert await PostgresChatrooms().set_title(new.id, "Poems")
             assert len(await PostgresChatrooms().delete(new.id, new.user_id)) == 1
 
         assert await self.rows_read(history, change) < 50
@@ -488,9 +490,11 @@ class TestPlans:
                 [row] = await rows("SELECT id, user_id, name, created_at FROM chatrooms WHERE name = $1", name)
                 room, messages = Chatroom(**row), PostgresMessages()
                 before = await self.count()
-                _, found = await PostgresChatrooms().open(room.id, room.user_id, limit=10)
+                _, found = await PostgresChatrooms().get_with_messages(room.id, room.user_id, limit=10)
                 assert len(found) == 10
-                _, found = await PostgresChatrooms().open(room.id, room.user_id, limit=9, before=found[-1].id)
+                _, found = await PostgresChatrooms().get_with_messages(
+                    room.id, room.user_id, limit=9, before=found[-1].id
+                )
                 assert len(found) == 9
                 await messages.accept(replace(new_message(room), id=MessageId(IDS.new())), limits=SendingLimits())
                 assert len((await messages.context(new_message(room), limit=19)).earlier) == 19
@@ -501,7 +505,7 @@ class TestPlans:
 
     async def test_operators_read_what_they_ask_for(self, history: str) -> None:
         async def look(_: Chatroom) -> None:
-            assert len(await PostgresMessages().with_status(MessageStatus.FAILED, limit=10)) < 10
+            assert len(await PostgresMessages().list_by_status(MessageStatus.FAILED, limit=10)) < 10
             assert await PostgresMessages().requeue(MessageId(IDS.new())) is False
 
         assert await self.rows_read(history, look) < 50

@@ -43,7 +43,7 @@ def running_valkey(valkey: EmbeddedValkey) -> EmbeddedValkey:
 
 
 class Worker:
-    """A receiver with its handler, and the queue that rings for it."""
+    """A receiver with its handler, and the queue that notifies it."""
 
     def __init__(
         self,
@@ -80,12 +80,12 @@ class Worker:
             assert time.monotonic() < give_up, f"begun {len(self.begun)}, ended {len(self.ended)}"
             await asyncio.sleep(0.01)
 
-    async def ring(self, count: int = 1) -> list[MessageId]:
-        """Rings until the bell works: its first try may meet a connection that died with a server."""
+    async def notify(self, count: int = 1) -> list[MessageId]:
+        """Notifies until it works: its first try may meet a connection that died with a server."""
         ids = [MessageId(IDS.new()) for _ in range(count)]
         give_up = time.monotonic() + HANG
-        while not await self.queue.ring(ids):
-            assert time.monotonic() < give_up, "the bell does not come back"
+        while not await self.queue.notify(ids):
+            assert time.monotonic() < give_up, "the queue does not come back"
             await asyncio.sleep(0.05)
         return ids
 
@@ -115,7 +115,7 @@ async def worker(
 
 async def test_each_job_is_handled_and_the_stream_left_empty(running_valkey: EmbeddedValkey) -> None:
     async with worker(running_valkey) as one:
-        ids = [id for _ in range(10) for id in await one.ring(25)]
+        ids = [id for _ in range(10) for id in await one.notify(25)]
         await one.until(lambda: len(one.ended) == 250)
         assert sorted(one.ended) == ids
         assert await one.left_in_stream() == 0
@@ -125,7 +125,7 @@ async def test_a_job_sent_before_the_first_worker_came_is_handled(running_valkey
     namespace = f"test-{secrets.token_hex(6)}"
     broker = StreamBroker(running_valkey.url, namespace=namespace, command_seconds=1)
     message_id = MessageId(IDS.new())
-    assert await TaskiqJobQueue(broker, GENERATE_REPLY).ring([message_id])
+    assert await TaskiqJobQueue(broker, GENERATE_REPLY).notify([message_id])
     await broker.close()
     async with worker(running_valkey, namespace=namespace) as late:
         await late.until(lambda: late.ended == [message_id])
@@ -142,7 +142,7 @@ async def test_no_more_at_once_than_it_was_told(running_valkey: EmbeddedValkey) 
         now -= 1
 
     async with worker(running_valkey, handler, concurrency=3) as one:
-        await one.ring(40)
+        await one.notify(40)
         await one.until(lambda: len(one.ended) == 40)
     assert most == 3
 
@@ -153,7 +153,7 @@ async def test_workers_share_the_jobs(running_valkey: EmbeddedValkey) -> None:
         worker(running_valkey, lambda _: both.wait(), concurrency=2) as one,
         worker(running_valkey, lambda _: both.wait(), concurrency=2, namespace=one.namespace) as other,
     ):
-        ids = await one.ring(100)
+        ids = await one.notify(100)
         await one.until(lambda: bool(one.begun and other.begun))
         both.set()
         await one.until(lambda: len(one.ended) + len(other.ended) == 100)
@@ -171,7 +171,7 @@ async def test_a_handler_that_fails_hurts_no_other(running_valkey: EmbeddedValke
 
     with capture_logs() as logs:
         async with worker(running_valkey, handler, concurrency=2) as one:
-            await one.ring(25)
+            await one.notify(25)
             await one.until(lambda: len(one.begun) == 25)
             await one.until(lambda: len(one.ended) == 5)
             assert await one.left_in_stream() == 0
@@ -189,13 +189,13 @@ async def test_what_is_no_job_of_ours_is_thrown_away(running_valkey: EmbeddedVal
             await redis.xadd(one.broker.queue_name, {b"other": b"garbage"})
         await one.broker.send("a_task_of_tomorrow", ["x"])
         await one.broker.send("generate_reply", ["no id"])
-        [message_id] = await one.ring()
+        [message_id] = await one.notify()
         await one.until(lambda: one.ended == [message_id])
         assert await one.left_in_stream() == 0
 
 
 class TestTake:
-    async def test_needs_no_bell(self, running_valkey: EmbeddedValkey) -> None:
+    async def test_needs_no_notification(self, running_valkey: EmbeddedValkey) -> None:
         running_valkey.kill()
         ids = [MessageId(IDS.new()) for _ in range(3)]
         async with worker(running_valkey) as one:
@@ -206,7 +206,7 @@ class TestTake:
     async def test_takes_no_more_than_it_has_places(self, running_valkey: EmbeddedValkey) -> None:
         gate = asyncio.Event()
         async with worker(running_valkey, lambda _: gate.wait(), concurrency=3) as one:
-            rung = await one.ring(2)
+            sent = await one.notify(2)
             await one.until(lambda: len(one.begun) == 2)
             taken = [MessageId(IDS.new()) for _ in range(4)]
             one.receiver.take(GENERATE_REPLY, taken)
@@ -214,9 +214,9 @@ class TestTake:
             await one.until(lambda: len(one.begun) == 3)
             gate.set()
             await one.until(lambda: len(one.ended) == 3)
-            assert sorted(one.ended) == sorted([*rung, taken[0]])
+            assert sorted(one.ended) == sorted([*sent, taken[0]])
 
-    async def test_nor_do_the_bells_that_come_meanwhile(self, running_valkey: EmbeddedValkey) -> None:
+    async def test_nor_do_the_notifications_that_come_meanwhile(self, running_valkey: EmbeddedValkey) -> None:
         most = now = 0
         gate = asyncio.Event()
 
@@ -229,20 +229,20 @@ class TestTake:
 
         async with worker(running_valkey, handler, concurrency=3) as one:
             one.receiver.take(GENERATE_REPLY, [MessageId(IDS.new()) for _ in range(2)])
-            await one.ring(10)
+            await one.notify(10)
             await one.until(lambda: len(one.begun) >= 3)
             await asyncio.sleep(0.1)
             gate.set()
             await one.until(lambda: len(one.ended) == 12)
         assert most == 3
 
-    async def test_a_bell_that_waits_for_a_place_begins_nothing_after_the_stop(
+    async def test_a_notification_that_waits_for_a_slot_begins_nothing_after_the_stop(
         self, running_valkey: EmbeddedValkey
     ) -> None:
         gate = asyncio.Event()
         async with worker(running_valkey, lambda _: gate.wait(), concurrency=1) as one:
             one.receiver.take(GENERATE_REPLY, [MessageId(IDS.new())])
-            await one.ring()
+            await one.notify()
             await asyncio.sleep(0.2)
             one.stop.set()
             await one.listening
@@ -264,7 +264,7 @@ class TestTake:
 
 class TestOutage:
     async def running(self, one: Worker) -> list[MessageId]:
-        ids = await one.ring(3)
+        ids = await one.notify(3)
         await one.until(lambda: len(one.begun) == 3)
         return ids
 
@@ -273,10 +273,10 @@ class TestOutage:
         async with worker(running_valkey, lambda _: gate.wait()) as one:
             before = await self.running(one)
             running_valkey.kill()
-            assert not await one.queue.ring([MessageId(IDS.new())])
+            assert not await one.queue.notify([MessageId(IDS.new())])
             assert not one.listening.done()
             running_valkey.start()
-            after = await one.ring(2)
+            after = await one.notify(2)
             await one.until(lambda: len(one.begun) >= 5)
             gate.set()
             await one.until(lambda: set(one.ended) >= {*before, *after})
@@ -290,7 +290,7 @@ class TestOutage:
             for file in (running_valkey.data_dir / "appendonlydir").iterdir():
                 file.unlink()
             running_valkey.start()
-            after = await one.ring(2)
+            after = await one.notify(2)
             await one.until(lambda: len(one.begun) == 5)
             gate.set()
             await one.until(lambda: len(one.ended) == 5)
@@ -304,7 +304,7 @@ class TestOutage:
             before = await self.running(one)
             async with Redis(connection_pool=one.broker.connection_pool) as redis:
                 await redis.flushall()
-            after = await one.ring(2)
+            after = await one.notify(2)
             await one.until(lambda: len(one.begun) == 5)
             gate.set()
             await one.until(lambda: len(one.ended) == 5)
@@ -316,28 +316,28 @@ class TestOutage:
             await asyncio.sleep(0.2)
             assert not one.listening.done()
             running_valkey.start()
-            [message_id] = await one.ring()
+            [message_id] = await one.notify()
             await one.until(lambda: one.ended == [message_id])
 
     async def test_hung_and_back(self, running_valkey: EmbeddedValkey) -> None:
         async with worker(running_valkey) as one:
-            await one.ring()
+            await one.notify()
             await one.until(lambda: len(one.ended) == 1)
             assert running_valkey.pid is not None
             os.kill(running_valkey.pid, signal.SIGSTOP)
             try:
                 async with asyncio.timeout(HANG):
-                    assert not await one.queue.ring([MessageId(IDS.new())])
+                    assert not await one.queue.notify([MessageId(IDS.new())])
             finally:
                 os.kill(running_valkey.pid, signal.SIGCONT)
-            [message_id] = await one.ring()
+            [message_id] = await one.notify()
             await one.until(lambda: message_id in one.ended)
 
 
 class TestStop:
     async def test_idle_it_stops_at_once(self, running_valkey: EmbeddedValkey) -> None:
         async with worker(running_valkey) as one:
-            await one.ring()
+            await one.notify()
             await one.until(lambda: len(one.ended) == 1)
             one.stop.set()
             async with asyncio.timeout(HANG):
@@ -346,7 +346,7 @@ class TestStop:
 
     async def test_while_redis_is_away_it_stops_at_once(self, running_valkey: EmbeddedValkey) -> None:
         async with worker(running_valkey) as one:
-            await one.ring()
+            await one.notify()
             await one.until(lambda: len(one.ended) == 1)
             running_valkey.kill()
             await asyncio.sleep(0.5)
@@ -357,11 +357,11 @@ class TestStop:
     async def test_takes_no_new_jobs_and_lets_running_ones_end(self, running_valkey: EmbeddedValkey) -> None:
         gate = asyncio.Event()
         async with worker(running_valkey, lambda _: gate.wait()) as one:
-            ids = await one.ring(3)
+            ids = await one.notify(3)
             await one.until(lambda: len(one.begun) == 3)
             one.stop.set()
             await one.listening
-            await one.ring()
+            await one.notify()
             draining = asyncio.create_task(one.receiver.drain(10))
             await asyncio.sleep(0.05)
             assert not draining.done()
@@ -384,7 +384,7 @@ class TestStop:
                 cleaned.append(message_id)
 
         async with worker(running_valkey, handler) as one:
-            ids = await one.ring(3)
+            ids = await one.notify(3)
             await one.until(lambda: len(one.begun) == 3)
             one.stop.set()
             await one.listening
@@ -395,7 +395,7 @@ class TestStop:
         self, running_valkey: EmbeddedValkey
     ) -> None:
         async with worker(running_valkey, lambda _: asyncio.Event().wait(), concurrency=1) as one:
-            await one.ring(5)
+            await one.notify(5)
             await one.until(lambda: len(one.begun) == 1)
             one.stop.set()
             await one.listening
@@ -407,7 +407,7 @@ class TestStop:
         self, running_valkey: EmbeddedValkey
     ) -> None:
         async with worker(running_valkey, lambda _: asyncio.Event().wait(), concurrency=1) as one:
-            ids = await one.ring(5)
+            ids = await one.notify(5)
             await one.until(lambda: len(one.begun) == 1)
             one.stop.set()
             await one.listening
@@ -417,7 +417,7 @@ class TestStop:
 
     async def test_leaves_no_consumer_behind(self, running_valkey: EmbeddedValkey) -> None:
         async with worker(running_valkey) as one:
-            await one.ring()
+            await one.notify()
             await one.until(lambda: len(one.ended) == 1)
         async with Redis.from_url(running_valkey.url) as redis:
             assert await redis.xinfo_consumers(one.broker.queue_name, one.broker.consumer_group_name) == []

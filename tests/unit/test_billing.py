@@ -114,10 +114,10 @@ class Shop:
         await self.container.accept_webhook_event()(body=event_id.encode(), signature=signature)
 
     async def work(self) -> list[bool]:
-        """What a worker does with the bells that have rung."""
+        """What a worker does with the notifications it got."""
         done = []
-        while self.world.readings.rung:
-            done.append(await self.read(UserId(self.world.readings.rung.pop(0))))
+        while self.world.readings.notified:
+            done.append(await self.read(UserId(self.world.readings.notified.pop(0))))
         return done
 
     async def read(self, user_id: UserId) -> bool:
@@ -426,27 +426,27 @@ class TestStatus:
 
 
 class TestEvents:
-    async def test_rings_once_however_often_it_comes(self, shop: Shop) -> None:
+    async def test_notifies_once_however_often_it_comes(self, shop: Shop) -> None:
         user = await shop.user()
         event_id = shop.told(customer_id=await shop.customer(user))
         await asyncio.gather(*(shop.deliver(event_id) for _ in range(100)))
-        assert shop.world.readings.rung == [user.id]
+        assert shop.world.readings.notified == [user.id]
 
-    async def test_that_nobody_is_known_of_rings_for_nobody(self, shop: Shop) -> None:
+    async def test_of_nobody_known_notifies_nobody(self, shop: Shop) -> None:
         await shop.deliver(shop.told(customer_id="cus_of_the_till"))
         await shop.deliver("evt_of_no_interest")
-        assert shop.world.readings.rung == []
+        assert shop.world.readings.notified == []
 
     @pytest.mark.parametrize("signature", [None, "", "forged"])
     async def test_not_signed_it_does_nothing(self, shop: Shop, signature: str | None) -> None:
         event_id = shop.told(customer_id=await shop.customer(await shop.user()))
         with pytest.raises(WebhookInvalid):
             await shop.deliver(event_id, signature)
-        assert shop.world.readings.rung == []
+        assert shop.world.readings.notified == []
         await shop.deliver(event_id)
-        assert len(shop.world.readings.rung) == 1, "it was not kept"
+        assert len(shop.world.readings.notified) == 1, "it was not kept"
 
-    async def test_is_accepted_though_the_bell_is_broken(self, shop: Shop) -> None:
+    async def test_is_accepted_though_the_queue_is_broken(self, shop: Shop) -> None:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
         shop.world.readings.broken = True
@@ -509,7 +509,7 @@ class TestReading:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
         await shop.deliver(shop.told(customer_id=await shop.accounts.customer(user.id)))
-        shop.world.readings.rung.clear()
+        shop.world.readings.notified.clear()
         shop.gateway.error = PaymentsUnavailable()
         waits = []
         for _ in range(40):
@@ -593,7 +593,7 @@ class TestReading:
         assert not await shop.read(UserId(uuid4()))
         assert shop.gateway.calls == []
 
-    async def test_of_many_bells_at_once_one_reads(self, shop: Shop) -> None:
+    async def test_of_many_notifications_at_once_one_reads(self, shop: Shop) -> None:
         user = await shop.user()
         await shop.deliver(shop.told(customer_id=await shop.customer(user)))
         shop.gateway.calls.clear()
@@ -771,18 +771,18 @@ class TestSinglePayments:
 
 
 class TestRecovery:
-    async def test_rings_for_some_at_a_time(self, shop: Shop) -> None:
+    async def test_notifies_of_some_at_a_time(self, shop: Shop) -> None:
         users = [await shop.user(number) for number in range(25)]
         for user in users:
             await shop.customer(user)
         await shop.accounts.make_due()
-        recover, rung = shop.container.recover_readings(), shop.world.readings.rung
+        recover, notified = shop.container.recover_readings(), shop.world.readings.notified
         counts = []
         for _ in range(4):
             await recover()
-            counts.append(len(rung))
+            counts.append(len(notified))
         assert counts == [10, 20, 25, 25]
-        assert set(rung) == {user.id for user in users}
+        assert set(notified) == {user.id for user in users}
 
     async def test_a_reader_that_died_is_replaced(self, shop: Shop) -> None:
         user = await shop.user()

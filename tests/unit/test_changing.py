@@ -168,7 +168,7 @@ class TestRegenerateMessage:
             world.clock.now(),
         )
         assert (allowance.used, allowance.remaining) == (2, 3)
-        assert world.queue.rung == [first.id] * 2
+        assert world.queue.notified == [first.id] * 2
         again = await answered(world, message)
         assert (again.status, again.attempt) == (MessageStatus.COMPLETED, 2)
         assert world.model.asked[0] == world.model.asked[1]
@@ -199,7 +199,7 @@ class TestRegenerateMessage:
                 user=sender(world), chatroom_id=message.chatroom_id, message_id=message.id
             )
         assert await world.stored(message) == message
-        assert world.queue.rung == [message.id], "no bell for what was refused"
+        assert world.queue.notified == [message.id], "no notification of what was refused"
 
     async def test_what_has_not_ended_and_what_is_not_there(self, world: World) -> None:
         message, bob = await world.sent(), await world.user(OTHER)
@@ -208,4 +208,4 @@ class TestRegenerateMessage:
             await regenerate(user=sender(world), chatroom_id=message.chatroom_id, message_id=message.id)
         with pytest.raises(MessageNotFound):
             await regenerate(user=bob, chatroom_id=message.chatroom_id, message_id=message.id)
-        assert world.queue.rung == [message.id]
+        assert world.queue.notified == [message.id]

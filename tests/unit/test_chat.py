@@ -141,7 +141,7 @@ class TestSendMessage:
         assert (message.input, message.status, message.attempt) == ("Why?", MessageStatus.QUEUED, 0)
         assert (message.max_output_tokens, message.thinking) == (4_096, ThinkingLevel.LOW)
         assert allowance == Allowance(world.clock.now().date(), 1, 5)
-        assert world.queue.rung == [message.id]
+        assert world.queue.notified == [message.id]
         found = await world.container.get_message()(user=user, chatroom_id=room.id, message_id=message.id)
         assert found == message
 
@@ -153,7 +153,7 @@ class TestSendMessage:
             await world.sent(room=room)
         assert caught.value.total == 5
         assert caught.value.resets_at == datetime(2026, 1, 2, tzinfo=UTC)
-        assert len(world.queue.rung) == 5, "no bell for what was refused"
+        assert len(world.queue.notified) == 5, "no notification of what was refused"
         allowance = await world.container.get_allowance()(user=world.users.table.all()[0])
         assert (allowance.used, allowance.remaining) == (5, 0)
 
@@ -199,7 +199,7 @@ class TestSendMessage:
             conversation = world.model.asked[-1]
             assert (conversation.max_output_tokens, conversation.thinking, conversation.thought_tokens) == asked
 
-    async def test_a_bell_that_cannot_be_rung_is_no_error(self, world: World) -> None:
+    async def test_a_notification_that_fails_is_no_error(self, world: World) -> None:
         world.queue.broken = True
         message = await world.sent()
         assert (await world.stored(message)).status is MessageStatus.QUEUED
@@ -207,10 +207,10 @@ class TestSendMessage:
         world.queue.broken = False
         recover = world.container.recover_replies()
         assert await recover() == []
-        assert world.queue.rung == []
+        assert world.queue.notified == []
         world.clock.move(timedelta(seconds=10))
         assert await recover() == []
-        assert world.queue.rung == [message.id]
+        assert world.queue.notified == [message.id]
 
 
 class TestLimits:
@@ -240,7 +240,7 @@ class TestLimits:
         messages = [await world.sent(room=room) for _ in range(limit)]
         with pytest.raises(TooManyInFlight):
             await world.sent(room=room)
-        assert len(world.queue.rung) == limit, "no bell for what was refused"
+        assert len(world.queue.notified) == limit, "no notification of what was refused"
         await world.container.generate_reply()(message_id=messages[0].id)
         await world.sent(room=room)
         with pytest.raises(TooManyInFlight):
@@ -354,42 +354,42 @@ class TestMadeAgain:
 
 
 class TestRecoverReplies:
-    async def test_rings_in_batches_until_nothing_is_left(self, world: World) -> None:
+    async def test_notifies_in_batches_until_nothing_is_left(self, world: World) -> None:
         world = World(FREE_DAILY_MESSAGES="1000")
         room = await world.room()
         messages = [await world.sent(room=room) for _ in range(25)]
-        world.queue.rung.clear()
+        world.queue.notified.clear()
         world.clock.move(timedelta(minutes=1))
         recover = replace(world.container.recover_replies(), batch=10)
         assert await recover() == []
-        assert world.queue.rung == [message.id for message in messages]
+        assert world.queue.notified == [message.id for message in messages]
         assert await recover() == []
-        assert len(world.queue.rung) == 25
+        assert len(world.queue.notified) == 25
 
     async def test_what_was_abandoned_is_rung_for(self, world: World) -> None:
         room = await world.room()
         messages = [(await world.sent(room=room)).id for _ in range(4)]
         for message_id in messages:
             await world.messages.claim(message_id, lease=timedelta(seconds=10))
-        world.queue.rung.clear()
+        world.queue.notified.clear()
         world.clock.move(timedelta(seconds=11))
         assert await world.container.recover_replies()() == []
-        assert world.queue.rung == messages
+        assert world.queue.notified == messages
         world.clock.move(timedelta(seconds=3))
         assert await world.container.recover_replies()() == []
-        assert world.queue.rung == messages * 2, "nobody came: again, and soon"
+        assert world.queue.notified == messages * 2, "nobody came: again, and soon"
 
     async def test_what_could_not_be_rung_for_is_the_callers_to_answer(self, world: World) -> None:
         room = await world.room()
         messages = [(await world.sent(room=room)).id for _ in range(4)]
-        world.queue.rung.clear()
+        world.queue.notified.clear()
         world.queue.broken = True
         world.clock.move(timedelta(minutes=1))
         recover = replace(world.container.recover_replies(), batch=2)
         assert await recover() == messages[:2], "one batch a sweep: more could not be begun anyway"
         assert await recover() == messages[2:]
         assert await recover() == []
-        assert world.queue.rung == []
+        assert world.queue.notified == []
 
 
 class TestAllowance:

@@ -62,7 +62,7 @@ class TestContinueMessage:
         assert (message.id, message.status, message.response) == (first.id, MessageStatus.QUEUED, "Because of Ray")
         assert (message.finish_reason, message.completed_at, message.charged) == (None, None, True)
         assert (allowance.used, allowance.remaining) == (2, 3)
-        assert world.queue.rung == [first.id] * 2
+        assert world.queue.notified == [first.id] * 2
         assert await answer(world, message) is COMPLETED
         ended = await world.stored(message)
         assert (ended.response, ended.finish_reason, ended.attempt) == ("Because of Rayleigh.", "STOP", 2)
@@ -79,7 +79,7 @@ class TestContinueMessage:
     async def test_later_messages_have_it_whole(self, world: World) -> None:
         message = await cut(world, SECOND)
         await answer(world, await go_on(world, message))
-        room = (await world.chatrooms.open(message.chatroom_id, message.user_id, limit=1))[0]
+        room = (await world.chatrooms.get_with_messages(message.chatroom_id, message.user_id, limit=1))[0]
         await answer(world, await world.sent("And at sunset?", room))
         texts = [turn.text for turn in world.model.asked[-1].turns]
         assert texts == [message.input, "Because of Rayleigh.", "And at sunset?"]
@@ -90,7 +90,7 @@ class TestContinueMessage:
         with pytest.raises(QuotaExceeded):
             await go_on(world, message)
         assert await world.stored(message) == message
-        assert world.queue.rung == [message.id]
+        assert world.queue.notified == [message.id]
 
     async def test_what_was_not_cut_off_goes_on_or_is_not_there(self, world: World) -> None:
         message, bob = await world.sent(), await world.user(OTHER)
@@ -101,7 +101,7 @@ class TestContinueMessage:
             await go_on(world, message)
         with pytest.raises(MessageNotFound):
             await world.container.continue_message()(user=bob, chatroom_id=message.chatroom_id, message_id=message.id)
-        assert world.queue.rung == [message.id]
+        assert world.queue.notified == [message.id]
 
     async def test_repeated_with_its_id_it_has_one_effect(self, world: World) -> None:
         message, request_id = await cut(world, FIRST), world.container.ids().new()

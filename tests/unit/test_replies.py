@@ -492,9 +492,9 @@ class TestSuspects:
                 assert await answer(world, await world.sent(room=room)) is COMPLETED
             assert (await world.stored(first)).deaths == 2
             assert (await world.stored(second)).attempt == 2, "not even claimed"
-            world.queue.rung.clear()
+            world.queue.notified.clear()
             task.cancel()
-        assert world.queue.rung == [first.id, second.id], "one is handed back, and the next is rung for"
+        assert world.queue.notified == [first.id, second.id], "one is handed back, and the next is notified of"
         assert await answer(world, second) is COMPLETED
         assert (await world.stored(second)).deaths == 2
         assert await answer(world, first) is COMPLETED
@@ -514,12 +514,12 @@ class TestSuspects:
         world.replace(language_model=model)
         results = await asyncio.gather(*(answer(world, message) for message in messages))
         assert results == [COMPLETED] + [None] * 9
-        world.queue.rung.clear()
+        world.queue.notified.clear()
         waiting: dict[UUID, Message] = {message.id: message for message in messages}
         following = messages[1]
-        for _ in range(9):  # each one that ends rings for the next
+        for _ in range(9):  # each one that ends notifies of the next
             assert await answer(world, following) is COMPLETED
-            following = waiting[world.queue.rung[-1]] if world.queue.rung else following
+            following = waiting[world.queue.notified[-1]] if world.queue.notified else following
         assert [(await world.stored(message)).status for message in messages] == [COMPLETED] * 10
         assert most == 1
 
@@ -535,27 +535,27 @@ class TestSuspectsDuplicates:
     async def test_take_no_place(self) -> None:
         world = World(FREE_DAILY_MESSAGES="100")
         room = await world.room()
-        suspects = world.container.generate_reply().suspects
+        suspects = world.container.generate_reply().quarantine
         ended, held, later = [await world.sent(room=room) for _ in range(3)]
         assert await answer(world, ended) is COMPLETED
         assert await world.messages.claim(held.id, lease=timedelta(hours=1))
         await world.messages.claim(later.id, lease=timedelta(hours=1))
         await world.messages.release(later.id, 1, delay=timedelta(hours=1))
-        assert suspects.enter(MessageId(world.container.ids().new()))
-        world.queue.rung.clear()
+        assert suspects.acquire(MessageId(world.container.ids().new()))
+        world.queue.notified.clear()
         for message_id in (ended.id, held.id, later.id, MessageId(world.container.ids().new())):
             assert await world.container.generate_reply()(message_id=message_id) is None
-        assert suspects.leave() is None, "nobody was put into the row of those that wait"
+        assert suspects.release() is None, "nobody was put into the row of those that wait"
         for message_id in (ended.id, held.id, later.id):
             assert await world.container.generate_reply()(message_id=message_id) is None
-        assert world.queue.rung == []
+        assert world.queue.notified == []
 
 
 class TestDeferred:
     """The model was not asked: that is no failure of the message."""
 
     def open_breaker(self, world: World) -> None:
-        breaker, now = world.container.ask_model().breaker, world.clock.now()
+        breaker, now = world.container.call_model().breaker, world.clock.now()
         while not breaker.report(UserId(uuid4()), failed=True, began=now, now=now):
             pass
 
@@ -643,7 +643,7 @@ class TestLeases:
             assert await task is None
         assert (world.model.open, world.model.left) == (0, 1)
         assert await world.stored(message) == theirs
-        assert world.queue.rung == [message.id], "no bell but the first"
+        assert world.queue.notified == [message.id], "none but the first"
 
     async def test_lost_unnoticed_its_end_counts_for_nothing(self, world: World) -> None:
         world.model.add(ScriptedReply(pieces=("mine",), seconds=0.01))
@@ -705,7 +705,7 @@ class TestLeases:
 
 
 class TestShutdown:
-    async def test_hands_the_message_back_and_rings_for_it(self, world: World) -> None:
+    async def test_returns_the_message_and_notifies_of_it(self, world: World) -> None:
         world.model.add(HANGS)
         message = await world.sent()
         async with answering(world, message) as task:
@@ -714,7 +714,7 @@ class TestShutdown:
                 await task
         assert (world.model.open, world.model.left) == (0, 1)
         assert await world.stored(message) == replace(message, attempt=1)
-        assert world.queue.rung == [message.id] * 2
+        assert world.queue.notified == [message.id] * 2
         assert await answer(world, message) is COMPLETED
         stored = await world.stored(message)
         assert (stored.failures, stored.deaths, stored.attempt) == (0, 0, 2)

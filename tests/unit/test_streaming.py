@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from adapters.memory.chat import MemoryMessages
-from application.chat.streaming import AwaitReply, Delta, Ended, Following, Gone, ReplyEvent, Reset, Thought
+from application.chat.streaming import AwaitReply, Delta, Ended, Gone, ReplyCursor, ReplyEvent, Reset, Thought
 from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.chat.streams import StreamPosition
 from domain.errors import DatabaseUnavailable, MessageNotFound
@@ -69,7 +69,7 @@ class Scene:
         return await self.world.stored(self.message)
 
     @asynccontextmanager
-    async def following(self, after: str = "0-0") -> AsyncIterator[Following]:
+    async def following(self, after: str = "0-0") -> AsyncIterator[ReplyCursor]:
         user = self.world.users.table.get(self.message.user_id)
         assert user is not None
         async with (
@@ -92,7 +92,7 @@ class Scene:
         return not self.world.stream.followed and not len(self.world.container.reply_watch())
 
 
-async def to_end(following: Following) -> list[ReplyEvent]:
+async def to_end(following: ReplyCursor) -> list[ReplyEvent]:
     events: list[ReplyEvent] = []
     while more := await following.read():
         events += more

@@ -174,9 +174,9 @@ async def test_who_follows_is_told_of_the_end_before(world: World) -> None:
         assert not task.done()
         while not world.model.open:  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(0)
-        world.queue.rung.clear()
+        world.queue.notified.clear()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert world.model.left == 1
-    assert world.queue.rung == [], "the message needs nobody any more"
+    assert world.queue.notified == [], "the message needs nobody any more"

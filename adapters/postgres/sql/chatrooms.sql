@@ -27,7 +27,7 @@ WITH changed AS (
 -- include versioned --
 SELECT id, user_id, name, instructions, auto_title, created_at FROM changed;
 
--- entitle --
+-- set_title --
 -- Name a room that waits for a title.
 WITH changed AS (
     UPDATE chatrooms SET name = :name, auto_title = false WHERE id = :id AND auto_title RETURNING user_id
@@ -55,13 +55,13 @@ SELECT id FROM unanswered ORDER BY id;
 WITH deleted AS (DELETE FROM chatrooms WHERE id = :id)
 UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = :user_id;
 
--- list_of --
+-- list_for_user --
 -- A page of the user's rooms, newest first.
 SELECT id, user_id, name, instructions, auto_title, created_at FROM chatrooms
 WHERE user_id = :user_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
 ORDER BY id DESC LIMIT :limit;
 
--- open --
+-- get_with_messages --
 -- A room with a page of its messages, newest first, in one round trip: an empty room is one row without a message.
 SELECT room.name AS room_name, room.instructions, room.auto_title, room.created_at AS opened_at, message.*
 FROM chatrooms room LEFT JOIN LATERAL (

@@ -319,18 +319,18 @@ requeued AS (
 UPDATE allowances SET in_flight = in_flight + 1 FROM requeued WHERE allowances.user_id = requeued.user_id
 RETURNING requeued.user_id;
 
--- with_status --
+-- list_by_status --
 -- The newest messages of all users in this state.
 SELECT
 -- include columns --
 FROM messages WHERE status = :status ORDER BY id DESC LIMIT :limit;
 
--- take_abandoned --
+-- take_expired --
 -- Messages whose lease has expired, and that nobody was notified of for a while; they count as notified from now on.
 WITH found AS MATERIALIZED (
     SELECT id, lease_until FROM messages
     WHERE status = 'generating' AND lease_until <= now()
-        AND (rung_at < lease_until OR rung_at <= now() - :quiet::interval)
+        AND (rung_at < lease_until OR rung_at <= now() - :notified_before::interval)
     ORDER BY lease_until, id LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 taken AS (
@@ -338,7 +338,7 @@ taken AS (
 )
 SELECT id FROM found ORDER BY lease_until, id;
 
--- take_unrung --
+-- take_unnotified --
 -- Due messages for which a notification is missing; they count as notified from now on.
 -- It is missing if there was none since the message became due, or if nobody came for a while, a while that grows with
 -- the wait: then the queue is merely long. It is half the wait, so that the first notification, about as old as the
@@ -347,7 +347,8 @@ WITH found AS MATERIALIZED (
     SELECT id, due_at FROM messages
     WHERE status = 'queued' AND due_at <= now()
         AND (rung_at < due_at
-            OR rung_at <= now() - greatest(:quiet::interval, least((now() - queued_at) / 2, 3 * :quiet::interval)))
+            OR rung_at <= now() - greatest(
+                :notified_before::interval, least((now() - queued_at) / 2, 3 * :notified_before::interval)))
     ORDER BY due_at, id LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 taken AS (

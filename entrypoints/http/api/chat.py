@@ -8,7 +8,7 @@ from uuid import UUID
 from application.accounts.sessions import Caller
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import CancelMessage, ContinueMessage, GetMessage, RegenerateMessage, SendMessage
-from application.chat.streaming import Following, StreamReply
+from application.chat.streaming import ReplyCursor, StreamReply
 from domain.chat.chatrooms import Chatroom
 from domain.chat.streams import StreamPosition
 from domain.errors import (
@@ -161,7 +161,7 @@ async def list_messages(
 )
 async def stream_message(
     stream_reply: StreamReply, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition
-) -> AbstractAsyncContextManager[Following]:
+) -> AbstractAsyncContextManager[ReplyCursor]:
     """Follow a reply while it is written, as Server-Sent Events.
 
     `delta` brings `{"text"}`, the next piece. `reset` brings `{"attempt"}`: the model is asked anew, drop the

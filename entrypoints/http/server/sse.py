@@ -13,7 +13,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
-from application.chat.streaming import Delta, Ended, Following, Gone, ReplyEvent, Reset, Thought
+from application.chat.streaming import Delta, Ended, Gone, ReplyCursor, ReplyEvent, Reset, Thought
 from domain.chat.messages import Message, MessageStatus
 from domain.chat.streams import START, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
@@ -104,7 +104,7 @@ class Streams:
     async def send(
         self,
         request: Request,
-        stream: AbstractAsyncContextManager[Following],
+        stream: AbstractAsyncContextManager[ReplyCursor],
         headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse | None:
         """Answer with the stream, to its end or the client's. Raises what opening it raises, if nothing is sent yet."""
@@ -124,7 +124,7 @@ class Streams:
             await response.eof()  # type: ignore[no-untyped-call]
             return None
 
-    async def _pass_on(self, request: Request, response: HTTPResponse, following: Following) -> None:
+    async def _pass_on(self, request: Request, response: HTTPResponse, following: ReplyCursor) -> None:
         now = asyncio.get_running_loop().time
         end = now() + self._seconds
         await self._write(response, _RETRY + _PADDED_COMMENT)

@@ -13,8 +13,8 @@ import pytest
 
 from adapters.memory.chat import MemoryModelBudget, MemoryModelSetup
 from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
-from application.chat.asking import LONGEST_WAIT, AskModel, Call, Stop
 from application.chat.breaker import Breaker
+from application.chat.model_calls import LONGEST_WAIT, Call, CallModel, Stop
 from application.chat.setup import WatchSetup
 from application.ports.chat import ModelBudget, ReplyWriter
 from domain.chat.calls import TokenUsage
@@ -57,7 +57,7 @@ class Heard(ReplyWriter):
 
 
 class Ask(Scene):
-    """AskModel with a breaker that opens when a second user is failed, and `calls` a minute.
+    """CallModel with a breaker that opens when a second user is failed, and `calls` a minute.
 
     Each call is another user's, unless one is named.
     """
@@ -68,7 +68,7 @@ class Ask(Scene):
         self.writer = Heard()
         self.stop = Stop()
         self.calls: list[Call] = []
-        self.ask = AskModel(
+        self.ask = CallModel(
             model=self.model,
             budget=budget or MemoryModelBudget(self.clock, calls),
             name="gemini",
@@ -95,7 +95,7 @@ class Ask(Scene):
         return self.wait() is not None
 
 
-class TestAskModel:
+class TestCallModel:
     async def test_gives_the_whole_reply(self) -> None:
         ask = Ask(ScriptedReply(pieces=("Be", "cause."), finish_reason="STOP"))
         outcome = await ask()

@@ -49,7 +49,7 @@ class Stop:
             self._call = None
 
     @asynccontextmanager
-    async def heeded(self) -> AsyncIterator[None]:
+    async def honoured(self) -> AsyncIterator[None]:
         """Raises TimeoutError from the block once it is requested."""
         if self.requested:
             raise TimeoutError
@@ -140,7 +140,7 @@ class _Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class AskModel:
+class CallModel:
     """One call of the model, from question to whole reply, which `writer` is given piece by piece.
 
     Stopped, it ends as cancelled with what was said until then. Raises ModelError; ModelDeferred if
@@ -163,7 +163,7 @@ class AskModel:
         reply = _Reply(writer)
         status = MessageStatus.COMPLETED
         try:
-            async with call.stop.heeded():
+            async with call.stop.honoured():
                 await self._ask(conversation, reply, call)
         except (ModelError, TimeoutError) as error:
             if not call.stop.requested:
