@@ -11,7 +11,7 @@ from tests.chaos import scenarios_delivery as delivery
 from tests.chaos import scenarios_model as model
 from tests.chaos import scenarios_outages as outages
 from tests.chaos import scenarios_streams as streams
-from tests.chaos.scale import Row, Scale
+from tests.support.scenarios import Row, Scale
 
 SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
     scenario.__name__: scenario

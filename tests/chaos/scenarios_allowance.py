@@ -11,8 +11,8 @@ from domain.billing import Tier
 from tests.chaos.client import Client, Person
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, beside, percentile
-from tests.chaos.scale import Row, Scale
 from tests.chaos.world import World, world
+from tests.support.scenarios import Row, Scale
 
 PARALLEL = 200
 TOTAL = 5

@@ -19,10 +19,10 @@ import asyncpg
 from tests.chaos.client import Person
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
-from tests.chaos.scale import Row, Scale
 from tests.chaos.shop import Shop, shop
 from tests.support.patience import PROCESS_HANG
 from tests.support.processes import ROOT
+from tests.support.scenarios import Row, Scale
 from tests.support.stripe_standin import Json
 
 PARALLEL = 200

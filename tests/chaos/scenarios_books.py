@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 from tests.chaos.client import Person
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
-from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
+from tests.support.scenarios import Row, Scale
 
 #: Tokens of prompt, from the cache, thoughts, and all that was written.
 Tokens: TypeAlias = tuple[int, int, int, int]

@@ -9,10 +9,10 @@ import time
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
-from tests.chaos.scale import Row, Scale
 from tests.chaos.world import World, name_of, world
 from tests.support.patience import PROCESS_HANG
 from tests.support.processes import ProductProcess
+from tests.support.scenarios import Row, Scale
 
 MANY = {"FREE_DAILY_MESSAGES": "1000000"}
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
-from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
 from tests.support.patience import PROCESS_HANG
+from tests.support.scenarios import Row, Scale
 
 #: How each failure for good is asked for, and the state and code in which its message ends.
 _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {

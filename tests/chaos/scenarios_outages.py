@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from tests.chaos.client import Answer, Client, Failed
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load, percentile
-from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
 from tests.support.patience import PROCESS_HANG
+from tests.support.scenarios import Row, Scale
 
 
 async def redis_outage(scale: Scale, seed: int) -> Row:

@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 from tests.chaos.client import Person
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import percentile
-from tests.chaos.scale import Row, Scale
 from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
 from tests.support.patience import PROCESS_HANG
 from tests.support.processes import ProductProcess
+from tests.support.scenarios import Row, Scale
 from tests.support.sse_client import Cut, Reply, Stream, open_stream
 
 #: What a client meets while a server is away or its place is not free again.

@@ -1,16 +1,18 @@
-"""All scenarios by name, in the order in which they play. The last one searches what the others have left behind."""
+"""All scenarios by name, in order. The last one searches what the others have left behind."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
-from tests.chaos.scale import Row, Scale
 from tests.security import scenarios_access as access
 from tests.security import scenarios_addresses as addresses
 from tests.security import scenarios_contract as contract
 from tests.security import scenarios_hostile as hostile
 from tests.security import scenarios_secrets as secrets
-from tests.security.stage import Stage
+from tests.security.stage import Stage, stage
+from tests.support.scenarios import Row, Scale, Scenario
 
 SCENARIOS: dict[str, Callable[[Stage, Scale, int], Awaitable[Row]]] = {
     scenario.__name__: scenario
@@ -28,7 +30,14 @@ SCENARIOS: dict[str, Callable[[Stage, Scale, int], Awaitable[Row]]] = {
     )
 }
 
-#: They take Redis away, or look at a picture that nobody else may change.
+#: They stop Redis, or inspect state that nothing else may change meanwhile.
 ALONE = ("revocation",)
-#: They search what the others have left behind.
+#: They search through what the others have left behind.
 LAST = ("canaries",)
+
+
+@asynccontextmanager
+async def staged() -> AsyncIterator[Mapping[str, Scenario]]:
+    """The scenarios on one running product."""
+    async with stage() as shared:
+        yield {name: functools.partial(scenario, shared) for name, scenario in SCENARIOS.items()}

@@ -22,9 +22,9 @@ from domain.accounts import Device, Session
 from domain.ids import SessionId, UserId
 from entrypoints.http.server.app import create_app
 from entrypoints.settings import Settings
-from tests.chaos.scale import Row, Scale
 from tests.security import raw
 from tests.security.stage import Account, Stage, http_client
+from tests.support.scenarios import Row, Scale
 from tests.support.tampering import tampered
 
 Route = tuple[str, str]

@@ -13,8 +13,8 @@ import httpx
 from redis.asyncio import Redis
 
 from adapters.security import Argon2Hasher
-from tests.chaos.scale import Row, Scale
 from tests.security.stage import Stage
+from tests.support.scenarios import Row, Scale
 
 LOGIN = "/auth/login"
 #: All of them have been trusted by somebody.

@@ -8,8 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-from tests.chaos.scale import Row, Scale
 from tests.security.stage import Stage
+from tests.support.scenarios import Row, Scale
 from tests.support.stripe_standin import start_stripe_standin
 
 HERE = Path(__file__).parent

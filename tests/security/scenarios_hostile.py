@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 
-from tests.chaos.scale import Row, Scale
 from tests.security import raw
 from tests.security.stage import Stage
+from tests.support.scenarios import Row, Scale
 
 SIGNUP = "/auth/signup"
 _MEBIBYTE = 2**20

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import httpx
 from redis.asyncio import Redis
 
-from tests.chaos.scale import Row, Scale
 from tests.security.stage import Stage, http_client
 from tests.support.processes import ROOT
+from tests.support.scenarios import Row, Scale
 
 
 async def canaries(stage: Stage, scale: Scale, seed: int) -> Row:
