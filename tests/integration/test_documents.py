@@ -320,6 +320,20 @@ def test_what_a_document_points_at_exists(name: str) -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_the_index_of_decisions_agrees_with_the_records() -> None:
+    folder = ROOT / "docs" / "decisions"
+    rows = re.findall(r"(?m)^\| (\d+) \| \[(.+)\]\((.+)\) \| (\w+) \| ([\d-]+) \|$", (folder / "README.md").read_text())
+    records = []
+    for path in sorted(folder.glob("0*.md")):
+        head = re.match(r"# (\d+)\. (.+)\n\n(Accepted|Superseded) (\d{4}-\d\d-\d\d)\b", path.read_text())
+        assert head, path.name
+        number, title, status, date = head.groups()
+        assert path.name.startswith(f"{int(number):04}-")
+        records.append((number, title, path.name, status.lower(), date))
+    assert rows == records
+    assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
+
+
 def test_make_knows_the_targets_that_documents_name() -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):.*## ", (ROOT / "Makefile").read_text()))
     for text in [(ROOT / name).read_text() for name in (*DOCUMENTS, ".ci/run", ".env.example")]:
