@@ -19,7 +19,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m local.setup
 	@touch $@
 
-# Compiled first: what was changed since the set-up, for who has PYTHONDONTWRITEBYTECODE set.
+# Compiled first: what was changed since the set-up, for those who set PYTHONDONTWRITEBYTECODE.
 run: setup ## start the whole product on this machine
 	@$(BIN)/python -m compileall -q domain application adapters entrypoints local || true
 	@$(BIN)/gemini-backend up
@@ -39,13 +39,14 @@ test-clients: setup ## a TypeScript client and the guide's JavaScript; needs npm
 test-stripe-cli: setup ## Stripe's own command line against its stand-in; needs npm
 	@$(BIN)/pytest tests/vendor_tools/stripe_cli.py
 
-check: setup ## linter, formatter, types and import rules
+check: setup ## linter, formatter, types, import rules and language
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m tests.language
 
-format: setup ## format the code and mend what the linter can
+format: setup ## format the code and fix what the linter can
 	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
@@ -58,10 +59,10 @@ bench: setup ## measure the hot paths and print a table
 security: setup ## attack the product at length; prints a table
 	@$(BIN)/python -m tests.security
 
-postman: setup ## write docs/postman anew from the OpenAPI document
+postman: setup ## write docs/postman from the OpenAPI document
 	@$(BIN)/python -m entrypoints.http.documents.postman docs/postman
 
-web: ## build the page anew into entrypoints/web/dist; needs npm
+web: ## build the page into entrypoints/web/dist; needs npm
 	@cd entrypoints/web && npm ci --no-fund --no-audit --silent && npm run --silent build
 
 migration: setup ## write a migration for changed tables: make migration name=add_nickname
@@ -69,7 +70,7 @@ migration: setup ## write a migration for changed tables: make migration name=ad
 	@$(BIN)/aerich migrate --offline --no-input --name $(name)
 
 # No download address may enter the lock file: names, versions and hashes only.
-lock: setup ## resolve requirements.lock anew from pyproject.toml
+lock: setup ## resolve requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --all-extras --group dev pyproject.toml --output-file requirements.lock
 
