@@ -59,7 +59,7 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     from entrypoints.telemetry import configure_logs
 
     configure_logs(settings)
-    for name in asyncio.run(run(settings.database_url.get_secret_value())):
+    for name in asyncio.run(run(settings.postgres.url.get_secret_value())):
         print(f"applied {name}")
     print("The database is up to date.")
     return 0
@@ -84,7 +84,7 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
                 except DomainError as error:
                     failed = 1
                     print(f"{dependency.name}: {error.detail}")
-            if settings.gemini_api_key.get_secret_value():  # only workers need one
+            if settings.gemini.api_key.get_secret_value():  # only workers need one
                 failed = await _check_model(container.language_model()) or failed
         return failed
 

@@ -80,26 +80,23 @@ from application.readiness import CheckReadiness
 from domain.billing import SendingLimits, Tier
 from domain.chat.calls import ReplyPlan
 from domain.chat.retries import RetryPolicy
+from entrypoints.setting_types import secrets
 from entrypoints.settings import Settings
 from entrypoints.wiring import Wiring
 
 
 def _key_for(settings: Settings, purpose: str) -> bytes:
-    return derived_key(settings.access_token_secret.get_secret_value(), purpose)
-
-
-def _is_limited(settings: Settings) -> bool:
-    return settings.rate_limits == "on"
+    return derived_key(settings.login.access_token_secret.get_secret_value(), purpose)
 
 
 def _otp_sender(settings: Settings) -> OtpSender:
-    match settings.otp_sender:
+    match settings.login.otp_sender:
         case "twilio":
             sender = TwilioOtpSender(
-                account=settings.twilio_account_sid,
-                token=settings.twilio_auth_token.get_secret_value(),
-                sender=settings.twilio_from,
-                api_base=settings.twilio_api_base,
+                account=settings.twilio.account_sid,
+                token=settings.twilio.auth_token.get_secret_value(),
+                sender=settings.twilio.sender,
+                api_base=settings.twilio.api_base,
             )
             return InBackground(sender)
         case "console":
@@ -110,27 +107,27 @@ def _otp_sender(settings: Settings) -> OtpSender:
 
 def _share_of_request(settings: Settings) -> float:
     """Seconds that a call of Stripe may take, so that the request around it can still be answered in time."""
-    return settings.request_seconds * 0.8
+    return settings.http.request_seconds * 0.8
 
 
 def _sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
     """The daily allowance is the product; the rest protects the service, and tests may switch it off."""
-    on = settings.rate_limits == "on"
+    on = settings.limits.enabled
     return {
         Tier.BASIC: SendingLimits(
-            daily=settings.free_daily_messages, in_flight=settings.basic_in_flight if on else None
+            daily=settings.limits.free_daily_messages, in_flight=settings.limits.basic_in_flight if on else None
         ),
         Tier.PRO: SendingLimits(
-            in_flight=settings.pro_in_flight if on else None,
-            per_minute=settings.pro_messages_per_minute if on else None,
+            in_flight=settings.limits.pro_in_flight if on else None,
+            per_minute=settings.limits.pro_messages_per_minute if on else None,
         ),
     }
 
 
 def _reply_plans(settings: Settings) -> dict[Tier, ReplyPlan]:
     return {
-        Tier.BASIC: ReplyPlan(settings.basic_reply_tokens, settings.basic_thinking),
-        Tier.PRO: ReplyPlan(settings.pro_reply_tokens, settings.pro_thinking),
+        Tier.BASIC: ReplyPlan(settings.replies.basic_reply_tokens, settings.replies.basic_thinking),
+        Tier.PRO: ReplyPlan(settings.replies.pro_reply_tokens, settings.replies.pro_thinking),
     }
 
 
@@ -139,12 +136,12 @@ def _language_model(settings: Settings) -> LanguageModel:
     from adapters.gemini.model import DEFAULT_BASE_URL, Endpoint, GeminiModel
 
     endpoint = Endpoint(
-        api_key=settings.gemini_api_key.get_secret_value(),
-        model=settings.gemini_model,
-        base_url=settings.gemini_base_url or DEFAULT_BASE_URL,
-        proxy=settings.gemini_proxy.get_secret_value(),
+        api_key=settings.gemini.api_key.get_secret_value(),
+        model=settings.gemini.model,
+        base_url=settings.gemini.base_url or DEFAULT_BASE_URL,
+        proxy=settings.gemini.proxy.get_secret_value(),
     )
-    match settings.gemini_sdk:
+    match settings.gemini.sdk:
         case "rest":
             from adapters.gemini.rest import RestTransport
 
@@ -161,25 +158,25 @@ def _language_model(settings: Settings) -> LanguageModel:
 
 def _payment_gateway(settings: Settings) -> PaymentGateway:
     # Imported here: not every deployment sells anything, and the SDK takes a quarter of a second.
-    if not settings.stripe_secret_key.get_secret_value():
+    if not settings.stripe.secret_key.get_secret_value():
         return NoPayments()
     from adapters.stripe import CheckoutPage, StripeGateway
 
     home = settings.public_url
     return StripeGateway(
-        key=settings.stripe_secret_key.get_secret_value(),
-        webhook_secrets=settings.webhook_secrets,
+        key=settings.stripe.secret_key.get_secret_value(),
+        webhook_secrets=secrets(settings.stripe.webhook_secret),
         page=CheckoutPage(
-            price=settings.stripe_price_id,
-            prices=settings.pro_prices,
-            success_url=settings.checkout_success_url or f"{home}/?checkout=success",
-            cancel_url=settings.checkout_cancel_url or f"{home}/?checkout=cancelled",
-            portal_return_url=settings.portal_return_url or home,
-            promotion_codes=settings.stripe_promotion_codes == "on",
-            automatic_tax=settings.stripe_automatic_tax == "on",
+            price=settings.stripe.price_id,
+            prices=settings.stripe.pro_prices,
+            success_url=settings.billing.checkout_success_url or f"{home}/?checkout=success",
+            cancel_url=settings.billing.checkout_cancel_url or f"{home}/?checkout=cancelled",
+            portal_return_url=settings.billing.portal_return_url or home,
+            promotion_codes=settings.stripe.promotion_codes,
+            automatic_tax=settings.stripe.automatic_tax,
         ),
-        api_base=settings.stripe_api_base,
-        seconds=settings.stripe_seconds,
+        api_base=settings.stripe.api_base,
+        seconds=settings.stripe.seconds,
     )
 
 
@@ -194,30 +191,30 @@ class Container(containers.DeclarativeContainer):
 
     settings = providers.Dependency(instance_of=Settings)
     _wiring.add(Settings, settings)
-    _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.checkout_reconcile_minutes)
+    _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.billing.checkout_reconcile_minutes)
     _patience = providers.Callable(_share_of_request, settings)
 
     clock = single(SystemClock)
     ids = single(TimeOrderedIds)
-    mobile_numbers = single(LibPhoneNumbers, default_region=settings.provided.default_region)
+    mobile_numbers = single(LibPhoneNumbers, default_region=settings.provided.login.default_region)
 
     postgres = single(
         Postgres,
-        settings.provided.database_url.get_secret_value.call(),
-        pool=settings.provided.postgres_pool,
-        acquire_seconds=settings.provided.postgres_acquire_seconds,
-        statement_seconds=settings.provided.postgres_statement_seconds,
+        settings.provided.postgres.url.get_secret_value.call(),
+        pool=settings.provided.postgres.pool,
+        acquire_seconds=settings.provided.postgres.acquire_seconds,
+        statement_seconds=settings.provided.postgres.statement_seconds,
     )
     redis = single(
         RedisConnection,
-        settings.provided.redis_url.get_secret_value.call(),
-        command_seconds=settings.provided.redis_command_seconds,
+        settings.provided.redis.url.get_secret_value.call(),
+        command_seconds=settings.provided.redis.command_seconds,
     )
     broker = single(
         StreamBroker,
-        settings.provided.redis_url.get_secret_value.call(),
-        namespace=settings.provided.redis_namespace,
-        command_seconds=settings.provided.redis_command_seconds,
+        settings.provided.redis.url.get_secret_value.call(),
+        namespace=settings.provided.redis.namespace,
+        command_seconds=settings.provided.redis.command_seconds,
     )
 
     unit_of_work = single(PostgresUnitOfWork)
@@ -227,19 +224,19 @@ class Container(containers.DeclarativeContainer):
     challenges = single(PostgresOtpChallenges)
     chatrooms = single(PostgresChatrooms)
     messages = single(PostgresMessages)
-    chatroom_lists = single(RedisChatroomLists, redis, namespace=settings.provided.redis_namespace)
+    chatroom_lists = single(RedisChatroomLists, redis, namespace=settings.provided.redis.namespace)
     rate_limiter = single(
         RedisRateLimiter,
         redis,
-        namespace=settings.provided.redis_namespace,
+        namespace=settings.provided.redis.namespace,
         key=providers.Callable(_key_for, settings, "rate limits"),
     )
     queue = single(TaskiqJobQueue, broker, GENERATE_REPLY)
     reply_stream = single(
         RedisReplyStream,
-        settings.provided.redis_url.get_secret_value.call(),
-        namespace=settings.provided.redis_namespace,
-        command_seconds=settings.provided.redis_command_seconds,
+        settings.provided.redis.url.get_secret_value.call(),
+        namespace=settings.provided.redis.namespace,
+        command_seconds=settings.provided.redis.command_seconds,
     )
     otp_sender = single(_otp_sender, settings)
     guess_limits = single(PostgresGuessLimits, number_digests)
@@ -253,13 +250,13 @@ class Container(containers.DeclarativeContainer):
     )
     access_tokens = single(
         JwtAccessTokens,
-        secrets=settings.provided.access_token_secrets,
-        lifetime_seconds=settings.provided.access_token_seconds,
+        secrets=settings.provided.login.access_token_secrets,
+        lifetime_seconds=settings.provided.login.access_token_seconds,
         clock=clock,
     )
     language_model = single(_language_model, settings)
     model_setup = single(PostgresModelSetup)
-    model_budget = single(PostgresModelBudget, settings.provided.gemini_max_rpm)
+    model_budget = single(PostgresModelBudget, settings.provided.gemini.max_rpm)
     idempotency_keys = single(PostgresIdempotencyKeys)
     idempotency_hash_key = providers.Callable(_key_for, settings, "idempotency keys")
     billing_accounts = single(PostgresBillingAccounts, unit_of_work)
@@ -280,8 +277,8 @@ class Container(containers.DeclarativeContainer):
     log_in = wired(LogIn, password_hasher=password_hasher)
     send_otp = wired(
         SendOtp,
-        is_limited=providers.Callable(_is_limited, settings),
-        countries=providers.Callable(frozenset, settings.provided.allowed_countries),
+        is_limited=settings.provided.limits.enabled,
+        countries=settings.provided.login.otp_countries,
         code_hasher=code_hasher,
     )
     check_otp = wired(CheckOtp, code_hasher=code_hasher)
@@ -309,47 +306,47 @@ class Container(containers.DeclarativeContainer):
 
     upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, patience=_patience)
     open_portal = wired(OpenPortal)
-    get_subscription = wired(GetSubscription, prices=settings.provided.pro_prices)
+    get_subscription = wired(GetSubscription, prices=settings.provided.stripe.pro_prices)
     accept_webhook_event = wired(AcceptWebhookEvent, queue=readings)
     read_subscriptions = wired(
         SyncSubscriptions,
-        prices=settings.provided.pro_prices,
+        prices=settings.provided.stripe.pro_prices,
         checkouts_after=_checkouts_after,
-        subscriptions_after=providers.Callable(timedelta, hours=settings.provided.subscription_reconcile_hours),
+        subscriptions_after=providers.Callable(timedelta, hours=settings.provided.billing.subscription_reconcile_hours),
     )
-    recover_readings = wired(ResumeSyncs, queue=readings, quiet=settings.provided.lease)
-    reconcile = wired(Reconcile, quiet=settings.provided.lease)
+    recover_readings = wired(ResumeSyncs, queue=readings, quiet=settings.provided.worker.lease)
+    reconcile = wired(Reconcile, quiet=settings.provided.worker.lease)
 
-    leases = single(Leases, messages, settings.provided.lease)
+    leases = single(Leases, messages, settings.provided.worker.lease)
     retry_policy = single(
         RetryPolicy,
-        max_attempts=settings.provided.max_attempts,
-        max_age=providers.Callable(timedelta, minutes=settings.provided.max_message_minutes),
+        max_attempts=settings.provided.worker.max_attempts,
+        max_age=providers.Callable(timedelta, minutes=settings.provided.worker.max_message_minutes),
     )
     watch_setup = single(WatchSetup, language_model, model_setup, clock)
     call_model = wired(
         CallModel,
-        name=settings.provided.gemini_model,
+        name=settings.provided.gemini.model,
         breaker=providers.Singleton(Breaker),
-        first_token_seconds=settings.provided.first_token_seconds,
-        silence_seconds=settings.provided.silence_seconds,
-        reply_seconds=settings.provided.reply_seconds,
+        first_token_seconds=settings.provided.worker.first_token_seconds,
+        silence_seconds=settings.provided.worker.silence_seconds,
+        reply_seconds=settings.provided.worker.reply_seconds,
     )
     suggest_title = wired(
         SuggestTitle,
-        thinking=settings.provided.title_thinking,
-        thought_tokens=settings.provided.thought_budget,
+        thinking=settings.provided.replies.title_thinking,
+        thought_tokens=settings.provided.replies.thought_tokens,
     )
     generate_reply = wired(
         GenerateReply,
         queue=queue,
-        lease=settings.provided.lease,
+        lease=settings.provided.worker.lease,
         quarantine=providers.Singleton(QuarantineSlot),
-        thought_tokens=settings.provided.thought_budget,
-        instructions=settings.provided.system_instruction,
+        thought_tokens=settings.provided.replies.thought_tokens,
+        instructions=settings.provided.replies.system_instruction,
     )
     purge_expired = wired(PurgeExpired)
-    recover_replies = wired(RecoverReplies, queue=queue, renotify_after=settings.provided.lease)
+    recover_replies = wired(RecoverReplies, queue=queue, renotify_after=settings.provided.worker.lease)
 
     #: Started in this order, closed in reverse.
     resources = providers.List(postgres, redis, broker, reply_stream)

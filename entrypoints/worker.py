@@ -50,7 +50,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
 
     async with running([*container.resources(), container.language_model(), container.payment_gateway()]):
         handlers: dict[str, Callable[[Any], Awaitable[None]]] = {GENERATE_REPLY: answer, READ_SUBSCRIPTIONS: read}
-        receiver = JobReceiver(container.broker(), handlers, concurrency=settings.worker_concurrency)
+        receiver = JobReceiver(container.broker(), handlers, concurrency=settings.worker.concurrency)
         recover, leases = container.recover_replies(), container.leases()
         recover_readings = container.recover_readings()
 
@@ -64,17 +64,17 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
 
         log.info("worker_started")
         async with (
-            _every(settings.heartbeat_seconds, leases.renew),
+            _every(settings.worker.heartbeat_seconds, leases.renew),
             _every(CANCEL_POLL_SECONDS, leases.stop_cancelled, after_failure=1.0),
             # After an outage the others get the time to renew theirs, too.
-            _every(settings.sweep_seconds, sweep, after_failure=settings.heartbeat_seconds * 1.5),
-            _every(settings.sweep_seconds, sweep_readings),
+            _every(settings.worker.sweep_seconds, sweep, after_failure=settings.worker.heartbeat_seconds * 1.5),
+            _every(settings.worker.sweep_seconds, sweep_readings),
             _every(PURGE_SECONDS, container.purge_expired()),
             _beside(container.watch_setup().check),
         ):
             await receiver.listen(stop)
             # A reserve for handing back what does not end and for closing connections.
-            await receiver.drain(settings.shutdown_seconds * 0.8)
+            await receiver.drain(settings.http.shutdown_seconds * 0.8)
     log.info("worker_stopped")
 
 

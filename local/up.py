@@ -160,10 +160,12 @@ class _Run:
             "API",
             "api",
             [*self.command, "serve"],
-            grace=self.settings.shutdown_seconds + 5,
+            grace=self.settings.http.shutdown_seconds + 5,
             METRICS_PORT="",  # two processes of one machine cannot share it, and the API has /metrics
         )
-        worker = self._program("worker", "worker", [*self.command, "worker"], grace=self.settings.shutdown_seconds + 5)
+        worker = self._program(
+            "worker", "worker", [*self.command, "worker"], grace=self.settings.http.shutdown_seconds + 5
+        )
         # The API is the first to stop, so that it takes nothing in which no worker would answer.
         self.services += [worker, api]
         with step("Starting the API and the worker"):

@@ -64,7 +64,7 @@ def world(request: pytest.FixtureRequest) -> World:
         return InMemory(MemoryRateLimiter(clock), clock)
     container: Container = request.getfixturevalue("container")
     settings = container.settings()
-    return InRedis(container.rate_limiter(), settings.redis_url.get_secret_value(), settings.redis_namespace)
+    return InRedis(container.rate_limiter(), settings.redis.url.get_secret_value(), settings.redis.namespace)
 
 
 def bucket(calls: int, seconds: float = HOUR, *, rule: str = "login", subject: str = "") -> Bucket:

@@ -19,7 +19,7 @@ from uuid import uuid4
 import pytest
 import yaml
 from prometheus_client import Counter, Gauge, Histogram
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from domain import errors
 from entrypoints import metrics
@@ -144,9 +144,17 @@ def ask(url: str) -> bytes:
 def defaults() -> dict[str, str]:
     """Every setting by its variable, with its default as a document shows it."""
     found = {}
-    for name, field in Settings.model_fields.items():
-        default = field.get_default()
-        found[name.upper()] = default.get_secret_value() if isinstance(default, SecretStr) else str(default)
+
+    def add(group: type[BaseModel]) -> None:
+        for field in group.model_fields.values():
+            default = field.get_default()
+            if isinstance(default, BaseModel):
+                add(type(default))
+            else:
+                assert field.alias is not None
+                found[field.alias] = default.get_secret_value() if isinstance(default, SecretStr) else str(default)
+
+    add(Settings)
     return found
 
 

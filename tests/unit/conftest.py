@@ -77,7 +77,7 @@ class World:
             language_model=self.model,
             reply_stream=self.stream,
             model_setup=self.setup,
-            model_budget=MemoryModelBudget(self.clock, given.gemini_max_rpm),
+            model_budget=MemoryModelBudget(self.clock, given.gemini.max_rpm),
             idempotency_keys=self.keys,
             billing_accounts=self.billing,
             payment_gateway=self.gateway,

@@ -136,7 +136,7 @@ class TestKeyRing:
         settings = Settings.from_environment(
             {"ACCESS_TOKEN_SECRET": SECRET, "ACCESS_TOKEN_OLD_SECRETS": f"{OLD}, {OLDER},"}
         )
-        assert settings.access_token_secrets == [SECRET, OLD, OLDER]
+        assert settings.login.access_token_secrets == [SECRET, OLD, OLDER]
         world = World(ACCESS_TOKEN_SECRET=SECRET, ACCESS_TOKEN_OLD_SECRETS=OLD)
         assert world.container.access_tokens().read(issued(OLD)) == (USER, SESSION)
         with pytest.raises(TokenInvalid):

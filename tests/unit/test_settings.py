@@ -8,6 +8,7 @@ from itertools import combinations
 import pytest
 
 from domain.chat.calls import ThinkingLevel
+from entrypoints.setting_types import secrets
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsError
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -101,7 +102,7 @@ def test_a_bad_value_is_named_and_not_shown(name: str, value: str, says: str) ->
 
 
 def test_levels_of_thinking_that_are_not_named_keep_their_tokens() -> None:
-    assert Settings.from_environment({"THOUGHT_TOKENS": "low=1, high=2"}).thought_budget == {
+    assert Settings.from_environment({"THOUGHT_TOKENS": "low=1, high=2"}).replies.thought_tokens == {
         ThinkingLevel.MINIMAL: 1_024,
         ThinkingLevel.LOW: 1,
         ThinkingLevel.MEDIUM: 24_576,
@@ -142,7 +143,7 @@ def test_codes_in_replies_are_warned_of_where_there_are_any() -> None:
 def test_production_writes_no_codes_to_the_terminal(consent: str) -> None:
     [line] = lines(APP_ENV="production", OTP_SENDER="console", OTP_IN_RESPONSE=consent)
     assert line.startswith("OTP_SENDER must not be console")
-    assert Settings.from_environment({"OTP_SENDER": "console"}).otp_sender == "console"
+    assert Settings.from_environment({"OTP_SENDER": "console"}).login.otp_sender == "console"
 
 
 @pytest.mark.parametrize("missing", [names for count in (1, 2, 3) for names in combinations(TWILIO, count)])
@@ -164,9 +165,9 @@ def test_secrets_countries_and_networks_are_separated_by_commas() -> None:
             **TWILIO,
         }
     )
-    assert settings.access_token_secrets == [SECRET, *old]
-    assert list(settings.allowed_countries) == ["IN", "DE"]
-    assert settings.otp_sender == "reply", "Twilio's variables alone change nothing"
+    assert settings.login.access_token_secrets == [SECRET, *old]
+    assert settings.login.otp_countries == {"IN", "DE"}
+    assert settings.login.otp_sender == "reply", "Twilio's variables alone change nothing"
 
 
 @pytest.mark.parametrize("networks", ["0.0.0.0/0", "10.0.0.0/8, ::/0"])
@@ -175,15 +176,15 @@ def test_production_does_not_believe_everybody(networks: str) -> None:
     [line] = lines(APP_ENV="production", TRUSTED_PROXIES=networks, **consent)
     assert line.startswith("TRUSTED_PROXIES")
     assert networks not in line
-    assert Settings.from_environment({"TRUSTED_PROXIES": networks}).trusted_networks
+    assert Settings.from_environment({"TRUSTED_PROXIES": networks}).http.trusted_proxies
 
 
 def test_production_is_never_without_limits() -> None:
     consent = {"OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     [line] = lines(APP_ENV="production", RATE_LIMITS="off", **consent)
     assert line.startswith("RATE_LIMITS")
-    assert Settings.from_environment({"APP_ENV": "production", "RATE_LIMITS": "on", **consent}).rate_limits == "on"
-    assert Settings.from_environment({"RATE_LIMITS": "off"}).rate_limits == "off"
+    assert Settings.from_environment({"APP_ENV": "production", "RATE_LIMITS": "on", **consent}).limits.enabled
+    assert not Settings.from_environment({"RATE_LIMITS": "off"}).limits.enabled
 
 
 STRIPE = {
@@ -204,25 +205,26 @@ def test_stripes_variables_only_work_together(missing: tuple[str, ...], value: s
 
 def test_without_any_of_them_nothing_is_sold() -> None:
     settings = Settings.from_environment({"STRIPE_OTHER_PRICES": "", "STRIPE_API_BASE": "http://127.0.0.1:9000/"})
-    assert not settings.stripe_secret_key.get_secret_value()
-    assert settings.stripe_api_base == "http://127.0.0.1:9000"
+    assert not settings.stripe.secret_key.get_secret_value()
+    assert settings.stripe.api_base == "http://127.0.0.1:9000"
 
 
 def test_several_secrets_and_prices_are_separated_by_commas() -> None:
     settings = Settings.from_environment(
         {**STRIPE, "STRIPE_OTHER_PRICES": " price_old ,,price_older,", "STRIPE_WEBHOOK_SECRET": "whsec_old, whsec_new,"}
     )
-    assert settings.pro_prices == {"price_now", "price_old", "price_older"}
-    assert settings.webhook_secrets == ["whsec_old", "whsec_new"]
-    alone = Settings.from_environment(STRIPE)
-    assert (alone.pro_prices, alone.webhook_secrets) == (frozenset({"price_now"}), ["whsec_hunter2"])
-    assert (Settings().pro_prices, Settings().webhook_secrets) == (frozenset(), [])
+    assert settings.stripe.pro_prices == {"price_now", "price_old", "price_older"}
+    assert secrets(settings.stripe.webhook_secret) == ["whsec_old", "whsec_new"]
+    alone = Settings.from_environment(STRIPE).stripe
+    assert (alone.pro_prices, secrets(alone.webhook_secret)) == (frozenset({"price_now"}), ["whsec_hunter2"])
+    none = Settings().stripe
+    assert (none.pro_prices, none.webhook_secret) == (frozenset(), ())
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
     settings = Settings.from_environment({"PORT": "", "DATABASE_URL": "", "APP_ENV": "", "LEASE_SECONDS": ""})
     assert settings == Settings()
-    assert settings.lease == timedelta(seconds=10)
+    assert settings.worker.lease == timedelta(seconds=10)
 
 
 def test_good_ones_are_taken_and_others_ignored() -> None:
@@ -237,13 +239,13 @@ def test_good_ones_are_taken_and_others_ignored() -> None:
         },
         needs=SERVE_NEEDS,
     )
-    assert settings.gemini_base_url == "http://127.0.0.1:9000"
-    assert settings.heartbeat_seconds == 5
+    assert settings.gemini.base_url == "http://127.0.0.1:9000"
+    assert settings.worker.heartbeat_seconds == 5
 
 
 def test_white_space_around_a_copied_key_does_not_matter() -> None:
     settings = Settings.from_environment({"GEMINI_API_KEY": " hunter2\n"})
-    assert settings.gemini_api_key.get_secret_value() == "hunter2"
+    assert settings.gemini.api_key.get_secret_value() == "hunter2"
 
 
 def test_secrets_do_not_show() -> None:

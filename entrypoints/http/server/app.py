@@ -67,12 +67,12 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
     app.config.update(
         ACCESS_LOG=False,
         MOTD=False,
-        REQUEST_MAX_SIZE=settings.json_body_bytes,
-        REQUEST_MAX_HEADER_SIZE=settings.header_bytes,
-        REQUEST_TIMEOUT=settings.header_seconds,
-        RESPONSE_TIMEOUT=settings.request_seconds,
-        KEEP_ALIVE_TIMEOUT=settings.keep_alive_seconds,
-        GRACEFUL_SHUTDOWN_TIMEOUT=settings.shutdown_seconds,
+        REQUEST_MAX_SIZE=settings.http.json_body_bytes,
+        REQUEST_MAX_HEADER_SIZE=settings.http.header_bytes,
+        REQUEST_TIMEOUT=settings.http.header_seconds,
+        RESPONSE_TIMEOUT=settings.http.request_seconds,
+        KEEP_ALIVE_TIMEOUT=settings.http.keep_alive_seconds,
+        GRACEFUL_SHUTDOWN_TIMEOUT=settings.http.shutdown_seconds,
         GRACEFUL_TCP_CLOSE_TIMEOUT=1,
     )
 
@@ -82,7 +82,7 @@ def _route(app: Sanic[Any, Any], settings: Settings, container: Container, expos
     kit = Kit.of(container, app.ctx.streams, rate_limits)
     for endpoint in (endpoint for area in _AREAS for endpoint in area.endpoints):
         app.add_route(compiled(endpoint, kit), endpoint.path, methods=endpoint.methods, name=endpoint.name)
-    billing.route_webhook(app, container.accept_webhook_event(), limit=settings.webhook_body_bytes)
+    billing.route_webhook(app, container.accept_webhook_event(), limit=settings.http.webhook_body_bytes)
     operations.route_documents(app, api_document())
     operations.route_metrics(app, settings, exposition)
     web.route_page(app, settings)

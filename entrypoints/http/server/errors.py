@@ -19,6 +19,7 @@ from sanic.response import json
 
 from domain import errors
 from entrypoints.http.api.schemas import FieldError, Problem
+from entrypoints.validation import explanation
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +75,9 @@ class InvalidRequest(Exception):
         details = error.errors(include_url=False, include_input=False)
         if details[0]["type"] == "json_invalid" or (prefix == "/" and details[0]["type"] == "model_type"):
             return cls([FieldError(pointer="", detail="must be a JSON object")], status=400, code="malformed_body")
-        return cls([FieldError(pointer=_pointer(prefix, detail["loc"]), detail=_words(detail)) for detail in details])
+        return cls(
+            [FieldError(pointer=_pointer(prefix, detail["loc"]), detail=explanation(detail)) for detail in details]
+        )
 
 
 def request_id(request: Request) -> str:
@@ -210,33 +213,3 @@ def _path(request: Request) -> str:
 
 def _pointer(prefix: str, location: tuple[int | str, ...]) -> str:
     return prefix + "/".join(str(part) for part in location) if location else ""
-
-
-def _words(error: Mapping[str, Any]) -> str:
-    """The finding in our words: a library's may change, and may quote what was sent."""
-    context = error.get("ctx", {})
-    match error["type"]:
-        case "missing":
-            return "is required"
-        case "value_error":
-            return str(context["error"])
-        case "string_type":
-            return "must be a string"
-        case "bool_type":
-            return "must be true or false"
-        case "string_too_long" | "too_long":
-            return f"must have at most {context['max_length']} characters"
-        case "string_too_short" | "too_short":
-            return f"must have at least {context['min_length']} characters"
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "must be a whole number"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']}"
-        case "less_than_equal":
-            return f"must be at most {context['le']}"
-        case "uuid_parsing" | "uuid_type":
-            return "must be a UUID"
-        case "string_unicode":
-            return "must be valid Unicode"
-        case _:
-            return "is not valid"

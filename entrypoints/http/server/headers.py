@@ -36,7 +36,7 @@ class ResponseHeaders:
         self._always = dict(_SECURITY)
         if settings.is_production:
             self._always["strict-transport-security"] = _STRICT_TRANSPORT
-        self._origins = frozenset(origin.lower() for origin in settings.allowed_origins)
+        self._origins = settings.http.cors_origins
 
     def complete(self, request: Request, response: BaseHTTPResponse) -> None:
         headers = response.headers

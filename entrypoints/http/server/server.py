@@ -85,10 +85,10 @@ async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> N
     await server.before_stop()
     server.server.close()  # new connections are refused, so a load balancer tries elsewhere
     app.ctx.stopping = True  # and those that are open end with their next answer
-    await _empty(server.connections, within=min(_LINGER_SECONDS, settings.shutdown_seconds / 2))
+    await _empty(server.connections, within=min(_LINGER_SECONDS, settings.http.shutdown_seconds / 2))
     for connection in list(server.connections):
         connection.close_if_idle()
-    await _empty(server.connections, within=settings.shutdown_seconds - _LINGER_SECONDS)
+    await _empty(server.connections, within=settings.http.shutdown_seconds - _LINGER_SECONDS)
     for connection in list(server.connections):
         connection.abort()
     await server.after_stop()

@@ -56,10 +56,10 @@ class Streams:
     """The streams of this process: how many are open, and that they end when it does."""
 
     def __init__(self, settings: Settings) -> None:
-        self._ping_seconds = settings.stream_ping_seconds
-        self._seconds = settings.stream_seconds
-        self._per_user = settings.streams_per_user if settings.rate_limits == "on" else math.inf
-        self._per_process = settings.streams_per_process
+        self._ping_seconds = settings.streams.ping_seconds
+        self._seconds = settings.streams.seconds
+        self._per_user = settings.streams.per_user if settings.limits.enabled else math.inf
+        self._per_process = settings.streams.per_process
         self._open: Counter[UserId] = Counter()
         self._waiting: set[asyncio.Timeout] = set()
         self._stopping = False

@@ -76,14 +76,14 @@ def files() -> dict[str, File]:
 def route_page(app: Sanic[Any, Any], settings: Settings) -> None:
     @app.route("/", methods=_READ, name="home")
     async def home(request: Request) -> HTTPResponse:
-        if settings.web_page == "on" and _asks_for_html(request.headers.get("accept", "")):
+        if settings.http.web_page and _asks_for_html(request.headers.get("accept", "")):
             return _page(request)
         return text(
             "The Gemini backend is running. Its calls are described at /docs.",
             headers={"x-request-id": request_id(request), "vary": "Accept"},
         )
 
-    if settings.web_page == "off":
+    if not settings.http.web_page:
         return
     files()  # if they are missing, it is better known now
 

@@ -46,7 +46,7 @@ def idempotent(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
     Only what took effect is kept. A refusal (4xx) did nothing, so the key is as good as new; after anything else
     the key is free again, with the same id, as it is after a while if the process dies in between.
     """
-    busy_for = timedelta(seconds=kit.settings.request_seconds + _RESERVE_SECONDS)
+    busy_for = timedelta(seconds=kit.settings.http.request_seconds + _RESERVE_SECONDS)
     names = {endpoint.creates or "", "request_id"} & endpoint.takes.keys()
 
     async def once(call: Call) -> Answer | HTTPResponse | None:

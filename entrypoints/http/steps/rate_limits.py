@@ -19,7 +19,7 @@ from domain.rates import Rate
 from entrypoints import metrics
 from entrypoints.http.api.schemas import Schema
 from entrypoints.http.server.addresses import bucket_of, client_address
-from entrypoints.settings import Settings
+from entrypoints.settings import RateSettings, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -42,23 +42,18 @@ class Rule:
     rate: Rate
 
 
-def rules_of(settings: Settings) -> dict[str, Rule]:
+def rules_of(rates: RateSettings) -> dict[str, Rule]:
     """What endpoints are declared with, by its name. Each has a setting."""
     rules = (
-        Rule("signup", Per.ADDRESS, _rate(settings.rate_signup)),
-        Rule("login", Per.ADDRESS, _rate(settings.rate_login)),
-        Rule("verify", Per.ADDRESS, _rate(settings.rate_verify)),
-        Rule("refresh", Per.ADDRESS, _rate(settings.rate_refresh)),
-        Rule("codes", Per.ADDRESS, _rate(settings.rate_codes)),
-        Rule("codes-prefix", Per.NUMBER_PREFIX, _rate(settings.rate_codes_prefix)),
-        Rule("reads", Per.USER, _rate(settings.rate_reads)),
+        Rule("signup", Per.ADDRESS, rates.signup),
+        Rule("login", Per.ADDRESS, rates.login),
+        Rule("verify", Per.ADDRESS, rates.verify),
+        Rule("refresh", Per.ADDRESS, rates.refresh),
+        Rule("codes", Per.ADDRESS, rates.codes),
+        Rule("codes-prefix", Per.NUMBER_PREFIX, rates.codes_prefix),
+        Rule("reads", Per.USER, rates.reads),
     )
     return {rule.name: rule for rule in rules}
-
-
-def _rate(setting: str) -> Rate:
-    calls, _, seconds = setting.partition("/")
-    return Rate(int(calls), int(seconds))
 
 
 class RateLimits:
@@ -67,8 +62,8 @@ class RateLimits:
     def __init__(self, settings: Settings, limiter: RateLimiter, mobile_numbers: MobileNumbers) -> None:
         self._limiter = limiter
         self._mobile_numbers = mobile_numbers
-        self._trusted_proxies = settings.trusted_networks
-        self._rules = rules_of(settings) if settings.rate_limits == "on" else {}
+        self._trusted_proxies = settings.http.trusted_proxies
+        self._rules = rules_of(settings.rates) if settings.limits.enabled else {}
         self._blind_until = 0.0
 
     def named(self, names: Sequence[str]) -> list[Rule]:
