@@ -23,7 +23,7 @@ from adapters.postgres.billing import PostgresBillingAccounts
 from adapters.postgres.budget import PostgresModelBudget
 from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
-from adapters.postgres.connection import Postgres, PostgresUnitOfWork
+from adapters.postgres.database import Postgres, PostgresUnitOfWork
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.setup import PostgresModelSetup
 from adapters.redis.cache import RedisChatroomLists

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import structlog
-from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.connection import get_connections
 from tortoise.exceptions import DBConnectionError, OperationalError, TransactionManagementError
 
-from application.ports.runtime import Dependency, Resource, UnitOfWork
 from domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -191,52 +188,3 @@ async def transaction(run: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
 
     with database_errors():
         return await (attempt() if isinstance(client, TransactionWrapper) else despite_deadlocks(attempt))
-
-
-class Postgres(Resource, Dependency):
-    name = "postgres"
-
-    def __init__(self, url: str, *, pool: int, acquire_seconds: float, statement_seconds: float) -> None:
-        self.config = tortoise_config(
-            url,
-            engine="adapters.postgres.connection",
-            maxsize=pool,
-            acquire_seconds=acquire_seconds,
-            timeout=acquire_seconds,
-            command_timeout=statement_seconds,
-        )
-
-    async def start(self) -> None:
-        """Connects at the first statement, so a database that is away does not stop the start."""
-        # Sanic and Taskiq run handlers in contexts of their own: without the fallback Tortoise
-        # would not find its connections there.
-        await Tortoise.init(config=self.config, _enable_global_fallback=True)
-
-    async def close(self) -> None:
-        await Tortoise.close_connections()
-
-    async def check(self) -> None:
-        with database_errors():
-            async with asyncio.timeout(1):
-                await rows("SELECT 1 FROM messages LIMIT 0")
-
-
-class PostgresUnitOfWork(UnitOfWork):
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        # Tortoise's own in_transaction() leaks its connection when the task is cancelled while
-        # the transaction begins, and a client that leaves cancels its request's task.
-        client = get_connections().get(ALIAS)
-        assert isinstance(client, PostgresClient), "units of work do not nest"
-        with database_errors():
-            async with client.acquire_connection() as connection, connection.transaction():
-                wrapper = TransactionWrapper(client)
-                wrapper._connection = connection  # noqa: SLF001 - what Tortoise's own context does
-                token = get_connections().set(ALIAS, wrapper)
-                try:
-                    yield
-                finally:
-                    get_connections().reset(token)
-
-    def __call__(self) -> AbstractAsyncContextManager[None]:
-        return self._transaction()

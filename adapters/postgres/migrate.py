@@ -11,6 +11,9 @@ from aerich import Command
 from tortoise.context import TortoiseContext
 
 from adapters.postgres.connection import ALIAS, database_errors, tortoise_config
+from adapters.postgres.statements import Statements
+
+SQL = Statements("database")
 
 LOCATION = str(Path(__file__).parent / "migrations")
 _LOCK = 7_243_392_105  # any number that nobody else locks in this database
@@ -45,7 +48,7 @@ async def migrate(url: str) -> list[str]:
         # aerich crashes when two of it run at once, so a connection of its own holds a lock meanwhile.
         guard = await _connect(url)
         try:
-            await guard.execute("SELECT pg_advisory_lock($1)", _LOCK)
+            await SQL.lock_migrations.on(guard, key=_LOCK)
             async with aerich_command(url) as command:
                 return await command.upgrade()
         finally:

@@ -50,6 +50,7 @@ class Statements:
     """The statements of a file, as attributes."""
 
     def __init__(self, area: str) -> None:
+        self.area = area
         _, *parts = _NAME.split((_FOLDER / f"{area}.sql").read_text())
         self.texts: dict[str, str] = {}
         for name, text in zip(parts[::2], parts[1::2], strict=True):

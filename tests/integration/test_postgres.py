@@ -19,7 +19,8 @@ import pytest
 from adapters.postgres.accounts import PostgresSessions, PostgresUsers
 from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
-from adapters.postgres.connection import Postgres, PostgresUnitOfWork, rows
+from adapters.postgres.connection import rows
+from adapters.postgres.database import Postgres, PostgresUnitOfWork
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import migrate
 from adapters.security import HmacNumberDigests

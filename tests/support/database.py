@@ -15,7 +15,8 @@ import asyncpg
 from tortoise.connection import get_connections
 from tortoise.context import TortoiseContext
 
-from adapters.postgres.connection import ALIAS, Postgres, PostgresClient, rows
+from adapters.postgres.connection import ALIAS, PostgresClient, rows
+from adapters.postgres.database import Postgres
 from adapters.postgres.migrate import migrate
 from tests.support.patience import HANG
 

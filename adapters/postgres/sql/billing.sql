@@ -4,11 +4,11 @@ SELECT customer_id FROM billing_accounts WHERE user_id = :user_id;
 
 -- open_checkouts --
 -- The user's checkouts that still lead somewhere.
-SELECT * FROM checkouts WHERE user_id = :user_id AND url IS NOT NULL;
+SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts WHERE user_id = :user_id AND url IS NOT NULL;
 
 -- unsettled_checkouts --
 -- The user's checkouts whose end is not known yet.
-SELECT * FROM checkouts WHERE user_id = :user_id AND NOT settled ORDER BY id;
+SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts WHERE user_id = :user_id AND NOT settled ORDER BY id;
 
 -- has_subscription --
 -- A row if the user has a subscription that may still charge.
@@ -18,7 +18,7 @@ LIMIT 1;
 
 -- open_checkout --
 -- The user's checkout that stays open the longest, if it stays open until then.
-SELECT * FROM checkouts
+SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts
 WHERE user_id = :user_id AND url IS NOT NULL AND expires_at > :open_until
 ORDER BY expires_at DESC LIMIT 1;
 
@@ -29,7 +29,7 @@ INSERT INTO billing_accounts AS account
 VALUES (:user_id, 0, 0, 0, 0, 0, now() + :busy_for)
 ON CONFLICT (user_id) DO UPDATE SET checkout_busy_until = excluded.checkout_busy_until
     WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now()
-RETURNING *;
+RETURNING user_id, customer_id, customers, checkouts, attempt, failures, changes;
 
 -- unlock_checkout --
 -- Give the user's checkouts back.
@@ -84,7 +84,7 @@ RETURNING user_id;
 -- Take a due account for one attempt.
 UPDATE billing_accounts SET attempt = attempt + 1, lease_until = now() + :lease
 WHERE user_id = :user_id AND due_at <= now() AND (lease_until IS NULL OR lease_until <= now())
-RETURNING *;
+RETURNING user_id, customer_id, customers, checkouts, attempt, failures, changes;
 
 -- finish --
 -- End the attempt that still holds the account; due at once if something has changed meanwhile.

@@ -1,0 +1,73 @@
+-- add --
+-- Store a session with its first refresh token, unless its user is gone or has another password by now.
+-- FOR SHARE waits for a change of the password that is being committed.
+WITH owner AS (
+    SELECT id FROM users
+    WHERE id = :user_id AND (:password_hash::text IS NULL OR password_hash = :password_hash) FOR SHARE
+),
+opened AS (
+    INSERT INTO sessions (id, user_id, created_at, last_seen_at, expires_at, device, network)
+    SELECT :id, id, :created_at, :created_at, :expires_at, :device, :network FROM owner
+    RETURNING id
+)
+INSERT INTO refresh_tokens (hash, session_id, expires_at)
+SELECT :refresh_hash, id, :token_expires_at FROM opened
+RETURNING session_id;
+
+-- find_user --
+-- The owner of a session that has not ended.
+SELECT users.id, mobile, name, password_hash, pro_until, chatrooms_version, users.created_at
+FROM sessions JOIN users ON users.id = sessions.user_id
+WHERE sessions.id = :id AND sessions.ended_at IS NULL;
+
+-- rotate --
+-- Spend a refresh token for the next one. All who spend one token at once wait here for the first; then it is spent,
+-- and they find no row. The session is locked before its tokens, as it is when it is deleted.
+WITH family AS (
+    SELECT id AS family_id, expires_at AS family_expires_at FROM sessions
+    WHERE id = (SELECT session_id FROM refresh_tokens WHERE hash = :spent_hash)
+        AND ended_at IS NULL AND expires_at > :now
+    FOR UPDATE
+),
+spent AS (
+    UPDATE refresh_tokens SET spent_at = :now FROM family
+    WHERE hash = :spent_hash AND spent_at IS NULL AND expires_at > :now AND session_id = family_id
+    RETURNING family_id, family_expires_at
+),
+successor AS (
+    INSERT INTO refresh_tokens (hash, session_id, expires_at)
+    SELECT :next_hash, family_id, least(:now + :idle::interval, family_expires_at) FROM spent
+)
+UPDATE sessions SET last_seen_at = :now FROM spent WHERE id = family_id
+RETURNING id, user_id, created_at, last_seen_at, expires_at, device, network, ended_at;
+
+-- of_token --
+-- A refresh token with its session, and whether its successor has not been spent yet.
+SELECT sessions.id, user_id, created_at, last_seen_at, sessions.expires_at, device, network, ended_at,
+    token.expires_at AS token_expires_at, spent_at,
+    EXISTS (SELECT FROM refresh_tokens WHERE hash = :next_hash AND spent_at IS NULL) AS is_last
+FROM refresh_tokens AS token JOIN sessions ON sessions.id = session_id
+WHERE hash = :spent_hash;
+
+-- alive --
+-- The user's sessions that can still be used, the one seen last first.
+SELECT id, user_id, created_at, last_seen_at, expires_at, device, network, ended_at FROM sessions
+WHERE user_id = :user_id AND ended_at IS NULL AND expires_at > :now AND last_seen_at > :now - :idle::interval
+ORDER BY last_seen_at DESC, id DESC;
+
+-- end_all --
+-- End the user's open sessions, but for one.
+WITH open AS (
+    SELECT id FROM sessions
+    WHERE user_id = :user_id AND ended_at IS NULL AND id IS DISTINCT FROM :keep
+    ORDER BY id FOR UPDATE
+)
+UPDATE sessions SET ended_at = :now FROM open WHERE sessions.id = open.id;
+
+-- purge --
+-- Remove the sessions that are over.
+DELETE FROM sessions WHERE id IN (
+    SELECT id FROM sessions
+    WHERE expires_at < :now OR ended_at < :now OR last_seen_at < :now - :idle::interval
+    FOR UPDATE SKIP LOCKED
+);
