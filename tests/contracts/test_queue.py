@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -41,7 +42,7 @@ def memory_queue() -> Notified:
 
 @pytest.fixture
 async def taskiq_queue(redis_url: str) -> AsyncIterator[Notified]:
-    broker = StreamBroker(redis_url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=0.5)
+    broker = StreamBroker(redis_url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=HANG)
     came: asyncio.Queue[UUID] = asyncio.Queue()
     receiver, stop, all_of_them = (
         JobReceiver(broker, {GENERATE_REPLY: came.put}, concurrency=5),
@@ -58,13 +59,17 @@ async def taskiq_queue(redis_url: str) -> AsyncIterator[Notified]:
         return all_of_them
 
     listening = asyncio.create_task(receiver.listen(stop))
-    yield Notified(TaskiqJobQueue(broker, GENERATE_REPLY), received)
-    stop.set()
-    await listening
-    async with Redis(connection_pool=broker.connection_pool) as redis:
-        assert await redis.xlen(broker.queue_name) == 0, "jobs were left in the stream"
-        await redis.delete(broker.queue_name)
-    await broker.close()
+    try:
+        yield Notified(TaskiqJobQueue(broker, GENERATE_REPLY), received)
+        stop.set()
+        await listening
+        async with Redis(connection_pool=broker.connection_pool) as redis:
+            assert await redis.xlen(broker.queue_name) == 0, "jobs were left in the stream"
+            await redis.delete(broker.queue_name)
+    finally:
+        stop.set()
+        await asyncio.gather(listening, return_exceptions=True)
+        await broker.close()
 
 
 @pytest.fixture(params=["memory_queue", "taskiq_queue"])
@@ -109,6 +114,15 @@ async def test_many_notifications_at_once(notified: Notified) -> None:
     assert sorted(await notified.received(60)) == sent
 
 
+@asynccontextmanager
+async def queue_at(url: str) -> AsyncIterator[JobQueue]:
+    broker = StreamBroker(url, namespace="test", command_seconds=0.5)
+    try:
+        yield TaskiqJobQueue(broker, GENERATE_REPLY)
+    finally:
+        await broker.close()
+
+
 class TestBrokenQueue:
     """False within a bound, and no exception."""
 
@@ -125,9 +139,8 @@ class TestBrokenQueue:
         assert queue.notified == []
 
     async def test_nobody_listens(self) -> None:
-        broker = StreamBroker(f"redis://127.0.0.1:{free_port()}/0", namespace="test", command_seconds=0.5)
-        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
-        await broker.close()
+        async with queue_at(f"redis://127.0.0.1:{free_port()}/0") as queue:
+            assert not await self.notify(queue)
 
     async def test_a_server_that_never_answers(self) -> None:
         leave = asyncio.Event()
@@ -136,13 +149,11 @@ class TestBrokenQueue:
             await leave.wait()
             writer.close()
 
-        server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        broker = StreamBroker(f"redis://127.0.0.1:{port}/0", namespace="test", command_seconds=0.3)
-        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
-        await broker.close()
-        leave.set()
-        server.close()
+        async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with queue_at(f"redis://127.0.0.1:{port}/0") as queue:
+                assert not await self.notify(queue)
+            leave.set()
 
     async def test_a_server_that_talks_nonsense(self) -> None:
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -150,16 +161,13 @@ class TestBrokenQueue:
             await reader.read()
             writer.close()
 
-        server = await asyncio.start_server(talk, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        broker = StreamBroker(f"redis://127.0.0.1:{port}/0", namespace="test", command_seconds=0.3)
-        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
-        await broker.close()
-        server.close()
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with queue_at(f"redis://127.0.0.1:{port}/0") as queue:
+                assert not await self.notify(queue)
 
     async def test_a_wrong_password(self, redis_url: str) -> None:
         url = urlsplit(redis_url)
         url = url._replace(netloc=f":wrong@{url.hostname}:{url.port}")
-        broker = StreamBroker(url.geturl(), namespace="test", command_seconds=0.5)
-        assert not await self.notify(TaskiqJobQueue(broker, GENERATE_REPLY))
-        await broker.close()
+        async with queue_at(url.geturl()) as queue:
+            assert not await self.notify(queue)

@@ -208,9 +208,9 @@ class TestRepeat:
         seen = []
 
         class Looking(StreamBroker):
-            async def _send(self, jobs: Sequence[tuple[str, str]]) -> None:
+            async def _add(self, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
                 seen.append(transaction.get())
-                await super()._send(jobs)
+                return await super()._add(calls)
 
         broker = Looking(valkey.url, namespace=f"{NAMESPACE}-context", command_seconds=0.2, repeat_seconds=0.02)
         valkey.kill()
@@ -218,6 +218,6 @@ class TestRepeat:
         assert not await TaskiqJobQueue(broker, GENERATE_REPLY).notify([MessageId(IDS.new())])
         valkey.start()
         await until(lambda: not broker.unsent)
-        assert seen[0] == "open"
-        assert set(seen[1:]) == {"none"}
+        assert len(seen) >= 2
+        assert set(seen) == {"none"}
         await broker.close()
