@@ -53,7 +53,7 @@ class Batched(Generic[Question, Reply]):
             while calls := self._next_calls():
                 await self._answer(calls)
         finally:
-            self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type] # it is this one
+            self._tasks.discard(asyncio.current_task())
 
     def _next_calls(self) -> list[tuple[Question, asyncio.Future[Reply]]]:
         calls: list[tuple[Question, asyncio.Future[Reply]]] = []

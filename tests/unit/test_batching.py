@@ -63,7 +63,7 @@ async def test_no_reply_is_older_than_its_call(store: Store) -> None:
     await settle()
     assert store.trips == [[1]]
     store.open.set()
-    assert await asyncio.gather(first, second) == [10, 10]
+    assert [await first, await second] == [10, 10]
     assert store.trips == [[1], [1]]
 
 
@@ -89,7 +89,7 @@ async def test_a_cancelled_call_leaves_the_others_alone(store: Store) -> None:
     first.cancel()  # on its way
     third.cancel()  # not asked yet
     store.open.set()
-    assert await asyncio.gather(second, fourth) == [20, 40]
+    assert [await second, await fourth] == [20, 40]
     assert first.cancelled()
     assert third.cancelled()
     assert store.trips == [[1, 2], [4]]
