@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from adapters.memory.accounts import Belongings, MemoryUsers
 from adapters.memory.store import Table
-from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget, ModelSetup
+from application.ports.chat import (
+    ChatroomLists,
+    Chatrooms,
+    MessageDesk,
+    MessageQueue,
+    Messages,
+    ModelBudget,
+    ModelSetup,
+    RoomMessages,
+)
 from application.ports.runtime import Clock
 from domain.accounts import MobileNumber, User
 from domain.billing import Allowance, SendingLimits
 from domain.chat.calls import LOST, CallPurpose, ModelCall
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Exchange
-from domain.chat.messages import MAX_DEATHS, Message, MessageStatus, Outcome
-from domain.errors import (
-    ChatroomNotFound,
-    MessageEnded,
-    MessageNotEnded,
-    MessageNotFound,
-    QuotaExceeded,
-    SendingTooFast,
-    TooManyInFlight,
-    UserNotFound,
-)
+from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.queue import QueueEntry
+from domain.chat.usage import MINUTE, Usage
+from domain.errors import ChatroomNotFound, MessageNotFound, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
 
@@ -100,87 +102,53 @@ class MemoryChatrooms(Chatrooms, Belongings):
 
     async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
-    ) -> tuple[Chatroom, list[Message]]:
+    ) -> RoomMessages:
         room = self._own(chatroom_id, user_id)
-        return room, self._messages.newest(chatroom_id, limit=limit, before=before)
+        return RoomMessages(room, self._messages.newest(chatroom_id, limit=limit, before=before))
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
-    message: Message
-    due_at: datetime
-    lease_until: datetime | None
-    notified_at: datetime
-    #: The model was asked since it was queued.
-    called: bool = False
-
-    def claimable_since(self, now: datetime) -> datetime | None:
-        since = {MessageStatus.QUEUED: self.due_at, MessageStatus.GENERATING: self.lease_until}.get(self.message.status)
-        return since if since is not None and since <= now else None
-
-
-_MINUTE = timedelta(seconds=60)
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    day: date
-    used: int
-    in_flight: int
-    minute_from: datetime
-    minute_used: int
-    input_tokens: int = 0
-    output_tokens: int = 0
-    empty_cuts: int = 0
-
-    def at(self, day: date, now: datetime) -> _Counted:
-        """With the day and the minute turned, if they have; a day never goes back."""
-        counted = self if self.day >= day else _Counted(day, 0, self.in_flight, self.minute_from, self.minute_used)
-        return counted if now < self.minute_from + _MINUTE else replace(counted, minute_from=now, minute_used=0)
-
-
-class MemoryMessages(Messages):
+class MemoryMessages(Messages, MessageQueue, MessageDesk):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.rooms: Table[ChatroomId, Chatroom] = Table()
-        self.table: Table[MessageId, _Queued] = Table()
-        self.allowances: Table[UserId, _Counted] = Table()
-        self.kept_allowances: Table[MobileNumber, _Counted] = Table()
+        self.entries: Table[MessageId, QueueEntry] = Table()
+        self.usage: Table[UserId, Usage] = Table()
+        self.kept_usage: Table[MobileNumber, Usage] = Table()
         self.calls: Table[tuple[MessageId, int, CallPurpose], ModelCall] = Table()
 
     def keep_days_use(self, user: User) -> None:
-        """For the number's next account, of the day that is not over."""
-        counted = self.allowances.get(user.id)
-        if counted and counted.day >= self._clock.now().date():
-            self.kept_allowances.put(user.mobile, replace(counted, in_flight=0))
-        self.allowances.put(user.id, None)
+        """For the number's next account, until the day is over."""
+        usage = self.usage.get(user.id)
+        if usage and usage.day >= self._clock.now().date():
+            self.kept_usage.put(user.mobile, replace(usage, in_flight=0))
+        self.usage.put(user.id, None)
 
     def restore_days_use(self, user: User) -> None:
-        if kept := self.kept_allowances.get(user.mobile):
-            self.kept_allowances.put(user.mobile, None)
-            self.allowances.put(user.id, kept)
+        if kept := self.kept_usage.get(user.mobile):
+            self.kept_usage.put(user.mobile, None)
+            self.usage.put(user.id, kept)
 
     def purge_days_use(self, today: date) -> None:
-        for mobile, kept in self.kept_allowances.items():
+        for mobile, kept in self.kept_usage.items():
             if kept.day < today:
-                self.kept_allowances.put(mobile, None)
+                self.kept_usage.put(mobile, None)
 
     def newest(self, chatroom_id: ChatroomId, *, limit: int, before: MessageId | None) -> list[Message]:
         found = [
-            row.message
-            for row in self.table.all()
-            if row.message.chatroom_id == chatroom_id and (before is None or row.message.id < before)
+            entry.message
+            for entry in self.entries.all()
+            if entry.message.chatroom_id == chatroom_id and (before is None or entry.message.id < before)
         ]
         return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
 
     def remove_all(self, chatroom_id: ChatroomId) -> list[MessageId]:
-        """Those of a room; returns the unanswered ones."""
+        """The messages of a room; returns the unanswered ones."""
         unanswered = []
-        for message in sorted((row.message for row in self.table.all()), key=lambda message: message.id):
+        for message in sorted((entry.message for entry in self.entries.all()), key=lambda message: message.id):
             if message.chatroom_id == chatroom_id:
-                self.table.put(message.id, None)
+                self.entries.put(message.id, None)
                 if not message.status.is_final:
-                    self._end(message, gives_back=False)
+                    self._free(message, _CANCELLED, refundable=False)
                     unanswered.append(message.id)
         return unanswered
 
@@ -188,91 +156,72 @@ class MemoryMessages(Messages):
         room = self.rooms.get(message.chatroom_id)
         if room is None or room.user_id != message.user_id:
             raise ChatroomNotFound
-        if self.table.get(message.id):
+        if self.entries.get(message.id):
             return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-        return self._queue(message, message.created_at, limits)
+        return self._queue(replace(message, queued_at=message.created_at), message.allowance_day, limits)
 
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
         stored = await self.get(message.id, message.chatroom_id, message.user_id)
-        if message.request_id is not None and stored.request_id == message.request_id:
-            return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-        if not stored.status.is_final:
-            raise MessageNotEnded
-        return self._queue(replace(message, attempt=stored.attempt), message.queued_at, limits)
+        return await self._queue_again(stored, stored.regenerated, message, limits)
 
     async def continue_reply(self, message: Message, *, limits: SendingLimits) -> Allowance:
         stored = await self.get(message.id, message.chatroom_id, message.user_id)
-        if message.request_id is not None and stored.request_id == message.request_id:
+        return await self._queue_again(stored, stored.continued, message, limits)
+
+    async def _queue_again(
+        self, stored: Message, again: Callable[..., Message], message: Message, limits: SendingLimits
+    ) -> Allowance:
+        if stored.was_queued_by(message.request_id):
             return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-        continued = stored.continued(
+        queued = again(
             at=message.queued_at,
             max_output_tokens=message.max_output_tokens,
             thinking=message.thinking,
             request_id=message.request_id,
         )
-        return self._queue(replace(continued, allowance_day=message.allowance_day), message.queued_at, limits)
+        return self._queue(queued, message.allowance_day, limits)
 
-    def _queue(self, message: Message, at: datetime, limits: SendingLimits) -> Allowance:
-        before = self.allowances.get(message.user_id) or _Counted(message.allowance_day, 0, 0, at, 0)
-        now = before.at(message.allowance_day, at)
-        if limits.daily is not None and now.used >= limits.daily:
-            raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now.day, 0, None).resets_at)
-        if limits.in_flight is not None and now.in_flight >= limits.in_flight:
-            raise TooManyInFlight(limits.in_flight)
-        if limits.per_minute is not None and now.minute_used >= limits.per_minute:
-            left = now.minute_from + _MINUTE - at
-            raise SendingTooFast(limits.per_minute, retry_after=left.total_seconds())
-        counted = replace(now, used=now.used + 1, in_flight=now.in_flight + 1, minute_used=now.minute_used + 1)
-        self.allowances.put(message.user_id, counted)
-        due = self._clock.now()
-        stored = replace(message, allowance_day=counted.day)
-        self.table.put(message.id, _Queued(stored, due_at=due, lease_until=None, notified_at=due))
-        return Allowance(counted.day, counted.used, limits.daily, counted.input_tokens, counted.output_tokens)
+    def _queue(self, message: Message, day: date, limits: SendingLimits) -> Allowance:
+        usage = self.usage.get(message.user_id) or Usage(day=day, minute_from=message.queued_at)
+        usage = usage.consumed(limits, day=day, at=message.queued_at)
+        self.usage.put(message.user_id, usage)
+        self.entries.put(message.id, QueueEntry.of(replace(message, allowance_day=usage.day), self._clock.now()))
+        return usage.allowance(limits.daily, day=day)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        counted = self.allowances.get(user_id)
-        if counted is None or counted.day < day:
-            return Allowance(day, 0, total)
-        return Allowance(counted.day, counted.used, total, counted.input_tokens, counted.output_tokens)
+        usage = self.usage.get(user_id)
+        return usage.allowance(total, day=day) if usage else Allowance(day, 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
-        row = self.table.get(message_id)
-        if row is None or row.message.chatroom_id != chatroom_id or row.message.user_id != user_id:
+        entry = self.entries.get(message_id)
+        if entry is None or entry.message.chatroom_id != chatroom_id or entry.message.user_id != user_id:
             raise MessageNotFound
-        return row.message
+        return entry.message
 
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         message = await self.get(message_id, chatroom_id, user_id)
-        if message.status.is_final:
-            raise MessageEnded
-        row, now = self.table.get(message_id), self._clock.now()
-        assert row is not None
-        cancelled = replace(message, cancel_requested=True)
-        if message.status is MessageStatus.QUEUED or row.claimable_since(now):
-            cancelled = _with(cancelled, cancelled.in_all(Outcome(status=MessageStatus.CANCELLED)), now)
-            gives_back = self._is_unasked(message_id)
+        entry = self.entries.get(message_id)
+        assert entry is not None
+        cancelled = entry.cancelled(self._clock.now())
+        if cancelled.message.status.is_final:
             self._lose(message)
-            row, cancelled = (
-                replace(row, lease_until=None),
-                replace(cancelled, charged=message.charged and not gives_back),
-            )
-            self._end(message, gives_back=gives_back)
-        self.table.put(message_id, replace(row, message=cancelled))
-        return cancelled
+            self._free(message, _CANCELLED, refundable=message.charged and not cancelled.message.charged)
+        self.entries.put(message_id, cancelled)
+        return cancelled.message
 
     async def cancel_requested(self) -> set[MessageId]:
-        messages = [row.message for row in self.table.all()]
+        messages = [entry.message for entry in self.entries.all()]
         return {m.id for m in messages if m.cancel_requested and m.status is MessageStatus.GENERATING}
 
     async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
-        rows = {message_id: self.table.get(message_id) for message_id in message_ids}
-        return {message_id for message_id, row in rows.items() if row is None or row.message.status.is_final}
+        entries = {message_id: self.entries.get(message_id) for message_id in message_ids}
+        return {message_id for message_id, entry in entries.items() if entry is None or entry.message.status.is_final}
 
     async def context(self, message: Message, *, limit: int) -> Context:
         room = self.rooms.get(message.chatroom_id)
         if room is None:
             return Context()
-        found = self.newest(room.id, limit=len(self.table.all()), before=message.id)
+        found = self.newest(room.id, limit=len(self.entries.all()), before=message.id)
         earlier = [
             Exchange(past.id, past.input, past.response, past.window_from)
             for past in found
@@ -281,189 +230,126 @@ class MemoryMessages(Messages):
         return Context(earlier[:limit], room.instructions, room.auto_title)
 
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
-        now = self._clock.now()
-        row = self.table.get(message_id)
-        if row is None or row.claimable_since(now) is None:
+        entry = self.entries.get(message_id)
+        claimed = entry and entry.claimed(self._clock.now(), lease=lease, alone=alone)
+        if entry is None or claimed is None:
             return None
-        claimed = replace(
-            row.message,
-            status=MessageStatus.GENERATING,
-            attempt=row.message.attempt + 1,
-            deaths=row.message.deaths + (row.message.status is MessageStatus.GENERATING),
-        )
-        if claimed.deaths >= MAX_DEATHS - 1 and not alone:
-            return None
-        self._lose(row.message)
-        called = row.called or row.message.status is MessageStatus.GENERATING
-        self.table.put(message_id, replace(row, message=claimed, lease_until=now + lease, called=called))
-        return claimed
+        self._lose(entry.message)
+        self.entries.put(message_id, claimed)
+        return claimed.message
 
     async def is_suspect(self, message_id: MessageId) -> bool:
-        row = self.table.get(message_id)
-        if row is None or row.claimable_since(self._clock.now()) is None:
-            return False
-        return row.message.deaths + (row.message.status is MessageStatus.GENERATING) >= MAX_DEATHS - 1
+        entry = self.entries.get(message_id)
+        return entry is not None and entry.is_suspect(self._clock.now())
 
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
         kept = set()
         for message_id, attempt in held:
-            if row := self._held(message_id, attempt):
-                self.table.put(message_id, replace(row, lease_until=self._clock.now() + lease))
+            if entry := self._held(message_id, attempt):
+                self.entries.put(message_id, entry.extended(self._clock.now(), lease))
                 kept.add(message_id)
         return kept
 
     async def finish(
         self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
     ) -> bool:
-        row = self._held(message_id, attempt)
+        entry = self._held(message_id, attempt)
         if call:
             await self.book(call)
-        if row is None:
+        if entry is None:
             return False
-        message = row.message
-        is_unasked = not row.called and call is None
-        gives_back = message.charged and (
-            outcome.status is MessageStatus.FAILED or (outcome.status is MessageStatus.CANCELLED and is_unasked)
-        )
-        if gives_back and outcome.is_empty_cut:
-            gives_back = self._count_empty_cut(message)
-        ended = replace(
-            _with(message, message.in_all(outcome), self._clock.now()), charged=message.charged and not gives_back
-        )
-        self.table.put(message_id, replace(row, message=ended, lease_until=None))
-        self._end(message, gives_back=gives_back)
+        message, usage = entry.message, self.usage.get(entry.message.user_id)
+        assert usage is not None
+        refundable = entry.is_refundable(outcome, called=call is not None)
+        refunded = refundable and usage.gives_back(message, outcome)
+        self.entries.put(message_id, entry.ended(outcome, self._clock.now(), refunded=refunded))
+        self._free(message, outcome, refundable=refundable)
         return True
 
-    def _is_unasked(self, message_id: MessageId) -> bool:
-        """Whether a message that nobody answers is charged though the model was never asked."""
-        row = self.table.get(message_id)
-        return row is not None and row.message.charged and row.message.status is MessageStatus.QUEUED and not row.called
-
-    def _count_empty_cut(self, message: Message) -> bool:
-        """Whether it was the day's first, which is given back."""
-        counted = self.allowances.get(message.user_id)
-        if counted is None or counted.day != message.allowance_day:
-            return True
-        self.allowances.put(message.user_id, replace(counted, empty_cuts=counted.empty_cuts + 1))
-        return counted.empty_cuts == 0
-
-    def _end(self, message: Message, *, gives_back: bool) -> None:
-        """Count it as in flight no more."""
-        counted = self.allowances.get(message.user_id)
-        assert counted is not None
-        used = counted.used - (gives_back and counted.day == message.allowance_day)
-        self.allowances.put(message.user_id, replace(counted, in_flight=counted.in_flight - 1, used=used))
+    def _free(self, message: Message, outcome: Outcome, *, refundable: bool) -> None:
+        if usage := self.usage.get(message.user_id):
+            self.usage.put(message.user_id, usage.freed(message, outcome, refundable=refundable))
 
     def _lose(self, message: Message) -> None:
         """Book the call of an attempt whose worker died."""
-        key = (message.id, message.attempt, CallPurpose.REPLY)
-        if message.status is MessageStatus.GENERATING and self.calls.get(key) is None:
-            lost = ModelCall(
-                user_id=message.user_id,
-                message_id=message.id,
-                attempt=message.attempt,
-                purpose=CallPurpose.REPLY,
-                model="",
-                outcome=LOST,
-                day=message.allowance_day,
-            )
-            self.calls.put(key, lost)
+        lost = message.call(model="", outcome=LOST)
+        if message.status is MessageStatus.GENERATING and self.calls.get(_key(lost)) is None:
+            self.calls.put(_key(lost), lost)
 
     async def book(self, call: ModelCall) -> None:
-        key = (call.message_id, call.attempt, call.purpose)
-        known = self.calls.get(key)
+        known = self.calls.get(_key(call))
         if known is not None and known.outcome != LOST:
             return
-        self.calls.put(key, call)
-        counted = self.allowances.get(call.user_id)
-        if call.usage and call.purpose is CallPurpose.REPLY and counted and counted.day == call.day:
-            input_tokens = counted.input_tokens + call.usage.input
-            output_tokens = counted.output_tokens + call.usage.output
-            counted = replace(counted, input_tokens=input_tokens, output_tokens=output_tokens)
-            self.allowances.put(call.user_id, counted)
+        self.calls.put(_key(call), call)
+        if usage := self.usage.get(call.user_id):
+            self.usage.put(call.user_id, usage.booked(call))
 
     async def retry(
         self, message_id: MessageId, attempt: int, *, delay: timedelta, call: ModelCall | None = None
     ) -> bool:
-        return await self._put_back(message_id, attempt, delay, call, failures=1)
+        return await self._return(message_id, attempt, delay, call, failed=True)
 
     async def release(
         self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta(), call: ModelCall | None = None
     ) -> bool:
-        return await self._put_back(message_id, attempt, delay, call, failures=0)
+        return await self._return(message_id, attempt, delay, call, failed=False)
 
-    async def requeue(self, message_id: MessageId) -> bool:
-        row = self.table.get(message_id)
-        if row is None or row.message.status is not MessageStatus.FAILED:
-            return False
-        now = self._clock.now()
-        queued = replace(
-            row.message,
-            status=MessageStatus.QUEUED,
-            failures=0,
-            deaths=0,
-            error_code=None,
-            error_detail=None,
-            finish_reason=None,
-            completed_at=None,
-            cancel_requested=False,
-            queued_at=now,
-        )
-        self.table.put(message_id, _Queued(queued, due_at=now, lease_until=None, notified_at=now - timedelta(days=1)))
-        if counted := self.allowances.get(queued.user_id):
-            self.allowances.put(queued.user_id, replace(counted, in_flight=counted.in_flight + 1))
-        return True
-
-    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
-        found = [row.message for row in self.table.all() if row.message.status is status]
-        return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
-
-    async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
-        return self._take(MessageStatus.GENERATING, limit, lambda _: notified_before)
-
-    async def take_unnotified(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
-        def patience(message: Message) -> timedelta:
-            return max(notified_before, min((self._clock.now() - message.queued_at) / 2, 3 * notified_before))
-
-        return self._take(MessageStatus.QUEUED, limit, patience)
-
-    def _take(self, status: MessageStatus, limit: int, patience: Callable[[Message], timedelta]) -> list[MessageId]:
-        now = self._clock.now()
-        found = [
-            (since, row.message.id)
-            for row in self.table.all()
-            if row.message.status is status
-            and (since := row.claimable_since(now)) is not None
-            and (row.notified_at < since or row.notified_at <= now - patience(row.message))
-        ]
-        ids = [message_id for _, message_id in sorted(found)[:limit]]
-        for message_id in ids:
-            if row := self.table.get(message_id):
-                self.table.put(message_id, replace(row, notified_at=now))
-        return ids
-
-    def _held(self, message_id: MessageId, attempt: int) -> _Queued | None:
-        row = self.table.get(message_id)
-        held = row and row.message.attempt == attempt and row.message.status is MessageStatus.GENERATING
-        return row if held else None
-
-    async def _put_back(
-        self, message_id: MessageId, attempt: int, delay: timedelta, call: ModelCall | None, *, failures: int
+    async def _return(
+        self, message_id: MessageId, attempt: int, delay: timedelta, call: ModelCall | None, *, failed: bool
     ) -> bool:
         if call:
             await self.book(call)
-        row = self._held(message_id, attempt)
-        if row is None:
+        entry = self._held(message_id, attempt)
+        if entry is None:
             return False
-        queued = replace(row.message, status=MessageStatus.QUEUED, failures=row.message.failures + failures)
-        due = self._clock.now() + (timedelta() if queued.cancel_requested else delay)
-        called = row.called or call is not None
-        self.table.put(message_id, replace(row, message=queued, lease_until=None, due_at=due, called=called))
+        returned = entry.returned(self._clock.now(), delay=delay, failed=failed, called=call is not None)
+        self.entries.put(message_id, returned)
         return True
 
+    async def requeue(self, message_id: MessageId) -> bool:
+        entry = self.entries.get(message_id)
+        requeued = entry and entry.requeued(self._clock.now())
+        if requeued is None:
+            return False
+        self.entries.put(message_id, requeued)
+        if usage := self.usage.get(requeued.message.user_id):
+            self.usage.put(requeued.message.user_id, replace(usage, in_flight=usage.in_flight + 1))
+        return True
 
-def _with(message: Message, outcome: Outcome, at: datetime) -> Message:
-    return replace(message, completed_at=at, **{field.name: getattr(outcome, field.name) for field in fields(outcome)})
+    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+        found = [entry.message for entry in self.entries.all() if entry.message.status is status]
+        return sorted(found, key=lambda message: message.id, reverse=True)[:limit]
+
+    async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        return self._take(MessageStatus.GENERATING, limit, notified_before)
+
+    async def take_unnotified(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
+        return self._take(MessageStatus.QUEUED, limit, notified_before)
+
+    def _take(self, status: MessageStatus, limit: int, notified_before: timedelta) -> list[MessageId]:
+        now = self._clock.now()
+        found = [
+            (since, entry.message.id, entry)
+            for entry in self.entries.all()
+            if entry.message.status is status
+            and (since := entry.claimable_since(now)) is not None
+            and entry.lacks_notification(now, notified_before=notified_before)
+        ]
+        taken = sorted(found, key=lambda row: row[:2])[:limit]
+        for _, message_id, entry in taken:
+            self.entries.put(message_id, replace(entry, notified_at=now))
+        return [message_id for _, message_id, _ in taken]
+
+    def _held(self, message_id: MessageId, attempt: int) -> QueueEntry | None:
+        entry = self.entries.get(message_id)
+        return entry if entry and entry.is_held(attempt) else None
+
+
+_CANCELLED = Outcome(status=MessageStatus.CANCELLED)
+
+
+def _key(call: ModelCall) -> tuple[MessageId, int, CallPurpose]:
+    return call.message_id, call.attempt, call.purpose
 
 
 class MemoryChatroomLists(ChatroomLists):
@@ -488,11 +374,11 @@ class MemoryModelBudget(ModelBudget):
 
     async def reserve(self, *, within: float) -> float | None:
         now = self._clock.now()
-        self._made = [made for made in self._made if made > now - _MINUTE]
+        self._made = [made for made in self._made if made > now - MINUTE]
         if not self._per_minute or len(self._made) < self._per_minute:
             self._made.append(now)
             return 0.0
-        wait = (self._made[-self._per_minute] + _MINUTE - now).total_seconds()
+        wait = (self._made[-self._per_minute] + MINUTE - now).total_seconds()
         if wait > within:
             return None
         self._made.append(now + timedelta(seconds=wait))

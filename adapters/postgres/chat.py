@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import asyncpg
 
 from adapters.postgres.mapping import to_entity, to_row, violated
 from adapters.postgres.statements import Statement, Statements
-from application.ports.chat import Messages
+from application.ports.chat import MessageDesk, MessageQueue, Messages
 from domain.billing import Allowance, SendingLimits
 from domain.chat.calls import ModelCall
 from domain.chat.conversation import Context, Exchange
@@ -22,16 +22,8 @@ from domain.chat.messages import (
     MessageStatus,
     Outcome,
 )
-from domain.errors import (
-    ChatroomNotFound,
-    MessageEnded,
-    MessageNotContinuable,
-    MessageNotEnded,
-    MessageNotFound,
-    QuotaExceeded,
-    SendingTooFast,
-    TooManyInFlight,
-)
+from domain.chat.usage import Usage
+from domain.errors import ChatroomNotFound, MessageEnded, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
 SQL = Statements("messages")
@@ -42,7 +34,7 @@ SQL = Statements("messages")
 # too late for that, so the chatroom is locked by name.
 
 
-class PostgresMessages(Messages):
+class PostgresMessages(Messages, MessageQueue, MessageDesk):
     async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
         while True:
             try:
@@ -53,49 +45,42 @@ class PostgresMessages(Messages):
                 raise ChatroomNotFound from error  # deleted with its owner between the look and the insert
             if consumed:
                 return consumed
-            now = await _counters(message, message.created_at)
-            if now["status"] is not None:
+            found = await SQL.refusal(id=message.id, chatroom_id=message.chatroom_id, user_id=message.user_id)
+            if not found:
+                raise ChatroomNotFound
+            if found[0]["is_stored"]:
                 return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-            _refuse(now, limits)
+            _refuse(found[0], message, message.created_at, limits)
 
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
-        while True:
-            if consumed := await _consume(
-                SQL.regenerate, message, message.queued_at, limits, request_id=message.request_id
-            ):
-                return consumed
-            try:
-                now = await _counters(message, message.queued_at)
-            except ChatroomNotFound as error:
-                raise MessageNotFound from error
-            if now["status"] is None:
-                raise MessageNotFound
-            if message.request_id is not None and now["request_id"] == message.request_id:  # it came before
-                return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-            if not MessageStatus(now["status"]).is_final:
-                raise MessageNotEnded
-            _refuse(now, limits)
+        return await self._queue_again(SQL.regenerate, Message.regenerated, message, limits)
 
     async def continue_reply(self, message: Message, *, limits: SendingLimits) -> Allowance:
+        values = {"max_characters": MAX_CONTINUED_CHARACTERS}
+        return await self._queue_again(SQL.continue_reply, Message.continued, message, limits, **values)
+
+    async def _queue_again(
+        self,
+        statement: Statement,
+        verb: Callable[..., Message],
+        message: Message,
+        limits: SendingLimits,
+        **values: object,
+    ) -> Allowance:
+        at, plan = message.queued_at, {"max_output_tokens": message.max_output_tokens, "thinking": message.thinking}
         while True:
-            values = {"request_id": message.request_id, "max_characters": MAX_CONTINUED_CHARACTERS}
-            if consumed := await _consume(SQL.continue_reply, message, message.queued_at, limits, **values):
+            if consumed := await _consume(statement, message, at, limits, request_id=message.request_id, **values):
                 return consumed
             stored = await self.get(message.id, message.chatroom_id, message.user_id)
-            if message.request_id is not None and stored.request_id == message.request_id:  # it came before
+            if stored.was_queued_by(message.request_id):
                 return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-            if not stored.status.is_final:
-                raise MessageNotEnded
-            if not stored.is_continuable:
-                raise MessageNotContinuable
-            try:
-                _refuse(await _counters(message, message.queued_at), limits)
-            except ChatroomNotFound as error:
-                raise MessageNotFound from error
+            verb(stored, at=at, **plan)  # raises what its state forbids
+            counters = await SQL.usage(user_id=message.user_id)
+            _refuse(counters[0] if counters else None, message, at, limits)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        found = await SQL.allowance(user_id=user_id, day=day)
-        return _allowance(found[0], total) if found else Allowance(day, 0, total)
+        found = await SQL.usage(user_id=user_id)
+        return to_entity(Usage, found[0]).allowance(total, day=day) if found else Allowance(day, 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         found = await SQL.get(id=message_id, chatroom_id=chatroom_id, user_id=user_id)
@@ -216,24 +201,8 @@ def _allowance(row: Mapping[str, Any], total: int | None) -> Allowance:
     return Allowance(row["day"], row["used"], total, row["input_tokens"], row["output_tokens"])
 
 
-async def _counters(message: Message, at: datetime) -> Mapping[str, Any]:
-    """Why nothing was consumed: what is counted, and the status of the message, None if it is not stored.
-
-    Raises ChatroomNotFound.
-    """
-    found = await SQL.counters(
-        id=message.id, chatroom_id=message.chatroom_id, user_id=message.user_id, day=message.allowance_day, at=at
-    )
-    if not found:
-        raise ChatroomNotFound
-    return found[0]
-
-
-def _refuse(now: Mapping[str, Any], limits: SendingLimits) -> None:
-    """Raise the reason; there is none any more if a slot became free meanwhile."""
-    if limits.daily is not None and now["used"] >= limits.daily:
-        raise QuotaExceeded(total=limits.daily, resets_at=Allowance(now["day"], 0, None).resets_at)
-    if limits.in_flight is not None and now["in_flight"] >= limits.in_flight:
-        raise TooManyInFlight(limits.in_flight)
-    if limits.per_minute is not None and now["minute_used"] >= limits.per_minute:
-        raise SendingTooFast(limits.per_minute, retry_after=now["minute_left"])
+def _refuse(counters: Mapping[str, Any] | None, message: Message, at: datetime, limits: SendingLimits) -> None:
+    """Raise the limit that is reached; there is none any more if a slot became free meanwhile."""
+    day = message.allowance_day
+    usage = to_entity(Usage, counters) if counters and counters["day"] else Usage(day=day, minute_from=at)
+    usage.consumed(limits, day=day, at=at)

@@ -7,7 +7,7 @@ import asyncpg
 from adapters.postgres.connection import transaction
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
-from application.ports.chat import Chatrooms
+from application.ports.chat import Chatrooms, RoomMessages
 from domain.chat.chatrooms import Chatroom
 from domain.chat.messages import Message
 from domain.errors import ChatroomNotFound, UserNotFound
@@ -56,7 +56,7 @@ class PostgresChatrooms(Chatrooms):
 
     async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
-    ) -> tuple[Chatroom, list[Message]]:
+    ) -> RoomMessages:
         found = await SQL.get_with_messages(id=chatroom_id, user_id=user_id, limit=limit, before=before)
         if not found:
             raise ChatroomNotFound
@@ -68,4 +68,4 @@ class PostgresChatrooms(Chatrooms):
             auto_title=found[0]["auto_title"],
             created_at=found[0]["opened_at"],
         )
-        return room, [to_entity(Message, row) for row in found if row["id"] is not None]
+        return RoomMessages(room, [to_entity(Message, row) for row in found if row["id"] is not None])

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from application.ports.chat import ChatroomLists, Chatrooms, ReplyStream
 from application.ports.runtime import Clock, Ids
@@ -92,6 +92,11 @@ class ListChatrooms:
         return found
 
 
+class OpenedChatroom(NamedTuple):
+    chatroom: Chatroom
+    messages: Page[Message]
+
+
 @dataclass(frozen=True, slots=True)
 class OpenChatroom:
     """A chatroom with its messages: the newest `limit`, or those before a given one."""
@@ -100,9 +105,9 @@ class OpenChatroom:
 
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, limit: int, before: MessageId | None = None
-    ) -> tuple[Chatroom, Page[Message]]:
+    ) -> OpenedChatroom:
         room, found = await self.chatrooms.get_with_messages(chatroom_id, user.id, limit=limit + 1, before=before)
-        return room, Page.cut(found, limit)
+        return OpenedChatroom(room, Page.cut(found, limit))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
-"""Messages: sending, looking at, cancelling and regenerating one, and what is left of the day's allowance."""
+"""Messages: sending, reading, cancelling, regenerating and continuing one, and what is left of the day's allowance."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
-from application.ports.chat import Messages, ReplyStream
+from application.ports.chat import MessageDesk, Messages, ReplyStream
 from application.ports.runtime import Clock, Ids, JobQueue
 from domain.accounts import User
 from domain.billing import Allowance, SendingLimits, Tier
@@ -16,13 +17,20 @@ from domain.errors import MessageNotFound
 from domain.ids import ChatroomId, MessageId
 
 
+class Accepted(NamedTuple):
+    """A message that was queued, and what its user has used of the day with it."""
+
+    message: Message
+    allowance: Allowance
+
+
 @dataclass(frozen=True, slots=True)
 class SendMessage:
     """Accept a message. It will be answered, or end in a named state, whatever happens from here on.
 
     The allowance is consumed and the message stored in one step. A worker is notified afterwards: if
-    that fails, the next sweep finds the message. With a `message_id` of the caller's,
-    sending again has no further effect.
+    that fails, the next sweep finds the message. With the caller's own
+    `message_id`, sending again has no further effect.
     """
 
     messages: Messages
@@ -34,7 +42,7 @@ class SendMessage:
 
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, input: str, message_id: MessageId | None = None
-    ) -> tuple[Message, Allowance]:
+    ) -> Accepted:
         now = self.clock.now()
         plan = self.plans[user.tier(now)]
         message = Message(
@@ -53,7 +61,7 @@ class SendMessage:
         if message_id is not None:  # it may have been sent before
             stored = await self.messages.get(message_id, chatroom_id, user.id)
             message = replace(message, created_at=stored.created_at)
-        return message, allowance
+        return Accepted(message, allowance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,10 @@ class CancelMessage:
 
 @dataclass(frozen=True, slots=True)
 class RegenerateMessage:
-    """Have a message that has ended answered anew, its last reply forgotten. It counts as a message.
+    """Have a message that has ended answered again, its last reply forgotten. It counts as a message.
 
-    With a `request_id` of the caller's, asking again has no further effect, until somebody else asks anew.
-    Raises MessageNotEnded, and all that sending raises.
+    With the caller's own `request_id`, repeating the request has no further effect, until another request queues
+    the message again. Raises MessageNotEnded, and all that sending raises.
     """
 
     messages: Messages
@@ -102,34 +110,24 @@ class RegenerateMessage:
 
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, request_id: UUID | None = None
-    ) -> tuple[Message, Allowance]:
-        ended = await self.messages.get(message_id, chatroom_id, user.id)
+    ) -> Accepted:
+        message = await self.messages.get(message_id, chatroom_id, user.id)
         now = self.clock.now()
         plan = self.plans[user.tier(now)]
-        message = Message(
-            id=message_id,
-            chatroom_id=chatroom_id,
-            user_id=user.id,
-            input=ended.input,
-            created_at=ended.created_at,
-            attempt=ended.attempt,
-            queued_at=now,
-            allowance_day=now.date(),
-            max_output_tokens=plan.reply_tokens,
-            thinking=plan.thinking,
-            request_id=request_id,
+        message = message.regenerated(
+            at=now, max_output_tokens=plan.reply_tokens, thinking=plan.thinking, request_id=request_id
         )
         allowance = await self.messages.regenerate(message, limits=self.limits[user.tier(now)])
         await self.queue.notify([message_id])
-        return message, allowance
+        return Accepted(message, allowance)
 
 
 @dataclass(frozen=True, slots=True)
 class ContinueMessage:
-    """Have a reply that was cut off go on from where it ends. It counts as a message.
+    """Have a reply that was cut off continued from where it ends. It counts as a message.
 
-    The reply stays what it is if that fails. With a `request_id` of the caller's, asking again has no
-    further effect, until the message is asked for something else. Raises MessageNotEnded,
+    The reply stays as it is if that fails. With the caller's own `request_id`, repeating the request has no
+    further effect, until another request queues the message again. Raises MessageNotEnded,
     MessageNotContinuable, and all that sending raises.
     """
 
@@ -141,24 +139,24 @@ class ContinueMessage:
 
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, request_id: UUID | None = None
-    ) -> tuple[Message, Allowance]:
+    ) -> Accepted:
         message = await self.messages.get(message_id, chatroom_id, user.id)
         now = self.clock.now()
         plan = self.plans[user.tier(now)]
-        if request_id is None or message.request_id != request_id:
+        if not message.was_queued_by(request_id):
             message = message.continued(
                 at=now, max_output_tokens=plan.reply_tokens, thinking=plan.thinking, request_id=request_id
             )
         allowance = await self.messages.continue_reply(message, limits=self.limits[user.tier(now)])
         await self.queue.notify([message_id])
-        return message, allowance
+        return Accepted(message, allowance)
 
 
 @dataclass(frozen=True, slots=True)
 class RequeueMessage:
     """For operators: have a failed message answered after all. The user does not pay for it again."""
 
-    messages: Messages
+    messages: MessageDesk
     queue: JobQueue
 
     async def __call__(self, *, message_id: MessageId) -> None:

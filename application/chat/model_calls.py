@@ -78,16 +78,7 @@ class Call:
         """What is to be booked of it; None if no model was asked."""
         if self.model is None:
             return None
-        return ModelCall(
-            user_id=message.user_id,
-            message_id=message.id,
-            attempt=message.attempt,
-            purpose=purpose,
-            model=self.model,
-            outcome=self.outcome,
-            usage=self.usage,
-            day=message.allowance_day,
-        )
+        return message.call(purpose=purpose, model=self.model, outcome=self.outcome, usage=self.usage)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from traceback import format_tb
 from application.chat.model_calls import Call, CallModel, Stop
 from application.chat.titles import SuggestTitle
 from application.patience import retry_until_available
-from application.ports.chat import Messages, ReplyStream
+from application.ports.chat import MessageQueue, ReplyStream
 from application.ports.runtime import Clock, JobQueue
 from domain.chat.calls import ThinkingLevel
 from domain.chat.conversation import MAX_WINDOW_EXCHANGES, Context, Conversation, conversation_window
@@ -43,7 +43,7 @@ class _Held:
 class Leases:
     """The leases that this process holds, renewed together by one statement."""
 
-    def __init__(self, messages: Messages, lease: timedelta) -> None:
+    def __init__(self, messages: MessageQueue, lease: timedelta) -> None:
         self._messages = messages
         self._lease = lease
         self._held: dict[MessageId, _Held] = {}
@@ -140,7 +140,7 @@ class GenerateReply:
     process answers no other such message, so that its third death is nobody else's.
     """
 
-    messages: Messages
+    messages: MessageQueue
     call_model: CallModel
     stream: ReplyStream
     queue: JobQueue
@@ -256,7 +256,7 @@ class RecoverReplies:
     the caller should answer them, as far as it has free slots.
     """
 
-    messages: Messages
+    messages: MessageQueue
     queue: JobQueue
     renotify_after: timedelta
     batch: int = 500

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from application.chat.model_calls import Call, CallModel
 from application.patience import retry_until_available
-from application.ports.chat import Chatrooms, Messages, ReplyWriter
+from application.ports.chat import Chatrooms, MessageQueue, ReplyWriter
 from domain.chat.calls import CallPurpose, ThinkingLevel
 from domain.chat.conversation import Conversation, Role, Turn
 from domain.chat.messages import Message
@@ -35,7 +35,7 @@ class SuggestTitle:
     """
 
     chatrooms: Chatrooms
-    messages: Messages
+    messages: MessageQueue
     call_model: CallModel
     thinking: ThinkingLevel
     #: What thoughts may take at each level.

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import date, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from application.ports.runtime import Dependency, Resource
 from domain.billing import Allowance, SendingLimits
@@ -16,6 +16,12 @@ from domain.chat.conversation import Context, Conversation, ReplyChunk
 from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.chat.streams import START, ReplyPiece, StreamPosition
 from domain.ids import ChatroomId, MessageId, UserId
+
+
+class RoomMessages(NamedTuple):
+    chatroom: Chatroom
+    #: Newest first.
+    messages: list[Message]
 
 
 class Chatrooms(Protocol):
@@ -60,7 +66,7 @@ class Chatrooms(Protocol):
     @abstractmethod
     async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
-    ) -> tuple[Chatroom, list[Message]]:
+    ) -> RoomMessages:
         """The room with its newest `limit` messages older than `before`, newest first.
 
         Raises ChatroomNotFound for absent rooms and for those of others alike.
@@ -68,12 +74,7 @@ class Chatrooms(Protocol):
 
 
 class Messages(Protocol):
-    """Messages, which are also the queue: a job in Redis is only a hint to look here.
-
-    Leases and due times run by the store's own clock, so they are given as durations; the clocks
-    of the machines that work do not matter. A message is claimable when it is queued and due, or
-    generating with an expired lease.
-    """
+    """Messages, as their users see them."""
 
     @abstractmethod
     async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
@@ -84,14 +85,6 @@ class Messages(Protocol):
         ChatroomNotFound (absent or somebody else's), QuotaExceeded, TooManyInFlight or
         SendingTooFast, the first that applies; then nothing has changed.
         """
-
-    @abstractmethod
-    async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        """What the user has used of this day, or of a later one if a message has already begun it."""
-
-    @abstractmethod
-    async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
-        """Raises MessageNotFound unless it is in this room and the room is the user's."""
 
     @abstractmethod
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
@@ -122,16 +115,25 @@ class Messages(Protocol):
         """
 
     @abstractmethod
-    async def cancel_requested(self) -> set[MessageId]:
-        """All that are generating and that somebody wants to end."""
+    async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
+        """Raises MessageNotFound unless it is in this room and the room is the user's."""
 
     @abstractmethod
     async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
         """Those of them that have ended, or are gone."""
 
     @abstractmethod
-    async def context(self, message: Message, *, limit: int) -> Context:
-        """What the room is set to, and its newest `limit` messages with a reply older than this one."""
+    async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
+        """What the user has used of this day, or of a later one if a message has already begun it."""
+
+
+class MessageQueue(Protocol):
+    """Messages as the workers' queue. A job in Redis is only a hint to look here.
+
+    Leases and due times run by the store's own clock, so they are given as durations; the clocks
+    of the workers do not matter. A message is claimable when it is queued and due, or generating
+    with an expired lease. `domain.chat.queue` has the rules.
+    """
 
     @abstractmethod
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
@@ -147,8 +149,16 @@ class Messages(Protocol):
         """Whether the message is claimable, but only `alone`."""
 
     @abstractmethod
+    async def context(self, message: Message, *, limit: int) -> Context:
+        """What the room is set to, and its newest `limit` messages with a reply older than this one."""
+
+    @abstractmethod
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
         """Renew the leases of (id, attempt) pairs; returns those that are still held."""
+
+    @abstractmethod
+    async def cancel_requested(self) -> set[MessageId]:
+        """All that are generating and that somebody wants to end."""
 
     @abstractmethod
     async def finish(
@@ -189,14 +199,6 @@ class Messages(Protocol):
         """
 
     @abstractmethod
-    async def requeue(self, message_id: MessageId) -> bool:
-        """Queue a failed message anew, as if it had just been sent, but uncharged. False if it is not failed."""
-
-    @abstractmethod
-    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
-        """The messages of all users in this state, newest first, for operators."""
-
-    @abstractmethod
     async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
         """Messages whose lease has expired, last notified of at least `notified_before` ago, the longest expired first.
 
@@ -210,6 +212,18 @@ class Messages(Protocol):
         They count as notified from now on; the longer a message has waited, the rarer it is returned.
         Callers at the same time get different ones, and nobody waits for anybody.
         """
+
+
+class MessageDesk(Protocol):
+    """Messages, as operators handle them."""
+
+    @abstractmethod
+    async def requeue(self, message_id: MessageId) -> bool:
+        """Queue a failed message anew, as if it had just been sent, but uncharged. False if it is not failed."""
+
+    @abstractmethod
+    async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
+        """The messages of all users in this state, newest first, for operators."""
 
 
 class ChatroomLists(Protocol):

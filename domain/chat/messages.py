@@ -1,4 +1,4 @@
-"""Messages and their states.
+"""Messages: their states, and the verbs that lead from one to the next.
 
 queued ──claim──▶ generating ──▶ completed | failed | blocked | cancelled
    ▲                  │
@@ -10,13 +10,13 @@ becomes of the continuation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any
 from uuid import UUID
 
-from domain.chat.calls import ThinkingLevel
+from domain.chat.calls import CallPurpose, ModelCall, ThinkingLevel, TokenUsage
 from domain.errors import (
     DomainError,
     MessageNotContinuable,
@@ -52,17 +52,16 @@ class MessageStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One input and its reply.
+    """One input and its reply. Verbs return the next state.
 
-    `attempt` counts claims and is the fencing token: whoever writes must still hold it.
-    `failures` counts attempts that the model failed, `deaths` those that ended in an expired
-    lease, that is, in a dead worker. `allowance_day` is the UTC day that paid for it, as long as it
-    is `charged`; giving the allowance back ends that. Retries are counted in time from `queued_at`.
-    `cancel_requested` asks whoever is answering to stop.
+    `attempt` counts claims and is the fencing token: only its holder may write. `failures` counts
+    attempts that the model failed, `deaths` those that ended in an expired lease, that is, in a dead
+    worker. `allowance_day` is the UTC day that paid for it while it is `charged`; a refund ends that.
+    Retries are counted in time from `queued_at`. `cancel_requested` asks the worker to stop.
 
     A reply that is continued keeps its first `kept_characters`, which attempt `kept_attempt` ended with.
-    Both are 0 for one that begins at its beginning. While it is continued `response` has that text, and
-    usage and thoughts are those of it; in the end they are of it all.
+    Both are 0 for a reply without a kept text. While it is continued, `response`, usage and thoughts are
+    those of the kept text; in the end they cover the whole.
     """
 
     id: MessageId
@@ -72,7 +71,7 @@ class Message:
     created_at: datetime
     status: MessageStatus = MessageStatus.QUEUED
     response: str | None = None
-    #: The model's own summary of what it thought before it answered, and how long it took.
+    #: The model's own summary of its thoughts before the reply, and how long it thought.
     thoughts: str | None = None
     thinking_seconds: float | None = None
     finish_reason: str | None = None
@@ -89,12 +88,12 @@ class Message:
     charged: bool = True
     cancel_requested: bool = False
     queued_at: datetime
-    #: Of the reply; thoughts are not counted.
+    #: For the reply; thoughts are not counted.
     max_output_tokens: int
     thinking: ThinkingLevel | None = None
     kept_characters: int = 0
     kept_attempt: int = 0
-    #: Of the request that queued it anew, if that may come again: it takes effect once.
+    #: Of the request that queued it again, if that request may be repeated: it takes effect once.
     request_id: UUID | None = None
     #: The first exchange that the model was given with it.
     window_from: MessageId | None = None
@@ -102,7 +101,7 @@ class Message:
 
     @property
     def has_reply(self) -> bool:
-        """It has a reply that later messages may build on, though perhaps not yet the whole of it."""
+        """It has a reply that later messages may build on, though perhaps not the whole of it yet."""
         return self.status is MessageStatus.COMPLETED or self.kept_characters > 0
 
     @property
@@ -110,13 +109,62 @@ class Message:
         is_cut = self.status is MessageStatus.COMPLETED and self.finish_reason == CUT_OFF
         return is_cut and 0 < len(self.response or "") <= MAX_CONTINUED_CHARACTERS
 
+    def was_queued_by(self, request_id: UUID | None) -> bool:
+        """Whether this request has had its effect already."""
+        return request_id is not None and self.request_id == request_id
+
+    def claimed(self) -> Message:
+        """For one attempt. If it is generating, the worker of its last attempt died."""
+        died = self.status is MessageStatus.GENERATING
+        return replace(self, status=MessageStatus.GENERATING, attempt=self.attempt + 1, deaths=self.deaths + died)
+
+    def returned(self, *, failed: bool) -> Message:
+        """To the queue, after an attempt that the model failed or that did not end."""
+        return replace(self, status=MessageStatus.QUEUED, failures=self.failures + failed)
+
+    def ended(self, outcome: Outcome, at: datetime, *, refunded: bool) -> Message:
+        """As an attempt ended it."""
+        whole = self.in_all(outcome)
+        values = {field.name: getattr(whole, field.name) for field in fields(whole)}
+        values["window_from"] = whole.window_from or self.window_from
+        return replace(self, completed_at=at, charged=self.charged and not refunded, **values)
+
+    def cancelled(self, at: datetime, *, refunded: bool) -> Message:
+        """Ended while nobody works on it. One that was being continued is completed again, with what it had."""
+        return replace(
+            self,
+            status=MessageStatus.COMPLETED if self.kept_characters else MessageStatus.CANCELLED,
+            finish_reason=CUT_OFF if self.kept_characters else None,
+            cancel_requested=True,
+            charged=self.charged and not refunded,
+            completed_at=at,
+        )
+
+    def requeued(self, at: datetime) -> Message | None:
+        """Queued as if it had just been sent, but without charge. None unless it failed."""
+        return self._queued(at) if self.status is MessageStatus.FAILED else None
+
+    def regenerated(
+        self, *, at: datetime, max_output_tokens: int, thinking: ThinkingLevel | None, request_id: UUID | None = None
+    ) -> Message:
+        """Queued again, without its reply. Raises MessageNotEnded, unless it was this request that queued it."""
+        if not self.status.is_final and not self.was_queued_by(request_id):
+            raise MessageNotEnded
+        nothing = dict.fromkeys(_OF_REPLY)
+        return self._queued(
+            at,
+            allowance_day=at.date(),
+            charged=True,
+            max_output_tokens=max_output_tokens,
+            thinking=thinking,
+            request_id=request_id,
+            kept_characters=0,
+            kept_attempt=0,
+            **nothing,
+        )
+
     def continued(
-        self,
-        *,
-        at: datetime,
-        max_output_tokens: int,
-        thinking: ThinkingLevel | None,
-        request_id: UUID | None = None,
+        self, *, at: datetime, max_output_tokens: int, thinking: ThinkingLevel | None, request_id: UUID | None = None
     ) -> Message:
         """Queued to go on from its text. Raises MessageNotEnded or MessageNotContinuable."""
         if not self.status.is_final:
@@ -124,6 +172,19 @@ class Message:
         if not self.is_continuable:
             raise MessageNotContinuable
         characters = len(self.response or "")
+        return self._queued(
+            at,
+            allowance_day=at.date(),
+            charged=True,
+            max_output_tokens=max_output_tokens,
+            thinking=thinking,
+            request_id=request_id,
+            kept_characters=characters,
+            # The last attempt may have added nothing to what it continued.
+            kept_attempt=self.kept_attempt if characters == self.kept_characters else self.attempt,
+        )
+
+    def _queued(self, at: datetime, **changes: Any) -> Message:
         return replace(
             self,
             status=MessageStatus.QUEUED,
@@ -134,44 +195,50 @@ class Message:
             failures=0,
             deaths=0,
             cancel_requested=False,
-            allowance_day=at.date(),
-            charged=True,
             queued_at=at,
-            max_output_tokens=max_output_tokens,
-            thinking=thinking,
-            request_id=request_id,
-            kept_characters=characters,
-            # The last attempt may have added nothing to what it continued.
-            kept_attempt=self.kept_attempt if characters == self.kept_characters else self.attempt,
+            **changes,
         )
 
     def in_all(self, outcome: Outcome) -> Outcome:
-        """What an attempt's outcome is of the message: with what was kept, which stays completed and cut off."""
+        """An attempt's outcome together with what was kept, which stays completed and cut off."""
         if not self.kept_characters:
             return outcome
         is_completed = outcome.status is MessageStatus.COMPLETED
         thoughts = "\n\n".join(filter(None, (self.thoughts, outcome.thoughts)))
+        sums = {name: _sum(getattr(self, name), getattr(outcome, name)) for name in _SUMMED}
         return replace(
             outcome,
             status=MessageStatus.COMPLETED,
             response=(self.response or "") + (outcome.response or ""),
             thoughts=thoughts[:MAX_THOUGHT_CHARACTERS] or None,
-            thinking_seconds=_sum(self.thinking_seconds, outcome.thinking_seconds),
             finish_reason=outcome.finish_reason if is_completed else CUT_OFF,
-            input_tokens=_sum(self.input_tokens, outcome.input_tokens),
-            cached_tokens=_sum(self.cached_tokens, outcome.cached_tokens),
-            output_tokens=_sum(self.output_tokens, outcome.output_tokens),
-            thought_tokens=_sum(self.thought_tokens, outcome.thought_tokens),
             window_from=outcome.window_from or self.window_from,
+            **sums,
+        )
+
+    def call(
+        self, *, purpose: CallPurpose = CallPurpose.REPLY, model: str, outcome: str, usage: TokenUsage | None = None
+    ) -> ModelCall:
+        """A call of the model by the present attempt, as it is booked."""
+        return ModelCall(
+            user_id=self.user_id,
+            message_id=self.id,
+            attempt=self.attempt,
+            purpose=purpose,
+            model=model,
+            outcome=outcome,
+            usage=usage,
+            day=self.allowance_day,
         )
 
 
-N = TypeVar("N", int, float)
+_SUMMED = ("thinking_seconds", "input_tokens", "cached_tokens", "output_tokens", "thought_tokens")
+_OF_REPLY = ("response", "thoughts", "window_from", *_SUMMED)
 
 
-def _sum(one: N | None, other: N | None) -> N | None:
+def _sum(first: float | None, second: float | None) -> Any:
     """None is unknown, and adds nothing."""
-    return other if one is None else one if other is None else one + other
+    return second if first is None else first if second is None else first + second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +261,12 @@ class Outcome:
 
     @property
     def is_empty_cut(self) -> bool:
-        """Its length was used up before the first word, which is the prompt's doing as a rule."""
+        """The length limit was reached before the first word, usually because of the prompt."""
         return self.error_code == ReplyEmpty.code and self.finish_reason == CUT_OFF
 
     @classmethod
     def of_error(cls, error: DomainError) -> Outcome:
-        if isinstance(error, ModelDeferred):  # for as long as a message may wait: to its sender, it was away
+        if isinstance(error, ModelDeferred):  # until the message was too old: to its sender, the model was unavailable
             error = ModelUnavailable()
         return cls(
             status=MessageStatus.BLOCKED if isinstance(error, ReplyBlocked) else MessageStatus.FAILED,

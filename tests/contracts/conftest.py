@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 import pytest
@@ -38,7 +38,15 @@ from adapters.postgres.connection import rows
 from adapters.system import TimeOrderedIds
 from application.ports.accounts import GuessLimits, NumberDigests, OtpChallenges, OtpSendLimits, Sessions, Users
 from application.ports.billing import BillingAccounts
-from application.ports.chat import ChatroomLists, Chatrooms, Messages, ModelBudget, ModelSetup
+from application.ports.chat import (
+    ChatroomLists,
+    Chatrooms,
+    MessageDesk,
+    MessageQueue,
+    Messages,
+    ModelBudget,
+    ModelSetup,
+)
 from application.ports.runtime import Clock, IdempotencyKeys, Ids, UnitOfWork
 from domain.accounts import Device, MobileNumber, Session, User
 from domain.billing import SendingLimits
@@ -87,6 +95,10 @@ def call_of(message: Message, ended: Outcome, **changes: Any) -> ModelCall:
     return replace(call, **changes)
 
 
+class AnyMessages(Messages, MessageQueue, MessageDesk, Protocol):
+    """One adapter has all three ports: what one caller does, the others see."""
+
+
 class _Interrupted(Exception):
     """What leaves a unit of work that is to be rolled back."""
 
@@ -101,7 +113,7 @@ class Adapters(ABC):
     guess_limits: GuessLimits
     send_limits: OtpSendLimits
     chatrooms: Chatrooms
-    messages: Messages
+    messages: AnyMessages
     lists: ChatroomLists
     keys: IdempotencyKeys
     billing: BillingAccounts
@@ -240,7 +252,7 @@ class InMemory(Adapters):
         return MemoryModelBudget(self.clock, per_minute)
 
     async def counters(self) -> dict[UserId, tuple[date, int, int]]:
-        return {user_id: (row.day, row.used, row.in_flight) for user_id, row in self.messages.allowances.items()}
+        return {user_id: (row.day, row.used, row.in_flight) for user_id, row in self.messages.usage.items()}
 
     async def calls(self) -> list[ModelCall]:
         return self.messages.calls.all()

@@ -96,27 +96,23 @@ queued AS (
 )
 SELECT day, used, input_tokens, output_tokens FROM consumed;
 
--- counters --
--- Why nothing was consumed: what is counted for the room's owner, and the message if it is stored. No row without room.
-SELECT
-    messages.status,
-    messages.request_id,
-    greatest(day, :day::date) AS day,
-    coalesce(used * (day >= :day)::int, 0) AS used,
-    coalesce(in_flight, 0) AS in_flight,
-    CASE WHEN minute_from + interval '60 s' > :at THEN minute_used ELSE 0 END AS minute_used,
-    extract(epoch FROM coalesce(minute_from, :at) + interval '60 s' - :at)::float8 AS minute_left
+-- usage_columns --
+-- The columns of a Usage.
+day, used, in_flight, minute_from, minute_used, input_tokens, output_tokens, empty_cuts
+
+-- refusal --
+-- Why a message was not accepted: no row without the room, and else the counters of its owner.
+SELECT EXISTS (SELECT FROM messages WHERE id = :id AND chatroom_id = chatrooms.id) AS is_stored,
+-- include usage_columns --
 FROM chatrooms
 LEFT JOIN allowances ON allowances.user_id = :user_id
-LEFT JOIN messages ON messages.id = :id AND messages.chatroom_id = chatrooms.id
 WHERE chatrooms.id = :chatroom_id AND chatrooms.user_id = :user_id;
 
--- allowance --
--- What the user has used of the day, or of a later one that has begun.
-SELECT greatest(day, :day) AS day, used * is_now AS used, input_tokens * is_now AS input_tokens,
-    output_tokens * is_now AS output_tokens
-FROM allowances, LATERAL (SELECT (day >= :day)::int AS is_now) AS compared
-WHERE user_id = :user_id;
+-- usage --
+-- The user's counters.
+SELECT
+-- include usage_columns --
+FROM allowances WHERE user_id = :user_id;
 
 -- get --
 -- A message of the user's room.
