@@ -9,8 +9,6 @@ from typing import TypeVar
 
 from dependency_injector import containers, providers
 
-from adapters.no_payments import NoPayments
-from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioOtpSender
 from adapters.phone_numbers import LibPhoneNumbers
 from adapters.postgres.accounts import (
     PostgresGuessLimits,
@@ -36,7 +34,6 @@ from adapters.security import (
     HmacRefreshTokens,
     JwtAccessTokens,
     ZxcvbnCommonPasswords,
-    derived_key,
 )
 from adapters.system import SystemClock, TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
@@ -72,113 +69,12 @@ from application.chat.setup import WatchSetup
 from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle
 from application.housekeeping import PurgeExpired
-from application.ports.accounts import OtpSender
-from application.ports.billing import PaymentGateway
-from application.ports.chat import LanguageModel
 from application.ports.runtime import Resource
 from application.readiness import CheckReadiness
-from domain.billing import SendingLimits, Tier
-from domain.chat.calls import ReplyPlan
 from domain.chat.retries import RetryPolicy
-from entrypoints.setting_types import secrets
+from entrypoints import builders
 from entrypoints.settings import Settings
 from entrypoints.wiring import Wiring
-
-
-def _key_for(settings: Settings, purpose: str) -> bytes:
-    return derived_key(settings.login.access_token_secret.get_secret_value(), purpose)
-
-
-def _otp_sender(settings: Settings) -> OtpSender:
-    match settings.login.otp_sender:
-        case "twilio":
-            sender = TwilioOtpSender(
-                account=settings.twilio.account_sid,
-                token=settings.twilio.auth_token.get_secret_value(),
-                sender=settings.twilio.sender,
-                api_base=settings.twilio.api_base,
-            )
-            return InBackground(sender)
-        case "console":
-            return InBackground(ConsoleOtpSender())
-        case "reply":
-            return ReplyOtpSender()
-
-
-def _share_of_request(settings: Settings) -> float:
-    """Seconds that a call of Stripe may take, so that the request around it can still be answered in time."""
-    return settings.http.request_seconds * 0.8
-
-
-def _sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
-    """The daily allowance is the product; the rest protects the service, and tests may switch it off."""
-    on = settings.limits.enabled
-    return {
-        Tier.BASIC: SendingLimits(
-            daily=settings.limits.free_daily_messages, in_flight=settings.limits.basic_in_flight if on else None
-        ),
-        Tier.PRO: SendingLimits(
-            in_flight=settings.limits.pro_in_flight if on else None,
-            per_minute=settings.limits.pro_messages_per_minute if on else None,
-        ),
-    }
-
-
-def _reply_plans(settings: Settings) -> dict[Tier, ReplyPlan]:
-    return {
-        Tier.BASIC: ReplyPlan(settings.replies.basic_reply_tokens, settings.replies.basic_thinking),
-        Tier.PRO: ReplyPlan(settings.replies.pro_reply_tokens, settings.replies.pro_thinking),
-    }
-
-
-def _language_model(settings: Settings) -> LanguageModel:
-    # Imported here: each SDK takes over a second and 65 MB, and only the worker asks.
-    from adapters.gemini.model import DEFAULT_BASE_URL, Endpoint, GeminiModel
-
-    endpoint = Endpoint(
-        api_key=settings.gemini.api_key.get_secret_value(),
-        model=settings.gemini.model,
-        base_url=settings.gemini.base_url or DEFAULT_BASE_URL,
-        proxy=settings.gemini.proxy.get_secret_value(),
-    )
-    match settings.gemini.sdk:
-        case "rest":
-            from adapters.gemini.rest import RestTransport
-
-            return GeminiModel(endpoint, RestTransport(endpoint))
-        case "google-genai":
-            from adapters.gemini.google_genai import GoogleGenaiTransport
-
-            return GeminiModel(endpoint, GoogleGenaiTransport(endpoint))
-        case "google-generativeai":
-            from adapters.gemini.google_generativeai import GoogleGenerativeaiTransport
-
-            return GeminiModel(endpoint, GoogleGenerativeaiTransport(endpoint))
-
-
-def _payment_gateway(settings: Settings) -> PaymentGateway:
-    # Imported here: not every deployment sells anything, and the SDK takes a quarter of a second.
-    if not settings.stripe.secret_key.get_secret_value():
-        return NoPayments()
-    from adapters.stripe import CheckoutPage, StripeGateway
-
-    home = settings.public_url
-    return StripeGateway(
-        key=settings.stripe.secret_key.get_secret_value(),
-        webhook_secrets=secrets(settings.stripe.webhook_secret),
-        page=CheckoutPage(
-            price=settings.stripe.price_id,
-            prices=settings.stripe.pro_prices,
-            success_url=settings.billing.checkout_success_url or f"{home}/?checkout=success",
-            cancel_url=settings.billing.checkout_cancel_url or f"{home}/?checkout=cancelled",
-            portal_return_url=settings.billing.portal_return_url or home,
-            promotion_codes=settings.stripe.promotion_codes,
-            automatic_tax=settings.stripe.automatic_tax,
-        ),
-        api_base=settings.stripe.api_base,
-        seconds=settings.stripe.seconds,
-    )
-
 
 T = TypeVar("T")
 
@@ -192,7 +88,7 @@ class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
     _wiring.add(Settings, settings)
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.billing.checkout_reconcile_minutes)
-    _patience = providers.Callable(_share_of_request, settings)
+    _patience = providers.Callable(builders.payment_timeout, settings)
 
     clock = single(SystemClock)
     ids = single(TimeOrderedIds)
@@ -218,7 +114,7 @@ class Container(containers.DeclarativeContainer):
     )
 
     unit_of_work = single(PostgresUnitOfWork)
-    number_digests = single(HmacNumberDigests, key=providers.Callable(_key_for, settings, "mobile numbers"))
+    number_digests = single(HmacNumberDigests, key=providers.Callable(builders.key_for, settings, "mobile numbers"))
     users = single(PostgresUsers, number_digests)
     sessions = single(PostgresSessions)
     challenges = single(PostgresOtpChallenges)
@@ -229,7 +125,7 @@ class Container(containers.DeclarativeContainer):
         RedisRateLimiter,
         redis,
         namespace=settings.provided.redis.namespace,
-        key=providers.Callable(_key_for, settings, "rate limits"),
+        key=providers.Callable(builders.key_for, settings, "rate limits"),
     )
     queue = single(TaskiqJobQueue, broker, GENERATE_REPLY)
     reply_stream = single(
@@ -238,15 +134,15 @@ class Container(containers.DeclarativeContainer):
         namespace=settings.provided.redis.namespace,
         command_seconds=settings.provided.redis.command_seconds,
     )
-    otp_sender = single(_otp_sender, settings)
+    otp_sender = single(builders.otp_sender, settings)
     guess_limits = single(PostgresGuessLimits, number_digests)
     send_limits = single(PostgresOtpSendLimits, number_digests)
     common_passwords = single(ZxcvbnCommonPasswords)
-    refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(_key_for, settings, "refresh tokens"))
+    refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(builders.key_for, settings, "refresh tokens"))
     # Parameters after OWASP ASVS 5.0: 64 MiB and three passes for passwords, its floor for short-lived codes.
     password_hasher = single(Argon2Hasher, memory_mib=64, iterations=3)
     code_hasher = single(
-        Argon2Hasher, memory_mib=46, iterations=1, key=providers.Callable(_key_for, settings, "one-time codes")
+        Argon2Hasher, memory_mib=46, iterations=1, key=providers.Callable(builders.key_for, settings, "one-time codes")
     )
     access_tokens = single(
         JwtAccessTokens,
@@ -254,16 +150,16 @@ class Container(containers.DeclarativeContainer):
         lifetime_seconds=settings.provided.login.access_token_seconds,
         clock=clock,
     )
-    language_model = single(_language_model, settings)
+    language_model = single(builders.language_model, settings)
     model_setup = single(PostgresModelSetup)
     model_budget = single(PostgresModelBudget, settings.provided.gemini.max_rpm)
     idempotency_keys = single(PostgresIdempotencyKeys)
-    idempotency_hash_key = providers.Callable(_key_for, settings, "idempotency keys")
+    idempotency_hash_key = providers.Callable(builders.key_for, settings, "idempotency keys")
     billing_accounts = single(PostgresBillingAccounts, unit_of_work)
-    payment_gateway = single(_payment_gateway, settings)
+    payment_gateway = single(builders.payment_gateway, settings)
     readings = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
-    sending_limits = providers.Callable(_sending_limits, settings)
-    reply_plans = providers.Callable(_reply_plans, settings)
+    sending_limits = providers.Callable(builders.sending_limits, settings)
+    reply_plans = providers.Callable(builders.reply_plans, settings)
 
     sign_up = wired(SignUp)
     open_session = wired(OpenSession)
