@@ -1,4 +1,4 @@
-"""What is made of what: one container for HTTP and worker, the only place that names adapters."""
+"""Wires the product: one container for HTTP and worker. Only this file and builders.py name adapters."""
 
 from __future__ import annotations
 

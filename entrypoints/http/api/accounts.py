@@ -35,38 +35,21 @@ from domain.errors import (
 )
 from domain.ids import SessionId, UserId
 from entrypoints.http.api.endpoints import Endpoints
-from entrypoints.http.api.schemas import (
-    ChangePasswordBody,
-    DailyUsageOut,
-    LogInBody,
-    MobileBody,
-    OtpReply,
-    ProfileOut,
-    ProfileReply,
-    RefreshBody,
-    RenameBody,
-    Reply,
-    ResetPasswordBody,
-    SessionOut,
-    SessionsReply,
-    SignedInReply,
-    SignUpBody,
-    SignUpReply,
-    UserOut,
-    VerifyOtpBody,
-)
+from entrypoints.http.api.schemas import accounts as schemas
+from entrypoints.http.api.schemas.billing import DailyUsage
+from entrypoints.http.api.schemas.common import Reply
 
 endpoints = Endpoints("Accounts")
 
 
 @endpoints.post("/auth/signup", status=201, creates="user_id", limits=("signup",), errors=(InvalidMobile, MobileTaken))
-async def sign_up(register: SignUp, body: SignUpBody, user_id: UserId | None = None) -> SignUpReply:
+async def sign_up(register: SignUp, body: schemas.SignUpBody, user_id: UserId | None = None) -> schemas.SignUpReply:
     """Create an account for a mobile number.
 
     A number has one account, however it is spelled. Next prove that it is yours, with send-otp and verify-otp.
     """
     user = await register(mobile=body.mobile, name=body.name, user_id=user_id)
-    return SignUpReply(message="Signed up. Verify the mobile number next.", user=UserOut.of(user))
+    return schemas.SignUpReply(message="Signed up. Verify the mobile number next.", user=schemas.User.of(user))
 
 
 @endpoints.post(
@@ -74,7 +57,7 @@ async def sign_up(register: SignUp, body: SignUpBody, user_id: UserId | None = N
     limits=("codes", "codes-prefix"),
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
-async def send_otp(send: SendOtp, body: MobileBody) -> OtpReply:
+async def send_otp(send: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
     """Send a one-time code to log in with.
 
     It is good for five minutes and five guesses, and replaces the one before. It goes to the number by SMS; in
@@ -89,34 +72,34 @@ async def send_otp(send: SendOtp, body: MobileBody) -> OtpReply:
     refresh_cookie=True,
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
 )
-async def verify_otp(verify: VerifyOtp, body: VerifyOtpBody, device: Device) -> SignedInReply:
+async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Device) -> schemas.SignedInReply:
     """Log in with a one-time code.
 
     A code works once. A number has ten wrong guesses an hour and twenty a day, and from the fifth in a row on
     each has to be waited for: no new code gives them back.
     """
-    return SignedInReply.of(await verify(mobile=body.mobile, code=body.otp, device=device))
+    return schemas.SignedInReply.of(await verify(mobile=body.mobile, code=body.otp, device=device))
 
 
 @endpoints.post(
     "/auth/login", limits=("login",), refresh_cookie=True, errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses)
 )
-async def log_in(check: LogIn, body: LogInBody, device: Device) -> SignedInReply:
+async def log_in(check: LogIn, body: schemas.LogInBody, device: Device) -> schemas.SignedInReply:
     """Log in with the password.
 
     An account has none until it sets one: by forgot-password and then reset-password or change-password.
     """
-    return SignedInReply.of(await check(mobile=body.mobile, password=body.password, device=device))
+    return schemas.SignedInReply.of(await check(mobile=body.mobile, password=body.password, device=device))
 
 
 @endpoints.post("/auth/refresh", limits=("refresh",), refresh_cookie=True, errors=(RefreshTokenInvalid,))
-async def refresh(refresh_session: RefreshSession, body: RefreshBody) -> SignedInReply:
+async def refresh(refresh_session: RefreshSession, body: schemas.RefreshBody) -> schemas.SignedInReply:
     """Exchange the refresh token for a new pair of tokens.
 
     The old refresh token is spent. If the answer is lost, repeat the call within ten seconds: it is answered
     the same. A spent token that comes later must have been copied, and ends the session for whoever has it.
     """
-    return SignedInReply.of(await refresh_session(refresh_token=body.refresh_token))
+    return schemas.SignedInReply.of(await refresh_session(refresh_token=body.refresh_token))
 
 
 @endpoints.post("/auth/logout", refresh_cookie=True, idempotent=True)
@@ -130,12 +113,12 @@ async def log_out(end_session: EndSession, caller: Caller) -> Reply:
 
 
 @endpoints.get("/auth/sessions")
-async def list_sessions(find: ListSessions, caller: Caller) -> SessionsReply:
+async def list_sessions(find: ListSessions, caller: Caller) -> schemas.SessionsReply:
     """List the devices that are logged in, the one seen last first."""
     found = await find(caller=caller)
-    return SessionsReply(
+    return schemas.SessionsReply(
         message="Your sessions.",
-        data=[SessionOut.of(session, current=session.id == caller.session_id) for session in found],
+        data=[schemas.Session.of(session, current=session.id == caller.session_id) for session in found],
     )
 
 
@@ -158,7 +141,7 @@ async def end_session(end: EndSession, caller: Caller, session_id: SessionId) ->
     limits=("codes", "codes-prefix"),
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
-async def forgot_password(send_otp: SendOtp, body: MobileBody) -> OtpReply:
+async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
     """Send a one-time code to set a new password with.
 
     It is for reset-password or change-password; nobody can log in with it.
@@ -172,7 +155,7 @@ async def forgot_password(send_otp: SendOtp, body: MobileBody) -> OtpReply:
     idempotent=True,
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
 )
-async def reset_password(reset: ResetPassword, body: ResetPasswordBody) -> Reply:
+async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody) -> Reply:
     """Set a new password with a code from forgot-password.
 
     Every session of the account ends: log in with the new password.
@@ -187,7 +170,7 @@ async def reset_password(reset: ResetPassword, body: ResetPasswordBody) -> Reply
     idempotent=True,
     errors=(OtpInvalid, PasswordWrong, TooManyGuesses, OtpLocked),
 )
-async def change_password(change: ChangePassword, caller: Caller, body: ChangePasswordBody) -> Reply:
+async def change_password(change: ChangePassword, caller: Caller, body: schemas.ChangePasswordBody) -> Reply:
     """Set a new password while logged in.
 
     Proof is a code from forgot-password or the current password. All other sessions end.
@@ -197,15 +180,15 @@ async def change_password(change: ChangePassword, caller: Caller, body: ChangePa
 
 
 @endpoints.get("/user/me")
-async def get_profile(get_allowance: GetAllowance, clock: Clock, caller: Caller) -> ProfileReply:
+async def get_profile(get_allowance: GetAllowance, clock: Clock, caller: Caller) -> schemas.ProfileReply:
     """Get who is logged in, on which tier, and what is left of today's messages."""
     return await _profile(get_allowance, clock, caller.user)
 
 
 @endpoints.patch("/user/me")
 async def rename_user(
-    rename: RenameUser, get_allowance: GetAllowance, clock: Clock, caller: Caller, body: RenameBody
-) -> ProfileReply:
+    rename: RenameUser, get_allowance: GetAllowance, clock: Clock, caller: Caller, body: schemas.RenameBody
+) -> schemas.ProfileReply:
     """Change your name."""
     user = await rename(user=caller.user, name=body.name)
     return await _profile(get_allowance, clock, user)
@@ -222,18 +205,22 @@ async def delete_user(delete: DeleteUser, caller: Caller) -> Reply:
     return Reply(message="The account is deleted.")
 
 
-async def _profile(get_allowance: GetAllowance, clock: Clock, user: User) -> ProfileReply:
-    return ProfileReply(
+async def _profile(get_allowance: GetAllowance, clock: Clock, user: User) -> schemas.ProfileReply:
+    return schemas.ProfileReply(
         message="Your profile.",
-        data=ProfileOut(
+        data=schemas.Profile(
             id=user.id,
             mobile=user.mobile,
             name=user.name,
             subscription_tier=user.tier(clock.now()),
-            usage=DailyUsageOut.of(await get_allowance(user=user)),
+            usage=DailyUsage.of(await get_allowance(user=user)),
         ),
     )
 
 
-def _otp_reply(code: str | None) -> OtpReply:
-    return OtpReply(message="A code is on its way.") if code is None else OtpReply(message="Your code.", otp=code)
+def _otp_reply(code: str | None) -> schemas.OtpReply:
+    return (
+        schemas.OtpReply(message="A code is on its way.")
+        if code is None
+        else schemas.OtpReply(message="Your code.", otp=code)
+    )

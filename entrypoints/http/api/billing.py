@@ -21,7 +21,7 @@ from domain.errors import (
     WebhookInvalid,
 )
 from entrypoints.http.api.endpoints import Endpoints
-from entrypoints.http.api.schemas import SubscriptionOut, SubscriptionReply, UrlReply
+from entrypoints.http.api.schemas.billing import Subscription, SubscriptionReply, UrlReply
 from entrypoints.http.documents.openapi import problem_response
 from entrypoints.http.server.errors import NO_STORE, request_id
 
@@ -49,7 +49,7 @@ async def get_subscription(get: GetSubscription, clock: Clock, caller: Caller) -
     """
     subscription = await get(user=caller.user)
     tier = caller.user.tier(clock.now())
-    return SubscriptionReply(message="Your subscription.", data=SubscriptionOut.of(tier, subscription))
+    return SubscriptionReply(message="Your subscription.", data=Subscription.of(tier, subscription))
 
 
 @endpoints.post("/subscription/portal", idempotent=True, errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused))

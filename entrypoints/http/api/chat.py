@@ -25,31 +25,16 @@ from domain.errors import (
 )
 from domain.ids import ChatroomId, MessageId
 from entrypoints.http.api.endpoints import Endpoints
-from entrypoints.http.api.schemas import (
-    AcceptedReply,
-    ChangeChatroomBody,
-    ChatroomOut,
-    ChatroomReply,
-    ChatroomsQuery,
-    ChatroomsReply,
-    CreateChatroomBody,
-    MessageOut,
-    MessageReply,
-    MessagesQuery,
-    MessagesReply,
-    OpenChatroomOut,
-    OpenChatroomReply,
-    Reply,
-    SendMessageBody,
-)
+from entrypoints.http.api.schemas import chat as schemas
+from entrypoints.http.api.schemas.common import Reply
 
 endpoints = Endpoints("Chat")
 
 
 @endpoints.post("/chatroom", status=201, creates="chatroom_id")
 async def create_chatroom(
-    create: CreateChatroom, caller: Caller, body: CreateChatroomBody, chatroom_id: ChatroomId | None = None
-) -> ChatroomReply:
+    create: CreateChatroom, caller: Caller, body: schemas.CreateChatroomBody, chatroom_id: ChatroomId | None = None
+) -> schemas.ChatroomReply:
     """Open a new chatroom.
 
     Its `instructions` are told to the model before every conversation in it. With `autoTitle` the model gives
@@ -62,44 +47,46 @@ async def create_chatroom(
         auto_title=body.auto_title,
         chatroom_id=chatroom_id,
     )
-    return ChatroomReply(message="Chatroom created.", data=ChatroomOut.of(room))
+    return schemas.ChatroomReply(message="Chatroom created.", data=schemas.Chatroom.of(room))
 
 
 @endpoints.get("/chatroom")
-async def list_chatrooms(list_page: ListChatrooms, caller: Caller, query: ChatroomsQuery) -> ChatroomsReply:
+async def list_chatrooms(
+    list_page: ListChatrooms, caller: Caller, query: schemas.ChatroomsQuery
+) -> schemas.ChatroomsReply:
     """List your chatrooms, newest first."""
     page = await list_page(user=caller.user, limit=query.limit, cursor=query.cursor)
-    return ChatroomsReply(
-        message="Your chatrooms.", data=[ChatroomOut.of(room) for room in page.items], next_cursor=page.next
+    return schemas.ChatroomsReply(
+        message="Your chatrooms.", data=[schemas.Chatroom.of(room) for room in page.items], next_cursor=page.next
     )
 
 
 @endpoints.get("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
 async def open_chatroom(
-    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
-) -> OpenChatroomReply:
+    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: schemas.MessagesQuery
+) -> schemas.OpenChatroomReply:
     """Get a chatroom with its newest messages, oldest first.
 
     With `before` the page of messages before that one.
     """
     room, messages, next_cursor = await _opened(open_room, caller, chatroom_id, query)
-    return OpenChatroomReply(
-        message="Your chatroom.", data=OpenChatroomOut.of(room, messages=messages), next_cursor=next_cursor
+    return schemas.OpenChatroomReply(
+        message="Your chatroom.", data=schemas.OpenChatroom.of(room, messages=messages), next_cursor=next_cursor
     )
 
 
 async def _opened(
-    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
-) -> tuple[Chatroom, list[MessageOut], UUID | None]:
+    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: schemas.MessagesQuery
+) -> tuple[Chatroom, list[schemas.Message], UUID | None]:
     """The room, a page of its messages, oldest first, and where the next page begins."""
     room, page = await open_room(user=caller.user, chatroom_id=chatroom_id, limit=query.limit, before=query.before)
-    return room, [MessageOut.of(message) for message in reversed(page.items)], page.next
+    return room, [schemas.Message.of(message) for message in reversed(page.items)], page.next
 
 
 @endpoints.patch("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
 async def change_chatroom(
-    change: ChangeChatroom, caller: Caller, chatroom_id: ChatroomId, body: ChangeChatroomBody
-) -> ChatroomReply:
+    change: ChangeChatroom, caller: Caller, chatroom_id: ChatroomId, body: schemas.ChangeChatroomBody
+) -> schemas.ChatroomReply:
     """Rename a chatroom, or change its instructions.
 
     New instructions hold from the next message on.
@@ -107,7 +94,7 @@ async def change_chatroom(
     room = await change(
         user=caller.user, chatroom_id=chatroom_id, name=body.new_name, instructions=body.new_instructions
     )
-    return ChatroomReply(message="Chatroom changed.", data=ChatroomOut.of(room))
+    return schemas.ChatroomReply(message="Chatroom changed.", data=schemas.Chatroom.of(room))
 
 
 @endpoints.delete("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
@@ -128,9 +115,9 @@ async def send_message(
     send: SendMessage,
     caller: Caller,
     chatroom_id: ChatroomId,
-    body: SendMessageBody,
+    body: schemas.SendMessageBody,
     message_id: MessageId | None = None,
-) -> AcceptedReply:
+) -> schemas.AcceptedReply:
     """Send a message to the model.
 
     It is stored, answered with 202, and replied to by a worker. Look for the reply with `get_message`, wait for
@@ -141,19 +128,19 @@ async def send_message(
     back. Only some messages of an account may be unanswered at a time.
     """
     message, allowance = await send(user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id)
-    return AcceptedReply.of(message, allowance)
+    return schemas.AcceptedReply.of(message, allowance)
 
 
 @endpoints.get("/chatroom/<chatroom_id>/message", errors=(ChatroomNotFound,))
 async def list_messages(
-    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: MessagesQuery
-) -> MessagesReply:
+    open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: schemas.MessagesQuery
+) -> schemas.MessagesReply:
     """List the messages of a chatroom.
 
     The newest page first; each page oldest first.
     """
     _, messages, next_cursor = await _opened(open_room, caller, chatroom_id, query)
-    return MessagesReply(message="Your messages.", data=messages, next_cursor=next_cursor)
+    return schemas.MessagesReply(message="Your messages.", data=messages, next_cursor=next_cursor)
 
 
 @endpoints.get(
@@ -180,13 +167,15 @@ async def stream_message(
 
 
 @endpoints.get("/chatroom/<chatroom_id>/message/<message_id>", follows=True, errors=(MessageNotFound,))
-async def get_message(get: GetMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId) -> MessageReply:
+async def get_message(
+    get: GetMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
+) -> schemas.MessageReply:
     """Get one message: its status and, once it is there, its reply.
 
     With `Prefer: wait=30` the answer comes when the message has ended, or with 202 after that time.
     """
     message = await get(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
-    return MessageReply(message="Your message.", data=MessageOut.of(message))
+    return schemas.MessageReply(message="Your message.", data=schemas.Message.of(message))
 
 
 @endpoints.post(
@@ -199,14 +188,14 @@ async def get_message(get: GetMessage, caller: Caller, chatroom_id: ChatroomId, 
 )
 async def cancel_message(
     cancel: CancelMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
-) -> MessageReply:
+) -> schemas.MessageReply:
     """Stop a message that is being answered or waits for it.
 
     What the model has written until then is kept. The message costs nothing if the model was not asked yet: `counted`
     says so. The call waits for the end, two seconds at most: 200 with the ended message, or 202.
     """
     message = await cancel(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
-    return MessageReply(message="Its end was requested.", data=MessageOut.of(message))
+    return schemas.MessageReply(message="Its end was requested.", data=schemas.Message.of(message))
 
 
 @endpoints.post(
@@ -222,7 +211,7 @@ async def regenerate_message(
     chatroom_id: ChatroomId,
     message_id: MessageId,
     request_id: UUID | None = None,
-) -> AcceptedReply:
+) -> schemas.AcceptedReply:
     """Ask the model again.
 
     It counts as a message. The reply that is there gives way to the new one, which comes by the same ways as
@@ -231,7 +220,7 @@ async def regenerate_message(
     message, allowance = await regenerate(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
     )
-    return AcceptedReply.of(message, allowance)
+    return schemas.AcceptedReply.of(message, allowance)
 
 
 @endpoints.post(
@@ -254,7 +243,7 @@ async def continue_message(
     chatroom_id: ChatroomId,
     message_id: MessageId,
     request_id: UUID | None = None,
-) -> AcceptedReply:
+) -> schemas.AcceptedReply:
     """Have a reply that was cut off go on.
 
     That is a completed one whose `finishReason` is `MAX_TOKENS`. It counts as a message. The message keeps its text and
@@ -267,4 +256,4 @@ async def continue_message(
     message, allowance = await continue_(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
     )
-    return AcceptedReply.of(message, allowance)
+    return schemas.AcceptedReply.of(message, allowance)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
 from domain.errors import DomainError
-from entrypoints.http.api.schemas import Schema
+from entrypoints.http.api.schemas.common import Schema
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 

@@ -12,7 +12,7 @@ from application.readiness import CheckReadiness
 from domain.errors import DatabaseUnavailable, TokenInvalid, TokenMissing
 from entrypoints import metrics
 from entrypoints.http.api.endpoints import Endpoints
-from entrypoints.http.api.schemas import HealthReply, ReadyReply
+from entrypoints.http.api.schemas.operations import HealthReply, ReadyReply
 from entrypoints.http.documents.docs_page import STYLE_HASH, docs_page
 from entrypoints.http.documents.openapi import problem_response
 from entrypoints.http.server.errors import NO_STORE, request_id

@@ -25,7 +25,9 @@ from domain.errors import (
     TooManyStreams,
 )
 from entrypoints.http.api.endpoints import Endpoint
-from entrypoints.http.api.schemas import Problem, RefreshBody, Schema
+from entrypoints.http.api.schemas.accounts import RefreshBody
+from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.problem import Problem
 from entrypoints.http.server import sse
 from entrypoints.http.server.errors import MEDIA_TYPE, status_of
 from entrypoints.http.steps import followed, idempotent, refresh_cookie
@@ -297,12 +299,7 @@ def _problem(status: int, texts: Iterable[str]) -> dict[str, Any]:
 
 
 def _ref(schema: type[Schema]) -> dict[str, Any]:
-    return {"schema": {"$ref": _TEMPLATE.format(model=_name(schema.__name__))}}
-
-
-def _name(schema: str) -> str:
-    """What clients call it: "Out" only keeps our classes apart from the entities that they show."""
-    return schema.removesuffix("Out")
+    return {"schema": {"$ref": _TEMPLATE.format(model=schema.__name__)}}
 
 
 class _ForGenerators(GenerateJsonSchema):
@@ -328,18 +325,16 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
         ref_template=_TEMPLATE,
         schema_generator=_ForGenerators,
     )
-    return {_name(name): _shown(schema) for name, schema in definitions["$defs"].items()}
+    return {name: _shown(schema) for name, schema in definitions["$defs"].items()}
 
 
 def _shown(part: Any) -> Any:
-    """With its references, and in the form that clients and generators take best."""
+    """In the form that clients and generators take best."""
     if isinstance(part, list):
         return [_shown(one) for one in part]
     if not isinstance(part, dict):
         return part
     found = {name: _shown(one) for name, one in part.items()}
-    if isinstance(found.get("$ref"), str):
-        found["$ref"] = _name(found["$ref"])
     if isinstance(found.get("description"), str):
         found["description"] = _prose(found["description"])
     if isinstance(found.get("const"), str):  # a client that openapi-python-client makes refuses "const or a number"

@@ -18,7 +18,7 @@ from sanic.handlers import ErrorHandler
 from sanic.response import json
 
 from domain import errors
-from entrypoints.http.api.schemas import FieldError, Problem
+from entrypoints.http.api.schemas.problem import FieldError, Problem
 from entrypoints.validation import explanation
 
 log = structlog.get_logger(__name__)

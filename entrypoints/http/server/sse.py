@@ -19,7 +19,8 @@ from domain.chat.streams import START, StreamPosition
 from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
 from entrypoints import metrics
-from entrypoints.http.api.schemas import FieldError, MessageOut
+from entrypoints.http.api.schemas import chat as schemas
+from entrypoints.http.api.schemas.problem import FieldError
 from entrypoints.http.server.errors import NO_STORE, InvalidRequest, problem_body, request_id, status_of
 from entrypoints.settings import Settings
 
@@ -178,7 +179,7 @@ def no_deadline(request: Request) -> Iterator[None]:
 
 def message_json(message: Message) -> str:
     """As GET gives it, on one line."""
-    return MessageOut.of(message).model_dump_json(by_alias=True, exclude_unset=True)
+    return schemas.Message.of(message).model_dump_json(by_alias=True, exclude_unset=True)
 
 
 def _frame(request: Request, event: ReplyEvent) -> bytes:

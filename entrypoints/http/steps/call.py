@@ -16,7 +16,7 @@ from application.ports.accounts import MobileNumbers, NumberDigests
 from application.ports.runtime import IdempotencyKeys, Ids
 from domain.ids import UserId
 from entrypoints.container import Container
-from entrypoints.http.api.schemas import Schema
+from entrypoints.http.api.schemas.common import Schema
 from entrypoints.http.server.sse import Streams
 from entrypoints.http.steps.rate_limits import RateLimits
 from entrypoints.settings import Settings

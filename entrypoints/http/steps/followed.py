@@ -16,7 +16,8 @@ from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
 from entrypoints.container import provider_of
 from entrypoints.http.api.endpoints import Endpoint
-from entrypoints.http.api.schemas import MessageOut, Schema
+from entrypoints.http.api.schemas import chat as schemas
+from entrypoints.http.api.schemas.common import Schema
 from entrypoints.http.server import sse
 from entrypoints.http.steps.call import Answer, Call, Kit, Step
 
@@ -124,7 +125,7 @@ def _with_message(content: Schema | bytes, message: Message) -> Schema | bytes:
     if isinstance(content, bytes):
         body = json.loads(content) | {"data": json.loads(sse.message_json(message))}
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    return content.model_copy(update={"data": MessageOut.of(message)})
+    return content.model_copy(update={"data": schemas.Message.of(message)})
 
 
 def _preferred_wait(header: str) -> int | None:

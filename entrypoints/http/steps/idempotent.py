@@ -19,7 +19,7 @@ from sanic import HTTPResponse, Request
 from application.ports.runtime import IdempotencyKeys, StoredReply
 from domain.errors import IdempotencyKeyUnsupported, Unavailable
 from entrypoints.http.api.endpoints import Endpoint
-from entrypoints.http.api.schemas import FieldError
+from entrypoints.http.api.schemas.problem import FieldError
 from entrypoints.http.server.errors import InvalidRequest
 from entrypoints.http.steps.call import Answer, Call, Kit, Step
 

@@ -13,7 +13,9 @@ from sanic import HTTPResponse, Request
 from domain.accounts import Device
 from domain.errors import ChatroomNotFound, MessageNotFound, NotFound, SessionNotFound
 from entrypoints.http.api.endpoints import Endpoint
-from entrypoints.http.api.schemas import FieldError, RefreshBody, Schema
+from entrypoints.http.api.schemas.accounts import RefreshBody
+from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.problem import FieldError
 from entrypoints.http.server.addresses import client_address, network_of
 from entrypoints.http.server.errors import InvalidRequest
 from entrypoints.http.steps import refresh_cookie

@@ -17,7 +17,7 @@ from domain.errors import RateLimited, RedisUnavailable
 from domain.ids import UserId
 from domain.rates import Rate
 from entrypoints import metrics
-from entrypoints.http.api.schemas import Schema
+from entrypoints.http.api.schemas.common import Schema
 from entrypoints.http.server.addresses import bucket_of, client_address
 from entrypoints.settings import RateSettings, Settings
 

@@ -14,7 +14,7 @@ from sanic import HTTPResponse, Request
 
 from domain.accounts import SESSION_IDLE
 from domain.errors import RefreshTokenInvalid
-from entrypoints.http.api.schemas import RefreshBody
+from entrypoints.http.api.schemas.accounts import RefreshBody
 from entrypoints.http.steps.call import Answer, Call, Step
 from entrypoints.settings import Settings
 

@@ -1,0 +1,206 @@
+"""What /auth and /user take and give."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from application.accounts.sessions import SignedIn
+from domain import accounts
+from domain.accounts import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, OtpChallenge
+from domain.billing import Tier
+from entrypoints.http.api.schemas.billing import DailyUsage
+from entrypoints.http.api.schemas.common import Id, Name, NonBlankText, Reply, Schema, Timestamp, without_default
+
+
+def _code(text: str) -> str:
+    """Refused here, so that what cannot be the code costs no guess."""
+    code = OtpChallenge.read_code(text)
+    if code is None:
+        raise ValueError("must have six digits")
+    return code
+
+
+Mobile = Annotated[
+    NonBlankText,
+    Field(
+        max_length=64,
+        description="A mobile number: international with `+`, or as it is dialled in the service's own country.",
+        examples=["+919876543210"],
+    ),
+]
+PersonName = Annotated[Name, Field(description="What to call the person.", examples=["Asha"])]
+Code = Annotated[
+    str,
+    Field(
+        max_length=64,
+        description="The one-time code: six digits, of any script; spaces and dashes do not matter. Anything else is"
+        " refused and costs no guess.",
+        examples=["042137"],
+    ),
+    AfterValidator(_code),
+]
+Password = Annotated[
+    str,
+    Field(
+        max_length=MAX_PASSWORD_CHARACTERS,
+        description="The password of the account.",
+        examples=["seven blue herons"],
+    ),
+]
+NewPassword = Annotated[
+    NonBlankText,
+    Field(
+        min_length=MIN_PASSWORD_CHARACTERS,
+        max_length=MAX_PASSWORD_CHARACTERS,
+        description="The password to have from now on. The most common ones are refused.",
+        examples=["seven blue herons"],
+    ),
+]
+
+
+class SignUpBody(Schema):
+    mobile: Mobile
+    name: PersonName
+
+
+class MobileBody(Schema):
+    mobile: Mobile
+
+
+class VerifyOtpBody(Schema):
+    mobile: Mobile
+    otp: Code
+
+
+class LogInBody(Schema):
+    mobile: Mobile
+    password: Password
+
+
+class RefreshBody(Schema):
+    refresh_token: Annotated[
+        NonBlankText,
+        Field(
+            max_length=128,
+            description="The one of the latest log-in or refresh.",
+            examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
+        ),
+    ]
+
+
+class RenameBody(Schema):
+    name: PersonName
+
+
+class ResetPasswordBody(Schema):
+    mobile: Mobile
+    otp: Code
+    new_password: NewPassword
+
+
+class ChangePasswordBody(Schema):
+    """Prove who you are by `otp`, a code from forgot-password, or by `currentPassword`: one of them is required."""
+
+    otp: Annotated[Code | None, Field(description="A code from forgot-password.", examples=["042137"])] = None
+    current_password: Annotated[
+        Password | None, Field(description="The password until now.", examples=["six blue herons"])
+    ] = None
+    new_password: NewPassword
+
+    @model_validator(mode="after")
+    def _has_proof(self) -> ChangePasswordBody:
+        if self.otp is None and self.current_password is None:
+            raise ValueError("needs otp or currentPassword")
+        return self
+
+
+class User(Schema):
+    """Who has an account."""
+
+    id: Id
+    mobile: Annotated[str, Field(description="The mobile number in E.164 form.", examples=["+919876543210"])]
+    name: PersonName
+
+    @classmethod
+    def of(cls, user: accounts.User) -> User:
+        return cls(id=user.id, mobile=user.mobile, name=user.name)
+
+
+class SignUpReply(Reply):
+    user: User
+
+
+class OtpReply(Reply):
+    """`otp` is there only while codes are handed out in the reply, which is for development."""
+
+    otp: Annotated[
+        str | None,
+        Field(description="The one-time code: six digits.", examples=["042137"], json_schema_extra=without_default),
+    ] = None
+
+
+class SignedInReply(Reply):
+    token: Annotated[
+        str,
+        Field(description="The access token: send it as `Authorization: Bearer <token>`.", examples=["eyJhbGciOi…"]),
+    ]
+    expires_in: Annotated[int, Field(description="Seconds until the access token expires.", examples=[3600])]
+    refresh_token: Annotated[
+        str,
+        Field(
+            description="Good for one refresh within seven days. Keep it as safe as a password."
+            " Left out when it was asked for as a cookie.",
+            examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
+            json_schema_extra=without_default,
+        ),
+    ] = ""
+    user: User
+
+    @classmethod
+    def of(cls, signed_in: SignedIn) -> SignedInReply:
+        return cls(
+            message="Logged in.",
+            token=signed_in.access.token,
+            expires_in=signed_in.access.expires_in,
+            refresh_token=signed_in.refresh_token,
+            user=User.of(signed_in.user),
+        )
+
+
+class Session(Schema):
+    """A device that is logged in."""
+
+    id: Id
+    device: Annotated[str, Field(description="The user agent it logged in with.", examples=["Mozilla/5.0 …"])]
+    network: Annotated[str, Field(description="The network it logged in from.", examples=["203.0.113.0/24"])]
+    created_at: Timestamp
+    last_seen_at: Annotated[Timestamp, Field(description="When it logged in or was refreshed last.")]
+    current: Annotated[bool, Field(description="Whether it is the one that asks.", examples=[True])]
+
+    @classmethod
+    def of(cls, session: accounts.Session, *, current: bool) -> Session:
+        return cls(
+            id=session.id,
+            device=session.device,
+            network=session.network,
+            created_at=session.created_at,
+            last_seen_at=session.last_seen_at,
+            current=current,
+        )
+
+
+class SessionsReply(Reply):
+    data: list[Session]
+
+
+class Profile(User):
+    """Who is logged in."""
+
+    subscription_tier: Tier
+    usage: DailyUsage
+
+
+class ProfileReply(Reply):
+    data: Profile
