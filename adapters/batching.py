@@ -49,9 +49,10 @@ class Batched(Generic[Question, Reply]):
 
     async def _work(self) -> None:
         try:
-            await asyncio.sleep(0)
-            while calls := self._next_calls():
-                await self._answer(calls)
+            while self._waiting:
+                await asyncio.sleep(0)  # all that are ready now come along
+                if calls := self._next_calls():
+                    await self._answer(calls)
         finally:
             self._tasks.discard(asyncio.current_task())
 

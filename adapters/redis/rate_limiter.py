@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from contextvars import Context
 
 from redis.exceptions import NoScriptError
 
+from adapters.batching import Batched
 from adapters.redis.connection import RedisConnection
 from application.ports.runtime import Bucket, RateDecision, RateLimiter, Remaining
 from domain.rates import MICROSECONDS
@@ -44,9 +43,6 @@ end
 return answer
 """
 _HIT_SHA = hashlib.sha1(_HIT.encode(), usedforsecurity=False).hexdigest()
-_CALLS_AT_ONCE = 100
-
-_Waiting = tuple[Sequence[Bucket], "asyncio.Future[RateDecision]"]
 
 
 class RedisRateLimiter(RateLimiter):
@@ -55,36 +51,10 @@ class RedisRateLimiter(RateLimiter):
         self._redis = redis
         self._prefix = f"{namespace}:rate:"
         self._key = key
-        self._waiting: list[_Waiting] = []
-        self._task: asyncio.Task[None] | None = None
+        self._hit: Batched[Sequence[Bucket], RateDecision] = Batched(self._ask)
 
     async def hit(self, buckets: Sequence[Bucket]) -> RateDecision:
-        decision: asyncio.Future[RateDecision] = asyncio.get_running_loop().create_future()
-        self._waiting.append((buckets, decision))
-        if self._task is None:  # in a context of its own: it works for others, too
-            self._task = asyncio.get_running_loop().create_task(self._work(), context=Context())
-        return await decision
-
-    async def _work(self) -> None:
-        try:
-            while self._waiting:
-                await asyncio.sleep(0)  # all that are ready now come along
-                calls = self._waiting[:_CALLS_AT_ONCE]
-                del self._waiting[:_CALLS_AT_ONCE]
-                try:
-                    decisions = await self._ask([buckets for buckets, _ in calls])
-                except Exception as error:  # noqa: BLE001 - whatever it is, nobody may be left waiting
-                    calls += self._waiting  # they would meet the same
-                    self._waiting = []
-                    for _, future in calls:
-                        if not future.done():
-                            future.set_exception(error)
-                else:
-                    for (_, future), decision in zip(calls, decisions, strict=True):
-                        if not future.done():
-                            future.set_result(decision)
-        finally:
-            self._task = None
+        return await self._hit(buckets)
 
     async def _ask(self, calls: Sequence[Sequence[Bucket]]) -> list[RateDecision]:
         names = [self._name(bucket) for buckets in calls for bucket in buckets]
