@@ -150,7 +150,7 @@ class StripeGateway(PaymentGateway):
             params["automatic_tax"] = {"enabled": True}
             params["customer_update"] = {"address": "auto"}  # without an address there is nothing to tax by
         # The digest: after a change of settings the same key would be refused for its other parameters.
-        key = f"checkout-{account.user_id}-{account.checkouts}-{_digest(params)}"
+        key = f"checkout-{account.user_id}-{account.checkout_count}-{_digest(params)}"
         async with self._known(customer_id):
             session = await self._create(
                 lambda client, options: client.v1.checkout.sessions.create_async(params, options), "open_checkout", key

@@ -1,4 +1,4 @@
-"""What no user asks for: removing what has expired."""
+"""Housekeeping: removing what has expired."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from application.ports.accounts import GuessLimits, OtpChallenges, OtpSendLimits, Sessions, Users
-from application.ports.billing import BillingAccounts
+from application.ports.billing import PaymentEvents
 from application.ports.runtime import Clock, IdempotencyKeys
 
 EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and shows it for thirty
@@ -14,11 +14,9 @@ EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and 
 
 @dataclass(frozen=True, slots=True)
 class PurgeExpired:
-    """Remove what can do nothing any more.
+    """Remove what has expired: codes, sessions, guesses, idempotency keys, event ids, and past days' use.
 
-    That is codes, sessions, guesses, idempotency keys, ids of events, and what deleted accounts have used of past days.
-
-    Any worker, any number of times.
+    Any worker may do this, any number of times.
     """
 
     users: Users
@@ -27,7 +25,7 @@ class PurgeExpired:
     guess_limits: GuessLimits
     send_limits: OtpSendLimits
     keys: IdempotencyKeys
-    billing_accounts: BillingAccounts
+    events: PaymentEvents
     clock: Clock
 
     async def __call__(self) -> None:
@@ -38,4 +36,4 @@ class PurgeExpired:
         await self.guess_limits.purge(now=now)
         await self.send_limits.purge(now=now)
         await self.keys.purge()
-        await self.billing_accounts.purge_events(received_before=now - EVENTS_KEPT)
+        await self.events.purge_events(received_before=now - EVENTS_KEPT)

@@ -51,7 +51,8 @@ from application.accounts.sessions import (
 )
 from application.accounts.signup import SignUp
 from application.billing.subscriptions import GetSubscription, OpenPortal, UpgradeTier
-from application.billing.webhooks import AcceptWebhookEvent, Reconcile, ResumeSyncs, SyncSubscriptions
+from application.billing.syncing import ReconcileAll, ReconcileUser, ResumeSyncs, SyncSubscriptions
+from application.billing.webhooks import AcceptWebhookEvent
 from application.chat.breaker import Breaker
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
 from application.chat.messages import (
@@ -157,7 +158,7 @@ class Container(containers.DeclarativeContainer):
     idempotency_hash_key = providers.Callable(builders.key_for, settings, "idempotency keys")
     billing_accounts = single(PostgresBillingAccounts, unit_of_work)
     payment_gateway = single(builders.payment_gateway, settings)
-    readings = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
+    syncs = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
     sending_limits = providers.Callable(builders.sending_limits, settings)
     reply_plans = providers.Callable(builders.reply_plans, settings)
 
@@ -168,7 +169,7 @@ class Container(containers.DeclarativeContainer):
     end_session = wired(EndSession)
     end_other_sessions = wired(EndOtherSessions)
     rename_user = wired(RenameUser)
-    delete_user = wired(DeleteUser, patience=_patience)
+    delete_user = wired(DeleteUser, timeout=_patience)
     authenticate = wired(Authenticate)
     log_in = wired(LogIn, password_hasher=password_hasher)
     send_otp = wired(
@@ -200,18 +201,19 @@ class Container(containers.DeclarativeContainer):
     requeue_message = wired(RequeueMessage, queue=queue)
     get_allowance = wired(GetAllowance, limits=sending_limits)
 
-    upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, patience=_patience)
+    upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, timeout=_patience)
     open_portal = wired(OpenPortal)
     get_subscription = wired(GetSubscription, prices=settings.provided.stripe.pro_prices)
-    accept_webhook_event = wired(AcceptWebhookEvent, queue=readings)
-    read_subscriptions = wired(
+    accept_webhook_event = wired(AcceptWebhookEvent, queue=syncs)
+    sync_subscriptions = wired(
         SyncSubscriptions,
         prices=settings.provided.stripe.pro_prices,
         checkouts_after=_checkouts_after,
         subscriptions_after=providers.Callable(timedelta, hours=settings.provided.billing.subscription_reconcile_hours),
     )
-    recover_readings = wired(ResumeSyncs, queue=readings, quiet=settings.provided.worker.lease)
-    reconcile = wired(Reconcile, quiet=settings.provided.worker.lease)
+    resume_syncs = wired(ResumeSyncs, queue=syncs, notified_before=settings.provided.worker.lease)
+    reconcile_user = wired(ReconcileUser)
+    reconcile_all = wired(ReconcileAll, notified_before=settings.provided.worker.lease)
 
     leases = single(Leases, messages, settings.provided.worker.lease)
     retry_policy = single(

@@ -42,17 +42,17 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
                 metrics.MESSAGES_ATTEMPTED.labels(status).inc()
                 log.info("message_attempted", status=status)
 
-    read_subscriptions = container.read_subscriptions()
+    sync_subscriptions = container.sync_subscriptions()
 
     async def read(user_id: UserId) -> None:
-        if await read_subscriptions(user_id=user_id):
+        if await sync_subscriptions(user_id=user_id):
             log.info("subscriptions_read", user_id=str(user_id))
 
     async with running([*container.resources(), container.language_model(), container.payment_gateway()]):
         handlers: dict[str, Callable[[Any], Awaitable[None]]] = {GENERATE_REPLY: answer, READ_SUBSCRIPTIONS: read}
         receiver = JobReceiver(container.broker(), handlers, concurrency=settings.worker.concurrency)
         recover, leases = container.recover_replies(), container.leases()
-        recover_readings = container.recover_readings()
+        resume_syncs = container.resume_syncs()
 
         async def sweep() -> None:
             # Our own leases first: after an outage of the database they have expired, though we live.
@@ -60,7 +60,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             receiver.take(GENERATE_REPLY, await recover())
 
         async def sweep_readings() -> None:
-            receiver.take(READ_SUBSCRIPTIONS, await recover_readings())
+            receiver.take(READ_SUBSCRIPTIONS, await resume_syncs())
 
         log.info("worker_started")
         async with (

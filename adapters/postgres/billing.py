@@ -11,7 +11,14 @@ import asyncpg
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
 from adapters.postgres.tables import CheckoutRow, PaymentEventRow, SubscriptionRow, UserRow
-from application.ports.billing import BillingAccounts, PaymentEvent
+from application.ports.billing import (
+    BillingAccounts,
+    CheckoutBusy,
+    CheckoutLock,
+    CheckoutStart,
+    ClaimedSync,
+    PaymentEvent,
+)
 from application.ports.runtime import UnitOfWork
 from domain.billing import BillingAccount, Checkout, Subscription, SubscriptionStatus
 from domain.errors import AlreadySubscribed, UserNotFound
@@ -38,36 +45,38 @@ class PostgresBillingAccounts(BillingAccounts):
         found = await SQL.open_checkouts(user_id=user_id)
         return [to_entity(Checkout, row) for row in found]
 
-    async def begin_checkout(
-        self, user_id: UserId, *, open_until: datetime, busy_for: timedelta
-    ) -> BillingAccount | Checkout | None:
-        # Looking and taking are two steps, so what was looked at is looked at again once it is taken.
-        taken: BillingAccount | None = None
+    async def begin_checkout(self, user_id: UserId, *, open_until: datetime, lock_for: timedelta) -> CheckoutStart:
+        # Looking and locking are two steps, so everything is looked at again once the lock is taken.
+        lock: CheckoutLock | None = None
         while True:
             if await SQL.has_subscription(user_id=user_id, ended=_ENDED):
-                if taken:
+                if lock:
                     await self.unlock_checkout(user_id)
                 raise AlreadySubscribed
             found = await SQL.open_checkout(user_id=user_id, open_until=open_until)
             if found:
-                if taken:
+                if lock:
                     await self.unlock_checkout(user_id)
                 return to_entity(Checkout, found[0])
-            if taken:
-                return taken
-            taken = await self._hold(user_id, busy_for)
-            if taken is None:
-                return None
+            if lock:
+                return lock
+            account = await self._lock(user_id, lock_for)
+            if account is None:
+                return CheckoutBusy()
+            lock = CheckoutLock(account)
 
-    async def lock_checkout(self, user_id: UserId, *, busy_for: timedelta) -> bool:
-        return await self._hold(user_id, busy_for) is not None
+    async def lock_checkout(self, user_id: UserId, *, lock_for: timedelta) -> bool:
+        return await self._lock(user_id, lock_for) is not None
 
-    async def _hold(self, user_id: UserId, busy_for: timedelta) -> BillingAccount | None:
+    async def _lock(self, user_id: UserId, lock_for: timedelta) -> BillingAccount | None:
         try:
-            held = await SQL.lock_checkout(user_id=user_id, busy_for=busy_for)
+            locked = await SQL.lock_checkout(user_id=user_id, lock_for=lock_for)
         except asyncpg.ForeignKeyViolationError:
             raise UserNotFound from None
-        return to_entity(BillingAccount, held[0]) if held else None
+        return to_entity(BillingAccount, locked[0]) if locked else None
+
+    async def unlock_checkout(self, user_id: UserId) -> None:
+        await SQL.unlock_checkout(user_id=user_id)
 
     async def add_customer(self, user_id: UserId, customer_id: str) -> bool:
         try:
@@ -82,9 +91,6 @@ class PostgresBillingAccounts(BillingAccounts):
     async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
         await SQL.add_checkout(**to_row(checkout), due_in=due_in)
 
-    async def unlock_checkout(self, user_id: UserId) -> None:
-        await SQL.unlock_checkout(user_id=user_id)
-
     async def add_event(self, event: PaymentEvent) -> list[UserId]:
         try:
             found = await SQL.add_event(**to_row(event))
@@ -92,12 +98,12 @@ class PostgresBillingAccounts(BillingAccounts):
             return await self.add_event(event)
         return [UserId(row["user_id"]) for row in found]
 
-    async def claim(self, user_id: UserId, *, lease: timedelta) -> tuple[BillingAccount, list[Checkout]] | None:
+    async def claim(self, user_id: UserId, *, lease: timedelta) -> ClaimedSync | None:
         claimed = await SQL.claim(user_id=user_id, lease=lease)
         if not claimed:
             return None
         found = await SQL.unsettled_checkouts(user_id=user_id)
-        return to_entity(BillingAccount, claimed[0]), [to_entity(Checkout, row) for row in found]
+        return ClaimedSync(to_entity(BillingAccount, claimed[0]), [to_entity(Checkout, row) for row in found])
 
     async def finish(
         self,
@@ -110,12 +116,14 @@ class PostgresBillingAccounts(BillingAccounts):
     ) -> bool:
         async with self._unit_of_work():
             held = await SQL.finish(
-                user_id=account.user_id, attempt=account.attempt, changes=account.changes, due_in=due_in
+                user_id=account.user_id, attempt=account.attempt, change_count=account.change_count, due_in=due_in
             )
             if not held:
                 return False
             await SubscriptionRow.filter(user_id=account.user_id).delete()
-            await SubscriptionRow.bulk_create([SubscriptionRow(**to_row(one)) for one in subscriptions])
+            await SubscriptionRow.bulk_create(
+                [SubscriptionRow(**to_row(subscription)) for subscription in subscriptions]
+            )
             for checkout in checkouts:
                 await CheckoutRow.filter(id=checkout.id, user_id=account.user_id).update(
                     url=checkout.url,
@@ -127,7 +135,9 @@ class PostgresBillingAccounts(BillingAccounts):
         return True
 
     async def retry(self, account: BillingAccount, *, delay: timedelta) -> None:
-        await SQL.retry(user_id=account.user_id, attempt=account.attempt, changes=account.changes, delay=delay)
+        await SQL.retry(
+            user_id=account.user_id, attempt=account.attempt, change_count=account.change_count, delay=delay
+        )
 
     async def make_due(self, user_id: UserId | None = None) -> int:
         # Not all at once: events wait for what is locked.
@@ -139,8 +149,8 @@ class PostgresBillingAccounts(BillingAccounts):
                 return made
             first = UUID(int=max(row["user_id"].int for row in found) + 1)
 
-    async def take_due(self, *, limit: int, quiet: timedelta) -> list[UserId]:
-        taken = await SQL.take_due(limit=limit, quiet=quiet)
+    async def take_due(self, *, limit: int, notified_before: timedelta) -> list[UserId]:
+        taken = await SQL.take_due(limit=limit, notified_before=notified_before)
         return [UserId(row["user_id"]) for row in sorted(taken, key=lambda row: row["due_at"])]
 
     async def purge_events(self, *, received_before: datetime) -> None:

@@ -1,4 +1,4 @@
-"""One's own account: its name, and its end."""
+"""Renaming and deleting an account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from application.billing.subscriptions import CHECKOUT_LOCK, POLL_SECONDS
 from application.ports.accounts import Users
-from application.ports.billing import BillingAccounts, CustomerGone, PaymentGateway
+from application.ports.billing import Checkouts, CustomerGone, Customers, PaymentGateway
 from domain.accounts import User
 from domain.errors import PaymentsUnavailable
 
@@ -28,20 +28,21 @@ class RenameUser:
 class DeleteUser:
     """Delete the account and all that belongs to it.
 
-    First at Stripe, so that nobody pays for an account that is gone: its checkouts are closed and the
-    customer is deleted, which cancels the subscriptions. If Stripe is away nothing is deleted, and
-    trying again goes on where this stopped. No checkout is opened meanwhile, of which nobody would know.
+    Stripe comes first, so that nobody pays for a deleted account: open checkouts are closed and the customer is
+    deleted, which cancels the subscriptions. If Stripe is unavailable nothing is deleted; another call goes on where
+    this one stopped. Meanwhile no new checkout can be opened.
     """
 
     users: Users
-    accounts: BillingAccounts
+    checkouts: Checkouts
+    customers: Customers
     gateway: PaymentGateway
-    patience: float
+    timeout: float
 
     async def __call__(self, *, user: User) -> None:
         try:
-            async with asyncio.timeout(self.patience):
-                while not await self.accounts.lock_checkout(user.id, busy_for=CHECKOUT_LOCK):  # noqa: ASYNC110 - it tells nobody
+            async with asyncio.timeout(self.timeout):
+                while not await self.checkouts.lock_checkout(user.id, lock_for=CHECKOUT_LOCK):  # noqa: ASYNC110 - no event to wait on
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise PaymentsUnavailable from None
@@ -49,13 +50,13 @@ class DeleteUser:
             await self._end_at_stripe(user)
             await self.users.delete(user.id)
         except BaseException:
-            await self.accounts.unlock_checkout(user.id)
+            await self.checkouts.unlock_checkout(user.id)
             raise
 
     async def _end_at_stripe(self, user: User) -> None:
-        for checkout in await self.accounts.open_checkouts(user.id):
+        for checkout in await self.checkouts.open_checkouts(user.id):
             await self.gateway.close_checkout(checkout.id)
-        customer_id = await self.accounts.customer(user.id)
+        customer_id = await self.customers.customer(user.id)
         if customer_id is not None:
             with suppress(CustomerGone):
                 await self.gateway.delete_customer(customer_id)

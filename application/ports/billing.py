@@ -15,9 +15,9 @@ from domain.ids import UserId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentEvent:
-    """What Stripe tells: that something changed, and about whom. What is true now is read, not told.
+    """A notice from Stripe that something changed, and about whom. What is true now is read from Stripe.
 
-    `user_id` is whom a checkout names itself.
+    `user_id` is the user that a checkout names.
     """
 
     id: str
@@ -29,7 +29,7 @@ class PaymentEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckoutState:
-    """How a checkout stands. `payment` is the single payment made on it, as a subscription."""
+    """A checkout as Stripe has it. `payment` is the single payment made on it, as a subscription."""
 
     checkout: Checkout
     customer_id: str | None = None
@@ -45,26 +45,26 @@ class PaymentGateway(Resource, Protocol):
 
     @abstractmethod
     def read_event(self, body: bytes, signature: str | None, *, now: datetime) -> PaymentEvent | None:
-        """Raises WebhookInvalid unless Stripe signed these very bytes within five minutes of `now`.
+        """Raises WebhookInvalid unless Stripe signed exactly these bytes within five minutes of `now`.
 
         None for an event that can change nobody's tier, or of the other mode (test, live).
         """
 
     @abstractmethod
     async def create_customer(self, user_id: UserId, *, name: str, number: int) -> str:
-        """The id of the user's customer number so-and-so: asked again, the same one."""
+        """The id of the user's customer with this number; idempotent."""
 
     @abstractmethod
     async def open_checkout(self, account: BillingAccount, customer_id: str) -> Checkout:
-        """The account's next checkout for Pro: asked again for the same, the same one. Raises CustomerGone."""
+        """The account's next checkout for Pro; idempotent until the account counts it. Raises CustomerGone."""
 
     @abstractmethod
     async def open_portal(self, customer_id: str) -> str:
-        """The address of a page where the customer manages the subscription. Raises CustomerGone."""
+        """The URL of a page where the customer manages the subscription. Raises CustomerGone."""
 
     @abstractmethod
     async def close_checkout(self, checkout_id: str) -> None:
-        """Nobody can pay on it any more. Closing one that is closed, or paid, has no effect."""
+        """Let nobody pay on it any more. No effect on one that is closed or paid."""
 
     @abstractmethod
     async def delete_customer(self, customer_id: str) -> None:
@@ -76,75 +76,112 @@ class PaymentGateway(Resource, Protocol):
 
     @abstractmethod
     async def subscriptions(self, customer_id: str, user_id: UserId) -> list[Subscription]:
-        """All the customer ever had, but for those that name another user. Raises CustomerGone."""
+        """All that the customer ever had, except those that name another user. Raises CustomerGone."""
 
 
-class BillingAccounts(Protocol):
-    """What is stored of users' dealings with Stripe; and, like `Messages`, a queue of those to be read anew.
-
-    Leases and due times run by the store's own clock. An account is claimable when it is due and
-    has no lease, or an expired one.
-    """
-
-    @abstractmethod
-    async def subscriptions(self, user_id: UserId) -> list[Subscription]:
-        """As last read, the latest first."""
+class Customers(Protocol):
+    """Which customer of Stripe's a user is."""
 
     @abstractmethod
     async def customer(self, user_id: UserId) -> str | None: ...
 
     @abstractmethod
-    async def open_checkouts(self, user_id: UserId) -> list[Checkout]:
-        """Those that lead somewhere, as far as is known."""
-
-    @abstractmethod
-    async def begin_checkout(
-        self, user_id: UserId, *, open_until: datetime, busy_for: timedelta
-    ) -> BillingAccount | Checkout | None:
-        """The checkout that is open until then at least; or, for one caller at a time, the account to open one for.
-
-        None while another caller has it, who must end it by `add_checkout` or `unlock_checkout`
-        within `busy_for`. Raises AlreadySubscribed if a stored subscription has not ended, UserNotFound if
-        the user was deleted meanwhile.
-        """
-
-    @abstractmethod
-    async def lock_checkout(self, user_id: UserId, *, busy_for: timedelta) -> bool:
-        """Have nobody begin one until `unlock_checkout`, or for `busy_for`. False while another caller has it.
-
-        Raises UserNotFound if the user was deleted meanwhile.
-        """
-
-    @abstractmethod
     async def add_customer(self, user_id: UserId, customer_id: str) -> bool:
-        """Keep the customer, which counts as one more.
+        """Store the customer and count it.
 
-        False changes nothing: it is another user's, or this one has another already.
+        False changes nothing: it is another user's, or this user has another already.
         """
 
     @abstractmethod
     async def drop_customer(self, user_id: UserId, customer_id: str) -> None:
-        """Forget the customer, which is no more."""
+        """Forget this customer, which does not exist any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutLock:
+    """The caller alone may open the account's next checkout."""
+
+    account: BillingAccount
+
+
+class CheckoutBusy:
+    """Another caller holds the lock."""
+
+
+CheckoutStart = Checkout | CheckoutLock | CheckoutBusy
+"""The checkout that is open already, or who may open one."""
+
+
+class Checkouts(Protocol):
+    """The checkouts that were opened for users. One caller at a time holds a user's lock and opens one."""
 
     @abstractmethod
-    async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
-        """Keep the checkout just opened, which counts as one more and as a change; due after `due_in` at the latest."""
+    async def open_checkouts(self, user_id: UserId) -> list[Checkout]:
+        """Those that are open, as far as is known."""
+
+    @abstractmethod
+    async def begin_checkout(self, user_id: UserId, *, open_until: datetime, lock_for: timedelta) -> CheckoutStart:
+        """The checkout that stays open until then at least, or else the lock.
+
+        The lock ends with `add_checkout`, with `unlock_checkout`, or after `lock_for`. Raises AlreadySubscribed if a
+        stored subscription has not ended, UserNotFound if the user was deleted concurrently.
+        """
+
+    @abstractmethod
+    async def lock_checkout(self, user_id: UserId, *, lock_for: timedelta) -> bool:
+        """Let nobody open a checkout until `unlock_checkout`, or for `lock_for`. False if another caller has the lock.
+
+        Raises UserNotFound if the user was deleted concurrently.
+        """
 
     @abstractmethod
     async def unlock_checkout(self, user_id: UserId) -> None: ...
 
     @abstractmethod
-    async def add_event(self, event: PaymentEvent) -> list[UserId]:
-        """Keep the event's id and make the accounts that it is about due, both or neither.
+    async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
+        """Store the new checkout, count it and the change, and unlock. A sync is due after `due_in` at the latest."""
 
-        Returns whose these are: seldom more than one, if a checkout names another user than its customer is.
-        Empty if it is nobody's we know, or if the event was kept before: then nothing changes. A checkout
-        that we have not opened is kept too if it names a user of ours.
+
+class Subscriptions(Protocol):
+    @abstractmethod
+    async def subscriptions(self, user_id: UserId) -> list[Subscription]:
+        """As last read, the latest first."""
+
+
+class PaymentEvents(Protocol):
+    """The ids of Stripe's events, each of which has its effect once."""
+
+    @abstractmethod
+    async def add_event(self, event: PaymentEvent) -> list[UserId]:
+        """Store the event's id and make the accounts that it concerns due, both or neither.
+
+        Returns their users: seldom more than one, if a checkout names another user than its customer's. Empty if
+        nobody is known, or if the event was stored before: then nothing changes. A checkout that was not opened
+        here is stored too if it names an existing user.
         """
 
     @abstractmethod
-    async def claim(self, user_id: UserId, *, lease: timedelta) -> tuple[BillingAccount, list[Checkout]] | None:
-        """Take the account for one reading, with its checkouts that are not settled; None if it is not claimable."""
+    async def purge_events(self, *, received_before: datetime) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedSync:
+    """An account taken for one sync, with its checkouts that are not settled."""
+
+    account: BillingAccount
+    checkouts: list[Checkout]
+
+
+class SyncJobs(Protocol):
+    """The queue of accounts to be read from Stripe.
+
+    Leases and due times follow the store's clock. An account is claimable when it is due and has no lease, or an
+    expired one.
+    """
+
+    @abstractmethod
+    async def claim(self, user_id: UserId, *, lease: timedelta) -> ClaimedSync | None:
+        """None if the account is not claimable."""
 
     @abstractmethod
     async def finish(
@@ -156,26 +193,26 @@ class BillingAccounts(Protocol):
         pro_until: datetime | None,
         due_in: timedelta | None,
     ) -> bool:
-        """Write what was read if this attempt still holds the account; False changes nothing.
+        """Store what was read if this attempt still holds the account; False changes nothing.
 
-        The subscriptions replace the stored ones. Due again after `due_in`, or now if something
-        changed since the claim.
+        The subscriptions replace the stored ones. Due again as `next_sync` says.
         """
 
     @abstractmethod
     async def retry(self, account: BillingAccount, *, delay: timedelta) -> None:
-        """After a failure: due after `delay`, or 5 s if something changed, if this attempt still holds it."""
+        """Record a failure if this attempt still holds the account. Due again as `next_try` says."""
 
     @abstractmethod
     async def make_due(self, user_id: UserId | None = None) -> int:
-        """Have this account read anew, or all that there are, as soon as possible; returns how many."""
+        """Make this account due now, or all of them; returns how many."""
 
     @abstractmethod
-    async def take_due(self, *, limit: int, quiet: timedelta) -> list[UserId]:
-        """Claimable accounts that no worker was notified of for `quiet`, the longest due first.
+    async def take_due(self, *, limit: int, notified_before: timedelta) -> list[UserId]:
+        """Claimable accounts that no worker was notified of for `notified_before`, the longest due first.
 
-        They count as notified from now on. Callers at the same time get different ones.
+        They count as notified from now on. Concurrent callers get different ones.
         """
 
-    @abstractmethod
-    async def purge_events(self, *, received_before: datetime) -> None: ...
+
+class BillingAccounts(Customers, Checkouts, Subscriptions, PaymentEvents, SyncJobs, Protocol):
+    """All that is stored of users' dealings with Stripe, as one store implements it."""

@@ -15,7 +15,7 @@ import pytest
 from tortoise.exceptions import IntegrityError
 
 from adapters.postgres.connection import rows
-from application.ports.billing import PaymentEvent
+from application.ports.billing import CheckoutBusy, CheckoutLock, CheckoutStart, PaymentEvent
 from domain.accounts import MobileNumber
 from domain.billing import FOREVER, BillingAccount, Checkout, Subscription, SubscriptionStatus
 from domain.errors import AlreadySubscribed, UserNotFound
@@ -23,7 +23,7 @@ from domain.ids import UserId
 from tests.contracts.conftest import HOUR, Adapters, InMemory, InPostgresAndRedis, names
 from tests.support.patience import PROCESS_HANG
 
-BUSY = timedelta(seconds=30)
+LOCK = timedelta(seconds=30)
 LEASE = timedelta(seconds=90)
 EXPIRED = timedelta(seconds=-1)
 QUIET = timedelta(seconds=10)
@@ -39,11 +39,9 @@ class Billing:
         self.port = adapters.billing
         self.mobiles: dict[UserId, MobileNumber] = {}
 
-    async def begin(
-        self, user_id: UserId, *, left: timedelta = timedelta(minutes=5)
-    ) -> BillingAccount | Checkout | None:
+    async def begin(self, user_id: UserId, *, left: timedelta = timedelta(minutes=5)) -> CheckoutStart:
         open_until = self.adapters.clock.now() + left
-        return await self.port.begin_checkout(user_id, open_until=open_until, busy_for=BUSY)
+        return await self.port.begin_checkout(user_id, open_until=open_until, lock_for=LOCK)
 
     async def account(self, customer_id: str | None = "") -> UserId:
         """A user who has to do with Stripe, by default as a customer."""
@@ -64,7 +62,7 @@ class Billing:
     async def claimed(self, user_id: UserId | None = None, lease: timedelta = LEASE) -> BillingAccount:
         claimed = await self.port.claim(user_id or await self.due(), lease=lease)
         assert claimed is not None
-        return claimed[0]
+        return claimed.account
 
     async def finish(self, account: BillingAccount, *subscriptions: Subscription, **changes: Any) -> bool:
         values: dict[str, Any] = {"checkouts": [], "pro_until": None, "due_in": None}
@@ -84,10 +82,10 @@ class Billing:
         await self.port.make_due(user_id)
         claimed = await self.port.claim(user_id, lease=EXPIRED)
         assert claimed is not None
-        return claimed[1]
+        return claimed.checkouts
 
-    async def taken(self, limit: int = 100, quiet: timedelta = QUIET) -> list[UserId]:
-        return await self.port.take_due(limit=limit, quiet=quiet)
+    async def taken(self, limit: int = 100, notified_before: timedelta = QUIET) -> list[UserId]:
+        return await self.port.take_due(limit=limit, notified_before=notified_before)
 
     async def pro_until(self, user_id: UserId) -> datetime | None:
         user = await self.adapters.users.find_by_mobile(self.mobiles[user_id])
@@ -122,20 +120,20 @@ def billing(adapters: Adapters) -> Billing:
 class TestCheckouts:
     async def test_the_first_is_begun_with_an_empty_account(self, billing: Billing) -> None:
         user = await billing.adapters.user()
-        assert await billing.begin(user.id) == BillingAccount(user_id=user.id)
+        assert await billing.begin(user.id) == CheckoutLock(BillingAccount(user_id=user.id))
         assert await billing.port.customer(user.id) is None
 
     async def test_of_fifty_at_once_one_may_open_it(self, billing: Billing) -> None:
         user = await billing.adapters.user()
         begun = await asyncio.gather(*(billing.begin(user.id) for _ in range(50)))
-        assert names(begun) == {"BillingAccount": 1, "NoneType": 49}
+        assert names(begun) == {"CheckoutLock": 1, "CheckoutBusy": 49}
 
     @pytest.mark.parametrize("known", [False, True])
     async def test_of_twenty_that_wait_for_the_same_row_one_may_open_it(self, billing: Billing, known: bool) -> None:
         user_id = await billing.account() if known else (await billing.adapters.user()).id
         where = {"rows_of": "billing_accounts"} if known else {"table": "billing_accounts"}
         begun = await billing.adapters.race(*(billing.begin(user_id) for _ in range(20)), **where)
-        assert names(begun) == {"BillingAccount": 1, "NoneType": 19}
+        assert names(begun) == {"CheckoutLock": 1, "CheckoutBusy": 19}
 
     async def test_who_waited_while_one_was_opened_opens_no_other(self, billing: Billing) -> None:
         user_id = await billing.account()
@@ -143,18 +141,18 @@ class TestCheckouts:
         adding = billing.port.add_checkout(checkout, due_in=HOUR)
         begins = [billing.begin(user_id) for _ in range(18)]
         _, *begun = await billing.adapters.race(adding, *begins, rows_of="billing_accounts")
-        assert names(begun)["BillingAccount"] <= 1, "it was there before"
-        assert set(begun) <= {checkout, None, *(one for one in begun if isinstance(one, BillingAccount))}
+        assert names(begun)["CheckoutLock"] <= 1, "it was there before"
+        assert {one for one in begun if isinstance(one, Checkout)} <= {checkout}
         assert await billing.begin(user_id) == checkout
 
     async def test_who_died_over_it_keeps_it_for_so_long_only(self, billing: Billing) -> None:
         user = await billing.adapters.user()
         first = await billing.begin(user.id)
         await billing.adapters.wait(29)
-        assert await billing.begin(user.id) is None
+        assert isinstance(await billing.begin(user.id), CheckoutBusy)
         await billing.adapters.wait(2)
         assert await billing.begin(user.id) == first, "with the same numbers, so it makes the same"
-        assert await billing.begin(user.id) is None
+        assert isinstance(await billing.begin(user.id), CheckoutBusy)
 
     async def test_given_up_the_next_may_open_it(self, billing: Billing) -> None:
         user = await billing.adapters.user()
@@ -168,7 +166,7 @@ class TestCheckouts:
 
     async def test_the_open_one_is_returned(self, billing: Billing) -> None:
         user_id = await billing.account()
-        assert isinstance(await billing.begin(user_id), BillingAccount)
+        assert isinstance(await billing.begin(user_id), CheckoutLock)
         checkout = await billing.open_checkout(user_id)
         assert [await billing.begin(user_id) for _ in range(3)] == [checkout] * 3
 
@@ -183,13 +181,13 @@ class TestCheckouts:
         user_id, now = await billing.account(), billing.adapters.clock.now()
         checkout = await billing.open_checkout(user_id, expires_at=now + HOUR)
         assert await billing.begin(user_id, left=HOUR - timedelta(minutes=1)) == checkout
-        assert isinstance(await billing.begin(user_id, left=HOUR + timedelta(minutes=1)), BillingAccount)
+        assert isinstance(await billing.begin(user_id, left=HOUR + timedelta(minutes=1)), CheckoutLock)
 
     async def test_one_that_leads_nowhere_and_anothers_do_not_count(self, billing: Billing) -> None:
         user_id, other = await billing.account(), await billing.account()
         await billing.open_checkout(other)
         await billing.open_checkout(user_id, url=None)
-        assert isinstance(await billing.begin(user_id), BillingAccount)
+        assert isinstance(await billing.begin(user_id), CheckoutLock)
 
     async def test_each_counts_and_is_looked_at_in_time(self, billing: Billing) -> None:
         user_id = await billing.account()
@@ -201,10 +199,10 @@ class TestCheckouts:
         assert await billing.taken() == [user_id], "the earlier time stands"
         claimed = await billing.port.claim(user_id, lease=LEASE)
         assert claimed is not None
-        account, checkouts = claimed
-        assert (account.checkouts, account.customers, account.attempt) == (2, 1, 1)
-        assert len(checkouts) == 2
-        assert first in checkouts
+        account = claimed.account
+        assert (account.checkout_count, account.customer_count, account.attempt) == (2, 1, 1)
+        assert len(claimed.checkouts) == 2
+        assert first in claimed.checkouts
 
     async def test_one_opened_during_a_reading_is_not_forgotten_by_it(self, billing: Billing) -> None:
         account = await billing.claimed()
@@ -212,7 +210,7 @@ class TestCheckouts:
         assert await billing.finish(account, due_in=None)
         claimed = await billing.port.claim(account.user_id, lease=LEASE)
         assert claimed is not None
-        assert claimed[1] == [checkout]
+        assert claimed.checkouts == [checkout]
 
     @pytest.mark.parametrize("status", SubscriptionStatus)
     async def test_not_beside_a_subscription_that_has_not_ended(
@@ -222,7 +220,7 @@ class TestCheckouts:
         ended = subscription(account.user_id, status=SubscriptionStatus.CANCELED)
         await billing.finish(account, ended, subscription(account.user_id, status=status))
         if status.has_ended:
-            assert isinstance(await billing.begin(account.user_id), BillingAccount)
+            assert isinstance(await billing.begin(account.user_id), CheckoutLock)
             return
         await billing.open_checkout(account.user_id)
         for _ in range(2):
@@ -231,16 +229,16 @@ class TestCheckouts:
 
     async def test_none_while_they_are_held(self, billing: Billing) -> None:
         user_id = await billing.account()
-        held = await asyncio.gather(*(billing.port.lock_checkout(user_id, busy_for=BUSY) for _ in range(20)))
+        held = await asyncio.gather(*(billing.port.lock_checkout(user_id, lock_for=LOCK) for _ in range(20)))
         assert held.count(True) == 1
-        assert await billing.begin(user_id) is None
+        assert isinstance(await billing.begin(user_id), CheckoutBusy)
         await billing.port.unlock_checkout(user_id)
-        assert isinstance(await billing.begin(user_id), BillingAccount)
-        assert not await billing.port.lock_checkout(user_id, busy_for=BUSY)
+        assert isinstance(await billing.begin(user_id), CheckoutLock)
+        assert not await billing.port.lock_checkout(user_id, lock_for=LOCK)
 
     async def test_held_for_nobody(self, billing: Billing) -> None:
         with pytest.raises(UserNotFound):
-            await billing.port.lock_checkout(UserId(uuid4()), busy_for=BUSY)
+            await billing.port.lock_checkout(UserId(uuid4()), lock_for=LOCK)
 
     async def test_beside_one_whose_end_has_come_though_nobody_told(self, billing: Billing) -> None:
         account, now = await billing.claimed(), billing.adapters.clock.now()
@@ -250,7 +248,7 @@ class TestCheckouts:
         await billing.finish(
             await billing.claimed(account.user_id), subscription(account.user_id, cancel_at=now - HOUR)
         )
-        assert isinstance(await billing.begin(account.user_id), BillingAccount)
+        assert isinstance(await billing.begin(account.user_id), CheckoutLock)
 
     async def test_who_waited_while_it_was_stored_is_refused(self, billing: Billing) -> None:
         account = await billing.claimed()
@@ -259,12 +257,12 @@ class TestCheckouts:
         begins = [billing.begin(user_id) for _ in range(18)]
         stored, *begun = await billing.adapters.race(storing, *begins, rows_of="billing_accounts")
         assert stored is True
-        assert names(begun)["BillingAccount"] <= 1, "it was there before"
+        assert names(begun)["CheckoutLock"] <= 1, "it was there before"
         with pytest.raises(AlreadySubscribed):
             await billing.begin(user_id)
-        if names(begun)["BillingAccount"] == 0:
+        if names(begun)["CheckoutLock"] == 0:
             await billing.finish(await billing.claimed(user_id))
-            assert isinstance(await billing.begin(user_id), BillingAccount), "a refusal keeps nobody busy"
+            assert isinstance(await billing.begin(user_id), CheckoutLock), "a refusal keeps nobody busy"
 
 
 class TestCustomers:
@@ -274,8 +272,12 @@ class TestCustomers:
         assert await billing.port.add_customer(user_id, "cus_1")
         assert await billing.port.customer(user_id) == "cus_1"
         begun = await billing.begin(user_id)
-        assert isinstance(begun, BillingAccount)
-        assert (begun.customer_id, begun.customers, begun.checkouts) == ("cus_1", 1, 0)
+        assert isinstance(begun, CheckoutLock)
+        assert (begun.account.customer_id, begun.account.customer_count, begun.account.checkout_count) == (
+            "cus_1",
+            1,
+            0,
+        )
 
     async def test_nobody_has_none(self, billing: Billing) -> None:
         stranger = UserId(billing.adapters.ids.new())
@@ -312,8 +314,8 @@ class TestCustomers:
         assert await billing.port.customer(other) == "cus_2"
         assert await billing.port.add_customer(user_id, "cus_3")
         begun = await billing.begin(user_id)
-        assert isinstance(begun, BillingAccount)
-        assert begun.customers == 2, "the next one's number is never one that was used"
+        assert isinstance(begun, CheckoutLock)
+        assert begun.account.customer_count == 2, "the next one's number is never one that was used"
 
 
 class TestEvents:
@@ -321,27 +323,27 @@ class TestEvents:
         user_id, other = await billing.account("cus_1"), await billing.account("cus_2")
         assert await billing.port.claim(user_id, lease=LEASE) is None
         assert await billing.port.add_event(event(customer_id="cus_1")) == [user_id]
-        assert (await billing.claimed(user_id)).changes == 1
+        assert (await billing.claimed(user_id)).change_count == 1
         assert await billing.port.claim(other, lease=LEASE) is None
 
     async def test_of_a_hundred_at_once_one_has_its_effect(self, billing: Billing) -> None:
         user_id, told = await billing.account("cus_1"), event(customer_id="cus_1")
         added = await asyncio.gather(*(billing.port.add_event(told) for _ in range(100)))
         assert Counter(map(len, added)) == {1: 1, 0: 99}
-        assert (await billing.claimed(user_id)).changes == 1
+        assert (await billing.claimed(user_id)).change_count == 1
 
     async def test_of_twenty_that_wait_for_each_other_too(self, billing: Billing) -> None:
         user_id, told = await billing.account("cus_1"), event(customer_id="cus_1")
         calls = [billing.port.add_event(told) for _ in range(20)]
         added = await billing.adapters.race(*calls, table="payment_events")
         assert Counter(map(repr, added)) == {repr([user_id]): 1, "[]": 19}
-        assert (await billing.claimed(user_id)).changes == 1
+        assert (await billing.claimed(user_id)).change_count == 1
 
     async def test_different_ones_at_once_all_count(self, billing: Billing) -> None:
         user_id = await billing.account("cus_1")
         calls = [billing.port.add_event(event(customer_id="cus_1")) for _ in range(20)]
         assert await billing.adapters.race(*calls, rows_of="billing_accounts") == [[user_id]] * 20
-        assert (await billing.claimed(user_id)).changes == 20
+        assert (await billing.claimed(user_id)).change_count == 20
 
     async def test_about_nobody_we_know(self, billing: Billing) -> None:
         user_id = await billing.account("cus_1")
@@ -385,7 +387,7 @@ class TestEvents:
         assert await billing.port.add_event(event(**about)) == [user_id]
         [checkout] = await billing.unsettled(user_id)
         assert (checkout.id, checkout.user_id, checkout.url, checkout.settled) == ("cs_1", user_id, None, False)
-        assert isinstance(await billing.begin(user_id), BillingAccount), "it is no page to go to"
+        assert isinstance(await billing.begin(user_id), CheckoutLock), "it is no page to go to"
 
     async def test_only_a_checkout_is_believed_when_it_names_a_user(self, billing: Billing) -> None:
         user_id = await billing.account()
@@ -414,7 +416,7 @@ class TestEvents:
             assert await billing.port.add_event(told) == [user_id]
         assert await billing.port.claim(user_id, lease=LEASE) is None
         assert await billing.port.add_event(told) == [user_id], "it was not kept"
-        assert (await billing.claimed(user_id)).changes == 1
+        assert (await billing.claimed(user_id)).change_count == 1
 
     async def test_counts_as_rung_for(self, billing: Billing) -> None:
         user_id = await billing.account("cus_1")
@@ -444,7 +446,11 @@ class TestReading:
         assert await billing.port.make_due(user_id) == 1
         account = await billing.claimed(user_id)
         expected = BillingAccount(
-            user_id=user_id, customer_id=customer_of(user_id), customers=1, attempt=1, changes=account.changes
+            user_id=user_id,
+            customer_id=customer_of(user_id),
+            customer_count=1,
+            attempt=1,
+            change_count=account.change_count,
         )
         assert account == expected
 
@@ -455,7 +461,7 @@ class TestReading:
         await billing.open_checkout(other)
         claimed = await billing.port.claim(user_id, lease=LEASE)
         assert claimed is not None
-        assert claimed[1] == sorted(opened, key=lambda one: one.id)
+        assert claimed.checkouts == sorted(opened, key=lambda one: one.id)
 
     @pytest.mark.parametrize("left", [False, True])
     async def test_of_twenty_at_once_one_gets_it(self, billing: Billing, left: bool) -> None:
@@ -464,7 +470,7 @@ class TestReading:
             await billing.claimed(user_id, lease=EXPIRED)
         calls = [billing.port.claim(user_id, lease=LEASE) for _ in range(20)]
         results = await billing.adapters.race(*calls, rows_of="billing_accounts")
-        assert names(results) == {"tuple": 1, "NoneType": 19}
+        assert names(results) == {"ClaimedSync": 1, "NoneType": 19}
 
     async def test_left_by_the_dead_it_is_claimed_anew(self, billing: Billing) -> None:
         account = await billing.claimed()
@@ -534,7 +540,7 @@ class TestReading:
         assert await billing.port.claim(account.user_id, lease=LEASE) is None, "one at a time"
         assert await billing.finish(account, due_in=due_in)
         again = await billing.claimed(account.user_id)
-        assert again == replace(account, attempt=2, changes=account.changes + 1)
+        assert again == replace(account, attempt=2, change_count=account.change_count + 1)
         assert await billing.finish(again, due_in=None)
         assert await billing.port.claim(account.user_id, lease=LEASE) is None
 
@@ -681,17 +687,20 @@ class TestAtOnce:
                     )
                 case "read":
                     if claimed := await billing.port.claim(user_id, lease=random.choice([LEASE, EXPIRED])):
-                        account, checkouts = claimed
-                        seen = [replace(one, payment_intent_id=f"pi_{random.randrange(3)}") for one in checkouts]
+                        account = claimed.account
+                        seen = [
+                            replace(checkout, payment_intent_id=f"pi_{random.randrange(3)}")
+                            for checkout in claimed.checkouts
+                        ]
                         ended = subscription(user_id, id=f"sub_{user_id}", status=SubscriptionStatus.CANCELED)
                         await billing.finish(account, ended, checkouts=seen, pro_until=FOREVER, due_in=NOW)
                 case "checkout":
-                    if isinstance(await billing.begin(user_id), BillingAccount):
+                    if isinstance(await billing.begin(user_id), CheckoutLock):
                         await billing.open_checkout(user_id, expires_at=billing.adapters.clock.now(), due_in=NOW)
                 case "due":
                     await billing.port.make_due()
                 case "take":
-                    await billing.taken(2, quiet=EXPIRED)
+                    await billing.taken(2, notified_before=EXPIRED)
                 case "customer":
                     await billing.port.add_customer(user_id, random.choice(["cus_1", "cus_2"]))
             done[what] += 1
@@ -750,7 +759,15 @@ async def test_deleting_users_amid_it_all_blocks_nobody(real: InPostgresAndRedis
             billing.begin(user_id),
         ]
         results = await asyncio.gather(*Random(number).sample(calls, 5), return_exceptions=True)
-        assert names(results).keys() <= {"bool", "NoneType", "list", "Checkout", "UserNotFound", "AlreadySubscribed"}
+        assert names(results).keys() <= {
+            "bool",
+            "NoneType",
+            "list",
+            "CheckoutLock",
+            "CheckoutBusy",
+            "UserNotFound",
+            "AlreadySubscribed",
+        }
     for table in ("billing_accounts", "checkouts", "subscriptions", "users"):
         assert await rows(f"TABLE {table}") == []
 

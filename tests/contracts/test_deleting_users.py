@@ -119,7 +119,7 @@ class Scene:
 
     async def subscribe(self) -> None:
         user_id, billing, now = self.user.id, self.real.billing, self.real.clock.now()
-        await billing.begin_checkout(user_id, open_until=now, busy_for=HOUR)
+        await billing.begin_checkout(user_id, open_until=now, lock_for=HOUR)
         await billing.add_customer(user_id, f"cus_{user_id.hex}")
         await billing.add_checkout(
             Checkout(id=f"cs_{user_id.hex}", user_id=user_id, url="https://pay.test/1", expires_at=now + HOUR),
@@ -129,7 +129,7 @@ class Scene:
         claimed = await billing.claim(user_id, lease=HOUR)
         assert claimed
         await billing.finish(
-            claimed[0], subscriptions=[self.subscription()], checkouts=[], pro_until=now + HOUR, due_in=HOUR
+            claimed.account, subscriptions=[self.subscription()], checkouts=[], pro_until=now + HOUR, due_in=HOUR
         )
 
     def subscription(self) -> Subscription:
@@ -244,7 +244,7 @@ class Busy:
         await billing.add_event(PaymentEvent(id=f"evt_{self.real.ids.new()}", customer_id=f"cus_{self.user.id.hex}"))
         if claimed := await billing.claim(self.user.id, lease=-HOUR):
             await billing.finish(
-                claimed[0], subscriptions=[self.scene.subscription()], checkouts=[], pro_until=now, due_in=None
+                claimed.account, subscriptions=[self.scene.subscription()], checkouts=[], pro_until=now, due_in=None
             )
 
     async def refresh(self) -> None:

@@ -56,7 +56,7 @@ class Shop:
 
     async def read(self, person: Person) -> bool:
         """What a worker does when it is notified."""
-        return await self.container.read_subscriptions()(user_id=UserId(UUID(person.id)))
+        return await self.container.sync_subscriptions()(user_id=UserId(UUID(person.id)))
 
     async def subscribe(self, person: Person) -> httpx.Response:
         return await person.ask("POST", "/subscribe/pro", {})
@@ -255,10 +255,10 @@ class TestWebhook:
                 return (await shop.post(body)).status_code
 
         assert Counter(await asyncio.gather(*(post() for _ in range(100)))) == {200: 100}
-        account, _ = await shop.container.billing_accounts().claim(  # type: ignore[misc]
-            UserId(UUID(buyer.id)), lease=timedelta(seconds=-1)
-        )
-        assert account.changes == 3, "the checkout, what has() told, and this"
+        jobs = shop.container.billing_accounts()
+        claimed = await jobs.claim(UserId(UUID(buyer.id)), lease=timedelta(seconds=-1))
+        assert claimed is not None
+        assert claimed.account.change_count == 3, "the checkout, what has() told, and this"
 
     async def test_of_no_interest_or_about_nobody_it_is_ok(self, shop: Shop) -> None:
         assert (await shop.post(b"evt_of_no_interest")).text == "OK"

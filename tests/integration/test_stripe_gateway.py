@@ -198,7 +198,7 @@ async def test_a_repeated_checkout_is_the_same_one(
     customer, account = await customer_of(gateway, user), BillingAccount(user_id=user)
     first = await gateway.open_checkout(account, customer)
     assert await gateway.open_checkout(account, customer) == first
-    second = await gateway.open_checkout(replace(account, checkouts=1), customer)
+    second = await gateway.open_checkout(replace(account, checkout_count=1), customer)
     assert second.id != first.id
     assert made(stripe_standin, "checkout.session") == 2
 
@@ -245,7 +245,7 @@ async def test_a_customer_that_is_gone(
     else:
         customer = "cus_NeverThere0000"
     with pytest.raises(error):
-        await gateway.open_checkout(BillingAccount(user_id=user, checkouts=1), customer)
+        await gateway.open_checkout(BillingAccount(user_id=user, checkout_count=1), customer)
     with pytest.raises(error):
         await gateway.open_portal(customer)
     with pytest.raises(error):
@@ -418,7 +418,7 @@ async def test_all_that_a_customer_ever_had(
 ) -> None:
     customer, session = await subscribed(gateway, stripe_standin, user)
     rest(stripe_standin, "DELETE", f"/subscriptions/{session['subscription']}")
-    again = await gateway.open_checkout(BillingAccount(user_id=user, checkouts=1), customer)
+    again = await gateway.open_checkout(BillingAccount(user_id=user, checkout_count=1), customer)
     stripe_standin.pay(again.id)
     found = await gateway.subscriptions(customer, user)
     assert {one.status for one in found} == {SubscriptionStatus.ACTIVE, SubscriptionStatus.CANCELED}
@@ -566,7 +566,7 @@ async def test_away_in_many_ways(
 ) -> None:
     customer, session = await subscribed(gateway, stripe_standin, user)
     stripe_standin.fault(kind, times=None, **more)
-    account = BillingAccount(user_id=user, checkouts=1)
+    account = BillingAccount(user_id=user, checkout_count=1)
 
     async def fails(call: Callable[[], Awaitable[object]]) -> None:
         with pytest.raises(PaymentsUnavailable):

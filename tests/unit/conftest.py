@@ -58,7 +58,7 @@ class World:
         self.keys = MemoryIdempotencyKeys(self.clock)
         self.billing = MemoryBillingAccounts(self.users, self.clock)
         self.gateway = MemoryPaymentGateway(self.clock)
-        self.readings = MemoryJobQueue()
+        self.syncs = MemoryJobQueue()
         given = Settings.from_environment(
             {"ACCESS_TOKEN_SECRET": secrets.token_hex(32), "RATE_LIMITS": "off", **settings}
         )
@@ -81,7 +81,7 @@ class World:
             idempotency_keys=self.keys,
             billing_accounts=self.billing,
             payment_gateway=self.gateway,
-            readings=self.readings,
+            syncs=self.syncs,
             unit_of_work=MemoryUnitOfWork(),
             password_hasher=PlainHasher(),
             code_hasher=PlainHasher(),

@@ -17,6 +17,7 @@ import pytest
 from adapters.memory.billing import MemoryBillingAccounts, MemoryPaymentGateway
 from adapters.no_payments import NoPayments
 from application.billing.subscriptions import UpgradeTier
+from application.billing.syncing import Reconciled
 from application.ports.billing import CheckoutState, PaymentEvent
 from domain.accounts import MobileNumber, User
 from domain.billing import FOREVER, BillingAccount, Checkout, Subscription, SubscriptionStatus, Tier
@@ -116,12 +117,12 @@ class Shop:
     async def work(self) -> list[bool]:
         """What a worker does with the notifications it got."""
         done = []
-        while self.world.readings.notified:
-            done.append(await self.read(UserId(self.world.readings.notified.pop(0))))
+        while self.world.syncs.notified:
+            done.append(await self.read(UserId(self.world.syncs.notified.pop(0))))
         return done
 
     async def read(self, user_id: UserId) -> bool:
-        return await self.container.read_subscriptions()(user_id=user_id)
+        return await self.container.sync_subscriptions()(user_id=user_id)
 
     async def tell(self, **about: Any) -> None:
         await self.deliver(self.told(**about))
@@ -324,7 +325,7 @@ class TestUpgrading:
         for verb in ("add_customer", "add_checkout"):
             accounts: Any = Dying(verb)
             with pytest.raises(Killed):
-                await replace(use_case, accounts=accounts)(user=user)
+                await replace(use_case, checkouts=accounts, customers=accounts)(user=user)
             shop.world.clock.move(timedelta(seconds=31))
         checkout = await shop.upgrade(user)
         assert shop.gateway.calls == ["create_customer"] * 2 + ["open_checkout"] * 2
@@ -333,7 +334,7 @@ class TestUpgrading:
     async def test_who_waits_too_long_for_another_is_told_to_come_again(self) -> None:
         shop = Shop(REQUEST_SECONDS="0.1")
         user = await shop.user()
-        await shop.accounts.begin_checkout(user.id, open_until=NOW, busy_for=DAY)
+        await shop.accounts.begin_checkout(user.id, open_until=NOW, lock_for=DAY)
         with pytest.raises(PaymentsUnavailable):
             await shop.upgrade(user)
         assert shop.gateway.calls == []
@@ -430,33 +431,33 @@ class TestEvents:
         user = await shop.user()
         event_id = shop.told(customer_id=await shop.customer(user))
         await asyncio.gather(*(shop.deliver(event_id) for _ in range(100)))
-        assert shop.world.readings.notified == [user.id]
+        assert shop.world.syncs.notified == [user.id]
 
     async def test_of_nobody_known_notifies_nobody(self, shop: Shop) -> None:
         await shop.deliver(shop.told(customer_id="cus_of_the_till"))
         await shop.deliver("evt_of_no_interest")
-        assert shop.world.readings.notified == []
+        assert shop.world.syncs.notified == []
 
     @pytest.mark.parametrize("signature", [None, "", "forged"])
     async def test_not_signed_it_does_nothing(self, shop: Shop, signature: str | None) -> None:
         event_id = shop.told(customer_id=await shop.customer(await shop.user()))
         with pytest.raises(WebhookInvalid):
             await shop.deliver(event_id, signature)
-        assert shop.world.readings.notified == []
+        assert shop.world.syncs.notified == []
         await shop.deliver(event_id)
-        assert len(shop.world.readings.notified) == 1, "it was not kept"
+        assert len(shop.world.syncs.notified) == 1, "it was not kept"
 
     async def test_is_accepted_though_the_queue_is_broken(self, shop: Shop) -> None:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
-        shop.world.readings.broken = True
+        shop.world.syncs.broken = True
         await shop.tell(customer_id=await shop.accounts.customer(user.id))
         assert await shop.tier(user) is Tier.BASIC
         shop.world.clock.move(timedelta(seconds=11))
-        assert await shop.container.recover_readings()() == [user.id], "for this process to do"
-        shop.world.readings.broken = False
+        assert await shop.container.resume_syncs()() == [user.id], "for this process to do"
+        shop.world.syncs.broken = False
         shop.world.clock.move(timedelta(seconds=11))
-        assert await shop.container.recover_readings()() == []
+        assert await shop.container.resume_syncs()() == []
         await shop.work()
         assert await shop.tier(user) is Tier.PRO
 
@@ -509,15 +510,15 @@ class TestReading:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
         await shop.deliver(shop.told(customer_id=await shop.accounts.customer(user.id)))
-        shop.world.readings.notified.clear()
+        shop.world.syncs.notified.clear()
         shop.gateway.error = PaymentsUnavailable()
         waits = []
         for _ in range(40):
             assert not await shop.read(user.id)
             kept = shop.accounts.table.get(user.id)
             assert kept is not None
-            assert kept.due_at is not None
-            waits.append((kept.due_at - shop.world.clock.now()).total_seconds())
+            assert kept.schedule.due_at is not None
+            waits.append((kept.schedule.due_at - shop.world.clock.now()).total_seconds())
             assert not await shop.read(user.id), "not yet"
             shop.world.clock.move(timedelta(seconds=waits[-1]))
         for number, wait in enumerate(waits):
@@ -525,7 +526,7 @@ class TestReading:
         assert max(waits[10:]) > max(waits[:5])
         assert await shop.tier(user) is Tier.BASIC
         shop.gateway.error = None
-        assert await shop.container.recover_readings()() == []
+        assert await shop.container.resume_syncs()() == []
         assert await shop.work() == [True]
         assert await shop.tier(user) is Tier.PRO
 
@@ -605,10 +606,10 @@ class TestReading:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
         shop.world.clock.move(timedelta(minutes=14))
-        assert await shop.container.recover_readings()() == []
+        assert await shop.container.resume_syncs()() == []
         assert await shop.work() == []
         shop.world.clock.move(timedelta(minutes=2))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         await shop.work()
         assert await shop.tier(user) is Tier.PRO
 
@@ -617,19 +618,19 @@ class TestReading:
         checkout = await shop.upgrade(user)
         for _ in range(3):
             shop.world.clock.move(timedelta(minutes=16))
-            await shop.container.recover_readings()()
+            await shop.container.resume_syncs()()
             assert await shop.work() == [True]
             assert await shop.upgrade(user) == checkout
         state = shop.gateway.states[checkout.id]
         shop.gateway.states[checkout.id] = replace(state, checkout=replace(checkout, url=None, settled=True))
         shop.world.clock.move(timedelta(minutes=16))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         assert await shop.work() == [True]
         shop.world.clock.move(timedelta(minutes=16))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         assert await shop.work() == [], "nothing is left to wait for"
         shop.world.clock.move(DAY)
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         assert await shop.work() == [True], "what its customer has besides may never have been told"
 
     async def test_a_subscription_is_looked_at_daily(self, shop: Shop) -> None:
@@ -637,10 +638,10 @@ class TestReading:
         await shop.subscribe(user)
         shop.gateway.customers = {customer_id: [] for customer_id in shop.gateway.customers}
         shop.world.clock.move(timedelta(hours=23))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         assert await shop.work() == []
         shop.world.clock.move(timedelta(hours=2))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         assert await shop.work() == [True]
         assert await shop.tier(user) is Tier.BASIC
 
@@ -705,7 +706,7 @@ class TestSinglePayments:
         returned = replace(state.payment, status=SubscriptionStatus.CANCELED)
         shop.gateway.states[checkout_id] = replace(state, payment=returned)
         shop.world.clock.move(DAY + SECOND)
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         await shop.work()
         assert await shop.tier(user) is Tier.BASIC
 
@@ -725,7 +726,7 @@ class TestSinglePayments:
         paid = subscription(user.id, id="cs_1")
         shop.gateway.states["cs_1"] = CheckoutState(checkout=checkout, payment=paid)
         shop.world.clock.move(timedelta(minutes=16))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         await shop.work()
         assert await shop.tier(user) is Tier.PRO
 
@@ -776,7 +777,7 @@ class TestRecovery:
         for user in users:
             await shop.customer(user)
         await shop.accounts.make_due()
-        recover, notified = shop.container.recover_readings(), shop.world.readings.notified
+        recover, notified = shop.container.resume_syncs(), shop.world.syncs.notified
         counts = []
         for _ in range(4):
             await recover()
@@ -791,7 +792,7 @@ class TestRecovery:
         assert await shop.accounts.claim(user.id, lease=timedelta(seconds=90))
         assert await shop.work() == [False]
         shop.world.clock.move(timedelta(seconds=91))
-        await shop.container.recover_readings()()
+        await shop.container.resume_syncs()()
         assert await shop.work() == [True]
         assert await shop.tier(user) is Tier.PRO
 
@@ -800,18 +801,18 @@ class TestReconcile:
     async def test_one(self, shop: Shop) -> None:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
-        reconcile = shop.container.reconcile()
-        assert await reconcile.one(user.id)
+        reconcile = shop.container.reconcile_user()
+        assert await reconcile(user_id=user.id)
         assert await shop.tier(user) is Tier.PRO
-        assert not await reconcile.one(UserId(uuid4()))
+        assert not await reconcile(user_id=UserId(uuid4()))
         shop.gateway.error = PaymentsUnavailable()
-        assert not await reconcile.one(user.id)
+        assert not await reconcile(user_id=user.id)
 
     async def test_all(self, shop: Shop) -> None:
         users = [await shop.user(number) for number in range(25)]
         for user in users:
             shop.pay(await shop.upgrade(user))
-        assert await shop.container.reconcile().all() == (25, 0)
+        assert await shop.container.reconcile_all()() == Reconciled(synced=25, failed=0)
         assert {await shop.tier(user) for user in users} == {Tier.PRO}
 
     async def test_what_could_not_be_read_stays_due(self, shop: Shop) -> None:
@@ -819,11 +820,11 @@ class TestReconcile:
         for user in users:
             shop.pay(await shop.upgrade(user))
         shop.gateway.error = PaymentsUnavailable()
-        assert await shop.container.reconcile().all() == (0, 12)
+        assert await shop.container.reconcile_all()() == Reconciled(synced=0, failed=12)
         shop.gateway.error = None
         shop.world.clock.move(timedelta(seconds=3))
         for _ in range(2):
-            await shop.container.recover_readings()()
+            await shop.container.resume_syncs()()
         assert await shop.work() == [True] * 12
         assert {await shop.tier(user) for user in users} == {Tier.PRO}
 

@@ -3,12 +3,14 @@
 SELECT customer_id FROM billing_accounts WHERE user_id = :user_id;
 
 -- open_checkouts --
--- The user's checkouts that still lead somewhere.
-SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts WHERE user_id = :user_id AND url IS NOT NULL;
+-- The user's open checkouts, as far as is known.
+SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts
+WHERE user_id = :user_id AND url IS NOT NULL;
 
 -- unsettled_checkouts --
--- The user's checkouts whose end is not known yet.
-SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts WHERE user_id = :user_id AND NOT settled ORDER BY id;
+-- The user's checkouts that are not settled.
+SELECT id, user_id, url, expires_at, payment_intent_id, settled FROM checkouts
+WHERE user_id = :user_id AND NOT settled ORDER BY id;
 
 -- has_subscription --
 -- A row if the user has a subscription that may still charge.
@@ -23,20 +25,21 @@ WHERE user_id = :user_id AND url IS NOT NULL AND expires_at > :open_until
 ORDER BY expires_at DESC LIMIT 1;
 
 -- lock_checkout --
--- Take the user's checkouts, unless somebody has them.
+-- Take the lock on the user's checkouts, unless somebody has it.
 INSERT INTO billing_accounts AS account
     (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)
-VALUES (:user_id, 0, 0, 0, 0, 0, now() + :busy_for)
+VALUES (:user_id, 0, 0, 0, 0, 0, now() + :lock_for)
 ON CONFLICT (user_id) DO UPDATE SET checkout_busy_until = excluded.checkout_busy_until
     WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now()
-RETURNING user_id, customer_id, customers, checkouts, attempt, failures, changes;
+RETURNING user_id, customer_id, customers AS customer_count, checkouts AS checkout_count, attempt, failures,
+    changes AS change_count;
 
 -- unlock_checkout --
--- Give the user's checkouts back.
+-- Release the lock on the user's checkouts.
 UPDATE billing_accounts SET checkout_busy_until = NULL WHERE user_id = :user_id;
 
 -- add_customer --
--- Keep the user's customer, unless there is another.
+-- Store the user's customer, unless there is another.
 UPDATE billing_accounts SET customer_id = :customer_id, customers = customers + 1
 WHERE user_id = :user_id AND coalesce(customer_id, :customer_id) = :customer_id
 RETURNING user_id;
@@ -46,7 +49,7 @@ RETURNING user_id;
 UPDATE billing_accounts SET customer_id = NULL WHERE user_id = :user_id AND customer_id = :customer_id;
 
 -- add_checkout --
--- Keep a checkout, give the user's checkouts back, and have Stripe asked about it in time.
+-- Store a checkout, release the lock, and have Stripe asked about it in time.
 WITH account AS (
     UPDATE billing_accounts SET checkouts = checkouts + 1, changes = changes + 1, checkout_busy_until = NULL,
         due_at = least(due_at, now() + :due_in)
@@ -57,8 +60,8 @@ SELECT :id, user_id, :url, :expires_at, :payment_intent_id, :settled FROM accoun
 ON CONFLICT (id) DO UPDATE SET url = excluded.url, expires_at = excluded.expires_at;
 
 -- add_event --
--- Keep the event's id and make its owner's account due, both or neither, once. A payment belongs to whoever its
--- checkout does; only a checkout is believed when it names a user itself.
+-- Store the event's id and make its owners' accounts due, both or neither, once. A payment belongs to the owner of its
+-- checkout. Only checkouts are trusted to name a user.
 WITH kept AS (
     INSERT INTO payment_events (id, received_at) VALUES (:id, now()) ON CONFLICT (id) DO NOTHING RETURNING id
 ),
@@ -84,19 +87,20 @@ RETURNING user_id;
 -- Take a due account for one attempt.
 UPDATE billing_accounts SET attempt = attempt + 1, lease_until = now() + :lease
 WHERE user_id = :user_id AND due_at <= now() AND (lease_until IS NULL OR lease_until <= now())
-RETURNING user_id, customer_id, customers, checkouts, attempt, failures, changes;
+RETURNING user_id, customer_id, customers AS customer_count, checkouts AS checkout_count, attempt, failures,
+    changes AS change_count;
 
 -- finish --
--- End the attempt that still holds the account; due at once if something has changed meanwhile.
+-- End the attempt that still holds the account; due at once if something has changed since it began.
 UPDATE billing_accounts SET lease_until = NULL, failures = 0,
-    due_at = CASE WHEN changes = :changes THEN now() + :due_in ELSE now() END
+    due_at = CASE WHEN changes = :change_count THEN now() + :due_in ELSE now() END
 WHERE user_id = :user_id AND attempt = :attempt AND lease_until IS NOT NULL
 RETURNING user_id;
 
 -- retry --
--- Give the account back after a failure; due sooner if something has changed meanwhile.
+-- Release the account after a failure; due sooner if something has changed since the attempt began.
 UPDATE billing_accounts SET lease_until = NULL, failures = failures + 1,
-    due_at = now() + CASE WHEN changes = :changes THEN :delay ELSE least(:delay, interval '5 s') END
+    due_at = now() + CASE WHEN changes = :change_count THEN :delay ELSE least(:delay, interval '5 s') END
 WHERE user_id = :user_id AND attempt = :attempt AND lease_until IS NOT NULL;
 
 -- make_due --
@@ -111,11 +115,11 @@ FROM next WHERE account.user_id = next.user_id
 RETURNING account.user_id;
 
 -- take_due --
--- Due accounts that nobody was notified of for a while; they count as notified from now on.
+-- Due accounts that no worker was notified of for a while; they count as notified from now on.
 UPDATE billing_accounts SET rung_at = now() WHERE user_id IN (
     SELECT user_id FROM billing_accounts
     WHERE due_at <= now() AND (lease_until IS NULL OR lease_until <= now())
-        AND (rung_at IS NULL OR rung_at < due_at OR rung_at <= now() - :quiet::interval)
+        AND (rung_at IS NULL OR rung_at < due_at OR rung_at <= now() - :notified_before::interval)
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 RETURNING user_id, due_at;
