@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from application.ports.chat import LanguageModel
@@ -15,18 +17,21 @@ from domain.errors import DomainError, ModelError, ModelNotConfigured
 from domain.ids import MessageId, UserId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError
 
-# Each subcommand imports what it needs when it runs: `--help` is quick, and no process pays for another's parts.
+if TYPE_CHECKING:
+    from entrypoints.container import Container
+
+# Each subcommand imports what it needs when it runs: `--help` is quick, and no process loads another's parts.
 
 
 def up(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """start the whole product on this machine, its servers included"""
+    """start the whole product on this machine, including its servers"""
     try:
         from local.up import up as run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "local":
             raise
         raise SettingsError(
-            ["up needs a checkout of the repository: an installed package is the product alone."]
+            ["up needs a checkout of the repository; the installed package does not include it."]
         ) from None
     return run(environment)
 
@@ -45,7 +50,7 @@ def serve(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def worker(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """answer messages"""
+    """run workers that answer messages"""
     settings = Settings.from_environment(environment, needs=WORKER_NEEDS)
     from entrypoints.worker import run
 
@@ -53,7 +58,7 @@ def worker(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
 
 
 def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """bring the database's schema up to date"""
+    """apply database migrations"""
     settings = Settings.from_environment(environment, needs=MIGRATE_NEEDS)
     from adapters.postgres.migrate import migrate as run
     from entrypoints.telemetry import configure_logs
@@ -66,17 +71,12 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """check the settings, and that Postgres, Redis and the model can be used"""
+    """validate settings and check Postgres, Redis and the model"""
     settings = Settings.from_environment(environment, needs=SERVERS)
-    from entrypoints.container import Container, running
-    from entrypoints.telemetry import configure_logs
-
-    configure_logs(settings)
 
     async def run() -> int:
-        container = Container(settings=settings)
         failed = 0
-        async with running(container.resources()):
+        async with _container_for(settings) as container:
             for dependency in container.watched():
                 try:
                     await dependency.check()
@@ -92,7 +92,7 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 async def _check_model(model: LanguageModel) -> int:
-    """A model that is away is no fault of this deployment, and no reason to restart its workers: only said."""
+    """An unavailable model is only reported: it is no fault of this deployment, and no reason to restart workers."""
     try:
         await model.check()
         print(f"{model.name}: ok")
@@ -105,22 +105,17 @@ async def _check_model(model: LanguageModel) -> int:
 
 
 def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """list messages by their state, or have a failed one answered after all"""
+    """list messages by status, or queue a failed one again"""
     settings = Settings.from_environment(environment, needs=SERVERS)
-    from entrypoints.container import Container, running
-    from entrypoints.telemetry import configure_logs
-
-    configure_logs(settings)
 
     async def run() -> None:
-        container = Container(settings=settings)
-        async with running(container.resources()):
+        async with _container_for(settings) as container:
             if arguments.action == "requeue":
                 await container.requeue_message()(message_id=MessageId(arguments.id))
                 print(f"{arguments.id} is queued again.")
                 return
-            # Ids, times and codes only: what people wrote is none of the terminal's business.
-            for message in await container.messages().list_by_status(arguments.status, limit=arguments.limit):
+            # Ids, times and codes only: what people wrote does not belong on a terminal.
+            for message in await container.list_messages()(status=arguments.status, limit=arguments.limit):
                 sent = message.created_at.isoformat(timespec="seconds")
                 print(f"{message.id}  {sent}  attempts={message.attempt}  {message.error_code or ''}".rstrip())
 
@@ -129,48 +124,47 @@ def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> i
 
 
 def accounts(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """let a number be logged in with again after too many wrong codes or passwords"""
+    """unlock a number after too many wrong codes or passwords"""
     # Guesses are counted by the number's keyed digest: with another key none would be found.
     settings = Settings.from_environment(environment, needs=(*SERVERS, "ACCESS_TOKEN_SECRET"))
-    from entrypoints.container import Container, running
-    from entrypoints.telemetry import configure_logs
-
-    configure_logs(settings)
 
     async def run() -> None:
-        container = Container(settings=settings)
-        number = container.mobile_numbers().parse(arguments.number)
-        async with running(container.resources()):
-            counted = await container.guess_limits().reset(number)
-        print("All wrong guesses are forgotten." if counted else "No wrong guesses are counted for this number.")
+        async with _container_for(settings) as container:
+            unlocked = await container.unlock_number()(mobile=arguments.number)
+        print("All wrong guesses are forgotten." if unlocked else "No wrong guesses are counted for this number.")
 
     asyncio.run(run())
     return 0
 
 
 def billing(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """read subscriptions from Stripe, now and here"""
+    """read subscriptions from Stripe now"""
     settings = Settings.from_environment(environment, needs=(*SERVERS, "STRIPE_SECRET_KEY"))
+
+    async def run() -> int:
+        async with _container_for(settings, with_stripe=True) as container:
+            if arguments.user:
+                if not await container.reconcile_user()(user_id=UserId(arguments.user)):
+                    print("Nothing was read: the user was never a customer, or the log has the reason.")
+                    return 1
+                print("Read.")
+                return 0
+            done = await container.reconcile_all()()
+            print(f"Read the subscriptions of {done.synced}; {done.failed} could not be read and will be tried again.")
+            return 1 if done.failed else 0
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _container_for(settings: Settings, *, with_stripe: bool = False) -> AsyncIterator[Container]:
     from entrypoints.container import Container, running
     from entrypoints.telemetry import configure_logs
 
     configure_logs(settings)
-
-    async def run() -> int:
-        container = Container(settings=settings)
-        reconcile = container.reconcile()
-        async with running([*container.resources(), container.payment_gateway()]):
-            if arguments.user:
-                if not await reconcile.one(UserId(arguments.user)):
-                    print("Nothing was read: the user never had to do with Stripe, or the log says why.")
-                    return 1
-                print("Read.")
-                return 0
-            read, failed = await reconcile.all()
-            print(f"Read the subscriptions of {read}; {failed} could not be read and will be tried again.")
-            return 1 if failed else 0
-
-    return asyncio.run(run())
+    container = Container(settings=settings)
+    async with running([*container.resources(), *([container.payment_gateway()] if with_stripe else [])]):
+        yield container
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -189,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         return subparser
 
     def add_workers(subparser: argparse.ArgumentParser) -> None:
-        subparser.add_argument("--workers", type=_count, default=1, help="processes to run (1)")
+        subparser.add_argument("--workers", type=_count, default=1, help="number of processes (1)")
 
     add(up)
     serving = add(serve)
@@ -200,16 +194,16 @@ def _parser() -> argparse.ArgumentParser:
     add(migrate)
     add(check)
     actions = add(messages).add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="newest first: id, time, attempts and what went wrong")
+    listing = actions.add_parser("list", help="newest first: id, time, attempts and error code")
     listing.add_argument("--status", type=MessageStatus, choices=list(MessageStatus), default=MessageStatus.FAILED)
-    listing.add_argument("--limit", type=_count, default=50, help="at most so many (50)")
+    listing.add_argument("--limit", type=_count, default=50, help="maximum number to list (50)")
     actions.add_parser("requeue", help="queue a failed message again").add_argument("id", type=UUID)
     actions = add(accounts).add_subparsers(dest="action", required=True, metavar="ACTION")
-    unlocking = actions.add_parser("unlock", help="forget all wrong guesses made for a number")
-    unlocking.add_argument("number", metavar="NUMBER", help="international, or of DEFAULT_REGION")
+    unlocking = actions.add_parser("unlock", help="delete all wrong guesses made for a number")
+    unlocking.add_argument("number", metavar="NUMBER", help="international, or local to DEFAULT_REGION")
     actions = add(billing).add_subparsers(dest="action", required=True, metavar="ACTION")
-    reconciling = actions.add_parser("reconcile", help="everybody's, or one user's")
-    reconciling.add_argument("--user", type=UUID, metavar="ID", help="only this user's")
+    reconciling = actions.add_parser("reconcile", help="all users, or one")
+    reconciling.add_argument("--user", type=UUID, metavar="ID", help="only this user")
     return parser
 
 

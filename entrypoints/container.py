@@ -50,6 +50,7 @@ from application.accounts.sessions import (
     RefreshSession,
 )
 from application.accounts.signup import SignUp
+from application.accounts.unlocking import UnlockNumber
 from application.billing.subscriptions import GetSubscription, OpenPortal, UpgradeTier
 from application.billing.syncing import ReconcileAll, ReconcileUser, ResumeSyncs, SyncSubscriptions
 from application.billing.webhooks import AcceptWebhookEvent
@@ -60,6 +61,7 @@ from application.chat.messages import (
     ContinueMessage,
     GetAllowance,
     GetMessage,
+    ListMessages,
     RegenerateMessage,
     RequeueMessage,
     SendMessage,
@@ -184,6 +186,7 @@ class Container(containers.DeclarativeContainer):
     set_password = wired(SetPassword, password_hasher=password_hasher)
     reset_password = wired(ResetPassword)
     change_password = wired(ChangePassword, password_hasher=password_hasher)
+    unlock_number = wired(UnlockNumber)
 
     create_chatroom = wired(CreateChatroom)
     list_chatrooms = wired(ListChatrooms)
@@ -199,6 +202,7 @@ class Container(containers.DeclarativeContainer):
     stream_reply = wired(StreamReply)
     await_reply = wired(AwaitReply)
     requeue_message = wired(RequeueMessage, queue=queue)
+    list_messages = wired(ListMessages)
     get_allowance = wired(GetAllowance, limits=sending_limits)
 
     upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, timeout=_patience)

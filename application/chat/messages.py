@@ -12,7 +12,7 @@ from application.ports.runtime import Clock, Ids, JobQueue
 from domain.accounts import User
 from domain.billing import Allowance, SendingLimits, Tier
 from domain.chat.calls import ReplyPlan
-from domain.chat.messages import Message
+from domain.chat.messages import Message, MessageStatus
 from domain.errors import MessageNotFound
 from domain.ids import ChatroomId, MessageId
 
@@ -163,6 +163,16 @@ class RequeueMessage:
         if not await self.messages.requeue(message_id):
             raise MessageNotFound("There is no failed message with this id.")
         await self.queue.notify([message_id])
+
+
+@dataclass(frozen=True, slots=True)
+class ListMessages:
+    """For operators: the messages of all users in one state, newest first."""
+
+    messages: MessageDesk
+
+    async def __call__(self, *, status: MessageStatus, limit: int) -> list[Message]:
+        return await self.messages.list_by_status(status, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
