@@ -10,7 +10,7 @@ import structlog
 from adapters.postgres.connection import transaction
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
-from adapters.postgres.tables import OtpChallengeRow, SessionRow, UserRow
+from adapters.postgres.tables import SessionRow, UserRow
 from application.ports.accounts import GuessLimits, NumberDigests, OtpChallenges, OtpSendLimits, Sessions, Users
 from domain.accounts import (
     GUESSES_A_DAY,
@@ -166,7 +166,8 @@ class PostgresSessions(Sessions):
         await SESSIONS.end_all(user_id=user_id, now=now, keep=keep)
 
     async def purge(self, *, now: datetime) -> None:
-        await SESSIONS.purge(now=now, idle=SESSION_IDLE)
+        while await SESSIONS.purge(now=now, idle=SESSION_IDLE):
+            pass
 
 
 class PostgresOtpChallenges(OtpChallenges):
@@ -181,7 +182,7 @@ class PostgresOtpChallenges(OtpChallenges):
         return bool(await CODES.consume(mobile=mobile, purpose=purpose, code_hash=code_hash))
 
     async def purge(self, *, expired_before: datetime) -> None:
-        await OtpChallengeRow.filter(expires_at__lt=expired_before).delete()
+        await CODES.purge(expired_before=expired_before)
 
 
 class PostgresGuessLimits(GuessLimits):

@@ -10,7 +10,7 @@ import asyncpg
 
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
-from adapters.postgres.tables import CheckoutRow, PaymentEventRow, SubscriptionRow, UserRow
+from adapters.postgres.tables import CheckoutRow, SubscriptionRow, UserRow
 from application.ports.billing import (
     BillingAccounts,
     CheckoutBusy,
@@ -154,4 +154,4 @@ class PostgresBillingAccounts(BillingAccounts):
         return [UserId(row["user_id"]) for row in sorted(taken, key=lambda row: row["due_at"])]
 
     async def purge_events(self, *, received_before: datetime) -> None:
-        await PaymentEventRow.filter(received_at__lt=received_before).delete()
+        await SQL.purge_events(received_before=received_before)

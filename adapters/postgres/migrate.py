@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,7 +49,8 @@ async def migrate(url: str) -> list[str]:
         # aerich crashes when two of it run at once, so a connection of its own holds a lock meanwhile.
         guard = await _connect(url)
         try:
-            await SQL.lock_migrations.on(guard, key=_LOCK)
+            while not (await SQL.lock_migrations.on(guard, key=_LOCK))[0]["is_locked"]:  # noqa: ASYNC110 - Postgres notifies nobody
+                await asyncio.sleep(0.2)
             async with aerich_command(url) as command:
                 return await command.upgrade()
         finally:

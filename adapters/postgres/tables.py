@@ -37,7 +37,7 @@ class SessionRow(Model):
         "models.UserRow", related_name=False, on_delete=fields.CASCADE
     )
     created_at = fields.DatetimeField()
-    last_seen_at = fields.DatetimeField()
+    last_seen_at = fields.DatetimeField(db_index=True)
     expires_at = fields.DatetimeField(db_index=True)
     device = fields.TextField()
     network = fields.TextField()

@@ -123,3 +123,7 @@ UPDATE billing_accounts SET rung_at = now() WHERE user_id IN (
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
 RETURNING user_id, due_at;
+
+-- purge_events --
+-- Forget events that Stripe does not repeat any more.
+DELETE FROM payment_events WHERE received_at < :received_before;

@@ -44,3 +44,7 @@ FROM codes_sent AS sending WHERE number_digest = :number_digest;
 -- purge_sendings --
 -- Remove what no rule looks back to.
 DELETE FROM codes_sent WHERE sent_at[1] < :sent_before;
+
+-- purge --
+-- Remove the codes that have expired.
+DELETE FROM otp_challenges WHERE expires_at < :expired_before;

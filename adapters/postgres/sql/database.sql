@@ -3,5 +3,6 @@
 SELECT FROM messages LIMIT 0;
 
 -- lock_migrations --
--- Wait until nobody else migrates this database.
-SELECT pg_advisory_lock(:key);
+-- Whether nobody else migrates this database, from now on. Waiting in here would keep a snapshot, for whose end the
+-- creation of an index waits.
+SELECT pg_try_advisory_lock(:key) AS is_locked;

@@ -65,9 +65,13 @@ WITH open AS (
 UPDATE sessions SET ended_at = :now FROM open WHERE sessions.id = open.id;
 
 -- purge --
--- Remove the sessions that are over.
-DELETE FROM sessions WHERE id IN (
-    SELECT id FROM sessions
-    WHERE expires_at < :now OR ended_at < :now OR last_seen_at < :now - :idle::interval
-    FOR UPDATE SKIP LOCKED
-);
+-- Remove sessions that are over, some at a time, each kind by its index.
+DELETE FROM sessions WHERE id = ANY (
+    ARRAY(SELECT id FROM sessions WHERE expires_at < :now ORDER BY expires_at LIMIT 500 FOR UPDATE SKIP LOCKED)
+    || ARRAY(SELECT id FROM sessions WHERE ended_at < :now ORDER BY ended_at LIMIT 500 FOR UPDATE SKIP LOCKED)
+    || ARRAY(
+        SELECT id FROM sessions WHERE last_seen_at < :now - :idle::interval
+        ORDER BY last_seen_at LIMIT 500 FOR UPDATE SKIP LOCKED
+    )
+)
+RETURNING id;

@@ -1,0 +1,157 @@
+"""The plan of every named statement on tables that have grown: nothing of other people's is read.
+
+These are the generic plans, which Postgres makes without knowing the values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from adapters.postgres.connection import ALIAS, tortoise_config
+from adapters.postgres.statements import Statement, Statements
+from tests.integration.test_statements import NAMES
+from tests.support.database import execute, new_database
+
+Key = tuple[str, str]
+
+#: What reads a table from end to end, and why it may.
+EXCEPTIONS: dict[Key, str] = {
+    ("codes", "purge"): "holds the codes of the last minutes",
+    ("codes", "purge_sendings"): "holds the numbers of the last day",
+    ("database", "find_tables"): "reads no row",
+    ("guesses", "purge"): "holds the numbers that somebody guessed at, and one statement in ten minutes reads them",
+    ("messages", "list_by_status"): "for operators: by its value, failed messages have an index; others are frequent",
+    ("setup", "refused_for"): "holds one row",
+    ("users", "purge_days_use"): "holds the accounts that were deleted today",
+}
+
+GROWN = """
+WITH owners AS (
+    INSERT INTO users (id, mobile, name, chatrooms_version, created_at)
+    SELECT gen_random_uuid(), '+91' || n, 'Ann', 0, now() FROM generate_series(1, 3000) n RETURNING id
+),
+devices AS (
+    INSERT INTO sessions (id, created_at, last_seen_at, expires_at, device, network, user_id, ended_at)
+    SELECT gen_random_uuid(), now(), now(), now() + interval '1 h', '', '', id, CASE WHEN n = 1 THEN now() END
+    FROM owners, generate_series(1, 2) n RETURNING id
+),
+tokens AS (
+    INSERT INTO refresh_tokens (hash, session_id, expires_at)
+    SELECT decode(md5(id::text), 'hex'), id, now() FROM devices
+),
+counters AS (
+    INSERT INTO allowances (day, used, in_flight, minute_from, minute_used, user_id)
+    SELECT current_date, 1, 0, now(), 1, id FROM owners
+),
+keys AS (
+    INSERT INTO idempotency_keys (scope, key, body_hash, resource_id, busy_until, status, reply, created_at)
+    SELECT 'POST /chatroom', id::text, '', id, now(), 201, '{}', now() FROM owners
+),
+rooms AS (
+    INSERT INTO chatrooms (id, name, created_at, user_id) SELECT gen_random_uuid(), 'room', now(), id FROM owners
+    RETURNING id, user_id
+),
+asked AS (
+    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged, queued_at,
+        max_output_tokens, due_at, rung_at, lease_until, chatroom_id, user_id, response)
+    SELECT gen_random_uuid(), 'input', now(),
+        CASE row_number() OVER () % 20 WHEN 0 THEN 'queued' WHEN 1 THEN 'generating' ELSE 'completed' END,
+        1, 0, 0, current_date, true, now(), 10, now(), now(), now(), id, user_id, 'reply'
+    FROM rooms, generate_series(1, 4) RETURNING id, user_id
+),
+calls AS (
+    INSERT INTO model_calls (user_id, message_id, attempt, purpose, model, outcome)
+    SELECT user_id, id, 1, 'reply', '', 'completed' FROM asked
+),
+accounts AS (
+    INSERT INTO billing_accounts (user_id, customer_id, customers, checkouts, changes, attempt, failures)
+    SELECT id, id::text, 1, 0, 0, 0, 0 FROM owners
+),
+paid AS (
+    INSERT INTO subscriptions (id, user_id, status, price_id, created_at)
+    SELECT id::text, id, 'active', '', now() FROM owners
+),
+pages AS (
+    INSERT INTO checkouts (id, user_id, expires_at, payment_intent_id, settled)
+    SELECT id::text, id, now(), id::text, true FROM owners
+),
+events AS (
+    INSERT INTO payment_events (id, received_at) SELECT id::text, now() FROM owners
+),
+codes AS (
+    INSERT INTO otp_challenges (mobile, purpose, code_hash, expires_at, guesses_left)
+    SELECT left(id::text, 16), 'login', '', now(), 5 FROM owners
+),
+guesses AS (
+    INSERT INTO wrong_guesses (number_digest, kind, wrong_at, in_a_row)
+    SELECT left(id::text, 22), 'code', ARRAY[now()], 1 FROM owners
+),
+sent AS (
+    INSERT INTO codes_sent (number_digest, sent_at) SELECT left(id::text, 22), ARRAY[now()] FROM owners
+)
+INSERT INTO kept_allowances
+    (number_digest, day, used, minute_from, minute_used, input_tokens, output_tokens, empty_cuts)
+SELECT left(id::text, 22), current_date, 1, now(), 1, 0, 0, 0 FROM owners
+"""
+
+
+PARTIAL_INDEXES = "SELECT relname AS name FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indpred IS NOT NULL"
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
+
+
+def is_unbounded(node: dict[str, Any], partial: set[str]) -> bool:
+    """It reads a table, or an index of all of it, from end to end. A partial index has only what waits."""
+    if node["Node Type"] in ("Index Scan", "Index Only Scan"):
+        return "Index Cond" not in node and node["Index Name"] not in partial
+    return bool(node["Node Type"] == "Seq Scan")
+
+
+async def unbounded(url: str) -> dict[Key, list[str]]:
+    """The tables that each statement reads from end to end."""
+    await execute(url, GROWN)
+    await execute(url, "ANALYZE")
+    settings = tortoise_config(url, engine="")["connections"][ALIAS]["credentials"]["server_settings"]
+    connection = await asyncpg.connect(url, server_settings={**settings, "plan_cache_mode": "force_generic_plan"})
+    found = {}
+    try:
+        partial = {row["name"] for row in await connection.fetch(PARTIAL_INDEXES)}
+        for area, name in NAMES:
+            statement: Statement = getattr(Statements(area), name)
+            values = f"({', '.join('NULL' for _ in statement.parameters)})" if statement.parameters else ""
+            await connection.execute(f"PREPARE it AS {statement.sql}")
+            [plan] = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE it {values}"))
+            await connection.execute("DEALLOCATE it")
+            found[area, name] = [node["Relation Name"] for node in nodes(plan["Plan"]) if is_unbounded(node, partial)]
+    finally:
+        await connection.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def reads(postgres_url: str) -> Iterator[dict[Key, list[str]]]:
+    with new_database(postgres_url) as url:
+        yield asyncio.run(unbounded(url))
+
+
+@pytest.mark.parametrize(("area", "name"), NAMES)
+def test_it_reads_no_table_from_end_to_end(reads: dict[Key, list[str]], area: str, name: str) -> None:
+    if (area, name) in EXCEPTIONS:
+        assert reads[area, name], "is no exception any more"
+    else:
+        assert reads[area, name] == []
+
+
+def test_a_scan_is_found(reads: dict[Key, list[str]]) -> None:
+    assert reads["database", "find_tables"] == ["messages"]
+    assert reads["guesses", "purge"] == ["wrong_guesses"]
