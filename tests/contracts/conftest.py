@@ -295,7 +295,8 @@ class InPostgresAndRedis(Adapters):
     async def wait(self, seconds: float) -> None:
         for sql in (
             "UPDATE messages SET created_at = created_at - $1::interval, queued_at = queued_at - $1,"
-            " due_at = due_at - $1, lease_until = lease_until - $1, rung_at = rung_at - $1",
+            " due_at = due_at - $1, lease_until = lease_until - $1, rung_at = rung_at - $1,"
+            " completed_at = completed_at - $1",
             "UPDATE idempotency_keys SET created_at = created_at - $1::interval, busy_until = busy_until - $1",
             "UPDATE model_budget SET booked_until = booked_until - $1::interval",
             "UPDATE billing_accounts SET checkout_busy_until = checkout_busy_until - $1::interval,"
@@ -319,11 +320,9 @@ class InPostgresAndRedis(Adapters):
             await gate.close()
 
 
-@pytest.fixture
-async def memory() -> AsyncIterator[InMemory]:
-    clock, users = MemoryClock(), MemoryUsers()
-    messages = MemoryMessages(clock)
-    adapters = InMemory(
+def in_memory(clock: MemoryClock) -> InMemory:
+    users, messages = MemoryUsers(), MemoryMessages(clock)
+    return InMemory(
         users=users,
         sessions=MemorySessions(users),
         challenges=MemoryOtpChallenges(),
@@ -339,6 +338,11 @@ async def memory() -> AsyncIterator[InMemory]:
         clock=clock,
         ids=TimeOrderedIds(),
     )
+
+
+@pytest.fixture
+async def memory() -> AsyncIterator[InMemory]:
+    adapters = in_memory(MemoryClock())
     yield adapters
     await adapters.check_counters()
 
