@@ -24,6 +24,7 @@ from taskiq_redis import RedisStreamBroker
 
 from adapters.batching import Batched
 from adapters.redis_clients import connection_options, redis_client
+from application.patience import Backoff
 from application.ports.runtime import JobQueue, Resource
 from domain.errors import Unavailable
 
@@ -203,18 +204,17 @@ class JobReceiver:
 
     async def listen(self, stop: asyncio.Event) -> None:
         """Take jobs until `stop` is set."""
-        pause = 0.1
+        backoff = Backoff(0.1, 2.0)
         while not stop.is_set():
             try:
                 await self._broker.startup()  # makes the consumer group anew if Redis has lost it
-                pause = 0.1
+                backoff.reset()
                 await self._receiver.listen(stop)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes, also grouped; none ends a worker
+                pause = backoff.pause()
                 log.warning("job_queue_lost", error=type(error).__name__, again_in=pause)
-                try:
+                with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), pause)
-                except TimeoutError:
-                    pause = min(pause * 2, 2.0)
         self._stopped = True
         with suppress(RedisError, OSError):  # then a sweep finds the messages, a lease later
             await self._broker.give_back()

@@ -56,6 +56,7 @@ from application.billing.syncing import ReconcileAll, ReconcileUser, ResumeSyncs
 from application.billing.webhooks import AcceptWebhookEvent
 from application.chat.breaker import Breaker
 from application.chat.chatrooms import ChangeChatroom, CreateChatroom, DeleteChatroom, ListChatrooms, OpenChatroom
+from application.chat.leases import Leases
 from application.chat.messages import (
     CancelMessage,
     ContinueMessage,
@@ -67,7 +68,8 @@ from application.chat.messages import (
     SendMessage,
 )
 from application.chat.model_calls import CallModel
-from application.chat.replies import GenerateReply, Leases, QuarantineSlot, RecoverReplies
+from application.chat.quarantine import QuarantineSlot
+from application.chat.replies import GenerateReply, RecoverReplies
 from application.chat.setup import WatchSetup
 from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle

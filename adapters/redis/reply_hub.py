@@ -8,7 +8,6 @@ connection was lost, and now and then to be safe.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
@@ -19,6 +18,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
+from application.patience import Backoff
 from application.ports.chat import ReplyReader
 from domain.chat.streams import ReplyPiece, StreamPosition
 
@@ -36,7 +36,7 @@ _CHANNELS = 500  # in one SUBSCRIBE
 _SAFETY_TICK = 0.1
 _QUIET_SECONDS = 2.0  # without a word before the connection is asked whether it lives
 _FAIR_SHARE = 64  # messages handled before others may use the loop: reading what has arrived never waits
-_MIN_PAUSE, _MAX_PAUSE = 0.05, 1.0
+_PAUSES = 0.05, 1.0  # seconds of a retry
 
 
 class Outage:
@@ -248,17 +248,16 @@ class ReplyHub:
     # --- listening ---
 
     async def _listen(self) -> None:
-        pause = 0.0
+        backoff = Backoff(*_PAUSES)
         while True:
             try:
                 async with self._connected() as connection:
                     async for message in self._messages(connection):
-                        pause = 0.0
+                        backoff.reset()
                         self._handle(message)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes; none ends the hub
                 self._listening.met(error)
-                pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                await asyncio.sleep(backoff.jittered())
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AbstractConnection]:
@@ -331,17 +330,16 @@ class ReplyHub:
     # --- subscribing and reading ---
 
     async def _keep(self) -> None:
-        pause = 0.0
+        backoff = Backoff(*_PAUSES)
         while True:
             try:
                 await self._until_needed()
                 await self._subscribe()
                 await self._read()
-                pause = 0.0
+                backoff.reset()
             except Exception as error:  # noqa: BLE001 - as above
                 self._reading.met(error)
-                pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
+                await asyncio.sleep(backoff.jittered())
 
     async def _until_needed(self) -> None:
         if not self._unread:

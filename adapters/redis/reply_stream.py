@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 from itertools import islice
@@ -18,6 +17,7 @@ from redis.asyncio import Redis
 
 from adapters.redis.reply_hub import FIELD, THOUGHT, WAKE, Outage, ReplyHub, end
 from adapters.redis_clients import redis_client
+from application.patience import Backoff
 from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
 from domain.chat.streams import START, StreamPosition
 from domain.ids import MessageId
@@ -26,7 +26,7 @@ _BATCH = 256  # streams in one pipeline: packing more would hold up the loop
 _LIFETIME_MS = 600_000
 _MAX_ENTRIES = 4_096  # at 20 a second more than a reply may take
 _MAX_THOUGHT = 16_384  # characters that wait for a flush
-_MIN_PAUSE, _MAX_PAUSE = 0.05, 1.0
+_PAUSES = 0.05, 1.0  # seconds of a retry
 _FENCED = -1
 
 # Appends a piece if it begins where the stream ends. Returns how many characters of the attempt the
@@ -260,16 +260,15 @@ class _Flusher:
         self._wakeup.set()
 
     async def _run(self) -> None:
-        pause = 0.0
+        backoff = Backoff(*_PAUSES)
         while True:
             await self._wakeup.wait()
             self._wakeup.clear()
             while self._ready or self._wakes:
                 if await self._flush():
-                    pause = 0.0
+                    backoff.reset()
                 else:
-                    pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1))
+                    await asyncio.sleep(backoff.jittered())
 
     async def _flush(self) -> bool:
         """False when nothing came through; then everything is still to be sent."""

@@ -1,4 +1,4 @@
-"""Replies: what a worker does with a message, and how no message is forgotten."""
+"""Replies: how a worker answers a message, and how lost messages are recovered."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from traceback import format_tb
 
-from application.chat.model_calls import Call, CallModel, Stop
+from application.chat.leases import LeaseLost, Leases
+from application.chat.model_calls import Call, CallModel
+from application.chat.quarantine import QuarantineSlot
 from application.chat.titles import SuggestTitle
 from application.patience import retry_until_available
 from application.ports.chat import MessageQueue, ReplyStream
 from application.ports.runtime import Clock, JobQueue
 from domain.chat.calls import ThinkingLevel
-from domain.chat.conversation import MAX_WINDOW_EXCHANGES, Context, Conversation, conversation_window
+from domain.chat.conversation import MAX_WINDOW_EXCHANGES, Context, conversation_window
 from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.chat.retries import RetryPolicy
 from domain.errors import GenerationFailed, ModelError, WorkerCrashed
@@ -25,103 +27,13 @@ from domain.ids import MessageId
 log = logging.getLogger(__name__)
 
 MAX_UNTITLED = 3
-"""Replies of a chatroom after which no further title is asked for."""
-_NO_CONTEXT = Context()
-
-
-class LeaseLost(Exception):
-    """Somebody else has the message now; whatever we have of it is void."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Held:
-    attempt: int
-    task: asyncio.Task[object]
-    stop: Stop
-
-
-class Leases:
-    """The leases that this process holds, renewed together by one statement."""
-
-    def __init__(self, messages: MessageQueue, lease: timedelta) -> None:
-        self._messages = messages
-        self._lease = lease
-        self._held: dict[MessageId, _Held] = {}
-        self._lost: set[asyncio.Task[object]] = set()
-
-    @asynccontextmanager
-    async def hold(self, message: Message, stop: Stop) -> AsyncIterator[None]:
-        """Keep the message's lease alive inside the block; LeaseLost ends the block when it is gone.
-
-        The stop is requested when somebody cancels the message.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        held = self._held[message.id] = _Held(message.attempt, task, stop)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if task not in self._lost:
-                raise
-            task.uncancel()
-            raise LeaseLost from None
-        finally:
-            self._lost.discard(task)
-            # Another attempt of this very process may have taken the entry over.
-            if self._held.get(message.id) is held:
-                del self._held[message.id]
-
-    async def renew(self) -> None:
-        """Renew all; whoever has lost theirs is stopped.
-
-        Raises DatabaseUnavailable: if it stays away others take over, and the fencing token sorts it out.
-        """
-        held = dict(self._held)
-        if not held:
-            return
-        kept = await self._messages.extend(
-            [(message_id, one.attempt) for message_id, one in held.items()], lease=self._lease
-        )
-        for message_id in held.keys() - kept:
-            if self._held.get(message_id) is held[message_id]:
-                task = held[message_id].task
-                self._lost.add(task)
-                task.cancel()
-
-    async def stop_cancelled(self) -> None:
-        """Stop the model for the messages that somebody has cancelled. Raises DatabaseUnavailable."""
-        if self._held:
-            for message_id in await self._messages.cancel_requested() & self._held.keys():
-                self._held[message_id].stop.request()
-
-
-class QuarantineSlot:
-    """This process's one slot for a message that may be poison. A message that finds it taken is notified later."""
-
-    def __init__(self) -> None:
-        self._taken = False
-        self._waiting: dict[MessageId, None] = {}  # in order, each once
-
-    def acquire(self, message_id: MessageId) -> bool:
-        if self._taken:
-            self._waiting[message_id] = None
-            return False
-        self._taken = True
-        self._waiting.pop(message_id, None)
-        return True
-
-    def release(self) -> MessageId | None:
-        """The next message to notify of, if any."""
-        self._taken = False
-        following = next(iter(self._waiting), None)
-        if following is not None:
-            del self._waiting[following]
-        return following
+"""Replies in a chatroom after which no further title is suggested."""
+_CANCELLED = Outcome(status=MessageStatus.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """How an attempt left its message."""
+class _AttemptResult:
+    """The state in which an attempt left its message."""
 
     status: MessageStatus
     #: The message with its reply, if its chatroom still waits for a title.
@@ -130,14 +42,15 @@ class _Left:
 
 @dataclass(frozen=True, slots=True)
 class GenerateReply:
-    """Answer one message: claim it, ask the model, pass on what it says, store how it ended.
+    """Answer one message: claim it, call the model, stream its reply, and store the outcome.
 
     Returns the state in which this call left the message, or None if it was not ours to answer:
-    a job may come twice or late, and only the claim decides. Killed at any point, the lease runs
-    out and another worker takes the message. Cancelled, it is handed back at once.
+    a job may come twice or late, and only the claim decides. If this process is killed at any point,
+    the lease expires and another worker takes the message. If it is cancelled, the message is returned
+    at once.
 
-    A message that was there when two workers died may be what killed them. It is answered while this
-    process answers no other such message, so that its third death is nobody else's.
+    A message that was there when two workers died may have killed them. It is answered in quarantine,
+    with no other such message beside it, so that its third death is nobody else's.
     """
 
     messages: MessageQueue
@@ -150,35 +63,37 @@ class GenerateReply:
     lease: timedelta
     quarantine: QuarantineSlot
     suggest_title: SuggestTitle
-    #: What thoughts may take at each level.
+    #: The budget for thoughts at each level, in tokens.
     thought_tokens: Mapping[ThinkingLevel, int]
-    #: What the model is told before every conversation, by whoever runs the service.
+    #: The deployment's system instruction, in every conversation.
     instructions: str | None = None
 
     async def __call__(self, *, message_id: MessageId) -> MessageStatus | None:
-        left = await self._attempt(message_id)
-        if left is None:
+        async with self._claimed(message_id) as message:
+            result = None if message is None else await self._attempt(message)
+        if result is None:
             return None
-        if left.status.is_final:  # and stored: who follows the message finds there what the stream did not bring
+        if result.status.is_final:  # and stored: readers find there what the stream did not bring
             await self.stream.wake(message_id)
-        if left.untitled is not None:
-            await self.suggest_title(message=left.untitled)
-        return left.status
+        if result.untitled is not None:
+            await self.suggest_title(message=result.untitled)
+        return result.status
 
-    async def _attempt(self, message_id: MessageId) -> _Left | None:
+    @asynccontextmanager
+    async def _claimed(self, message_id: MessageId) -> AsyncIterator[Message | None]:
+        """The message, claimed for one attempt, in quarantine if it is suspect. None if it cannot be claimed."""
         message = await self.messages.claim(message_id, lease=self.lease)
-        if message is not None:
-            return await self._work(message)
-        if not await self.messages.is_suspect(message_id) or not self.quarantine.acquire(message_id):
-            return None
+        is_suspect = message is None and await self.messages.is_suspect(message_id)
+        if not is_suspect or not self.quarantine.acquire(message_id):
+            yield message
+            return
         try:
-            message = await self.messages.claim(message_id, lease=self.lease, alone=True)
-            return None if message is None else await self._work(message)
+            yield await self.messages.claim(message_id, lease=self.lease, alone=True)
         finally:
-            if following := self.quarantine.release():
-                await self.queue.notify([following])
+            if waiting := self.quarantine.release():
+                await self.queue.notify([waiting])
 
-    async def _work(self, message: Message) -> _Left | None:
+    async def _attempt(self, message: Message) -> _AttemptResult | None:
         call = Call(message.user_id, fresh=not message.failures and not message.deaths)
         try:
             async with self.leases.hold(message, call.stop):
@@ -192,29 +107,28 @@ class GenerateReply:
             await self.queue.notify([message.id])
             raise
 
-    async def _answer(self, message: Message, call: Call) -> _Left | None:
+    async def _answer(self, message: Message, call: Call) -> _AttemptResult | None:
         if message.cancel_requested:
-            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED), call)
+            return await self._finish(message, _CANCELLED, call)
         try:
             if self.policy.is_poison(message):
                 raise WorkerCrashed
             context = await retry_until_available(
                 lambda: self.messages.context(message, limit=MAX_WINDOW_EXCHANGES + 1)
             )
-            outcome = await self._ask(message, self._conversation(message, context), call)
+            outcome = await self._reply(message, context, call)
         except ModelError as error:
             return await self._fail(message, error, call)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not be taken for a dead worker
-            # Where, not what: an exception's text may quote the conversation.
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not look like a dead worker
+            # The place only: an exception's text may quote the conversation.
             log.error("attempt_failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
             return await self._fail(message, GenerationFailed(), call)
         return await self._finish(message, outcome, call, context)
 
-    def _conversation(self, message: Message, context: Context) -> Conversation:
+    async def _reply(self, message: Message, context: Context, call: Call) -> Outcome:
+        """The model's reply, streamed to readers while it is written."""
         thoughts = self.thought_tokens[message.thinking] if message.thinking else max(self.thought_tokens.values())
-        return conversation_window(message, context, instructions=self.instructions, thought_tokens=thoughts)
-
-    async def _ask(self, message: Message, conversation: Conversation, call: Call) -> Outcome:
+        conversation = conversation_window(message, context, instructions=self.instructions, thought_tokens=thoughts)
         writer = self.stream.write(message.id, message.attempt, kept=message.kept_characters)
         try:
             return await self.call_model(conversation, call=call, writer=writer)
@@ -222,29 +136,31 @@ class GenerateReply:
             await writer.close()
 
     async def _finish(
-        self, message: Message, outcome: Outcome, call: Call, context: Context = _NO_CONTEXT
-    ) -> _Left | None:
+        self, message: Message, outcome: Outcome, call: Call, context: Context | None = None
+    ) -> _AttemptResult | None:
         booked = call.booked(message)
-        # The fencing token sorts out who was too late after an outage: it must cost no reply.
+        # An outage must cost no reply; if it ends too late, the fencing token decides.
         if not await retry_until_available(
             lambda: self.messages.finish(message.id, message.attempt, outcome, call=booked)
         ):
             return None
-        is_untitled = context.auto_title and len(context.earlier) < MAX_UNTITLED
+        is_untitled = context is not None and context.auto_title and len(context.earlier) < MAX_UNTITLED
         if outcome.status is MessageStatus.COMPLETED and is_untitled:
-            return _Left(outcome.status, replace(message, response=message.in_all(outcome).response))
-        return _Left(outcome.status)
+            return _AttemptResult(outcome.status, replace(message, response=message.in_all(outcome).response))
+        return _AttemptResult(outcome.status)
 
-    async def _fail(self, message: Message, error: ModelError, call: Call) -> _Left | None:
+    async def _fail(self, message: Message, error: ModelError, call: Call) -> _AttemptResult | None:
         if call.stop.requested:
-            return await self._finish(message, Outcome(status=MessageStatus.CANCELLED), call)
+            return await self._finish(message, _CANCELLED, call)
         seconds = self.policy.delay(message, error, self.clock.now())
         if seconds is None:
             return await self._finish(message, Outcome.of_error(error), call)
-        put_back = self.messages.retry if self.policy.is_failure(error) else self.messages.release
+        return_to_queue = self.messages.retry if self.policy.is_failure(error) else self.messages.release
         delay, booked = timedelta(seconds=seconds), call.booked(message)
-        held = await retry_until_available(lambda: put_back(message.id, message.attempt, delay=delay, call=booked))
-        return _Left(MessageStatus.QUEUED) if held else None
+        is_held = await retry_until_available(
+            lambda: return_to_queue(message.id, message.attempt, delay=delay, call=booked)
+        )
+        return _AttemptResult(MessageStatus.QUEUED) if is_held else None
 
 
 @dataclass(frozen=True, slots=True)
