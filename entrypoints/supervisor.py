@@ -1,6 +1,6 @@
-"""Several processes of one kind, kept alive until told to stop.
+"""Runs several processes of one kind and restarts those that die.
 
-Sanic's own manager does neither: a killed process stays away, and after that SIGTERM no longer ends the rest.
+Sanic's own manager does not: a killed process is not restarted, and SIGTERM then no longer ends the others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """Runs `target` in so many spawned processes; whatever it is given must be picklable."""
+    """Runs `target` in spawned processes; its arguments must be picklable."""
 
     def __init__(
         self,
@@ -28,27 +28,27 @@ class Supervisor:
         arguments: Sequence[Any],
         *,
         processes: int,
-        let_go: Callable[[], object] = lambda: None,
+        on_stop: Callable[[], object] = lambda: None,
     ) -> None:
-        """`let_go` gives up what this process holds for its children, once it is told to stop."""
+        """`on_stop` releases what this process holds for its children, once it has to stop."""
         self._spawn = multiprocessing.get_context("spawn")
         self._target = target
         self._arguments = arguments
         self._processes = processes
-        self._let_go = let_go
+        self._on_stop = on_stop
         self._children: list[multiprocessing.process.BaseProcess] = []
-        self._told: list[multiprocessing.process.BaseProcess] = []
+        self._terminated: list[multiprocessing.process.BaseProcess] = []
         self._stopping = False
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT, which the processes then get too. Returns the exit code."""
+        """Run until SIGTERM or SIGINT, and pass it on to the processes. Returns the exit code."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
         self._children = [self._start() for _ in range(self._processes)]
         while not self._stopping:
             multiprocessing.connection.wait([child.sentinel for child in self._children], timeout=1)
             self._replace_the_dead()
-        # Once more: the signal may have come while a process was being started.
+        # Again: the signal may have arrived while a process was being started.
         self._terminate()
         for child in self._children:
             child.join()
@@ -59,7 +59,7 @@ class Supervisor:
             if child.is_alive() or self._stopping:
                 continue
             log.warning("process_died", exit_code=child.exitcode)
-            time.sleep(1)  # one that cannot even start must not spin
+            time.sleep(1)  # a process that cannot start must not loop without a pause
             if not self._stopping:
                 self._children[index] = self._start()
 
@@ -70,18 +70,18 @@ class Supervisor:
 
     def _stop(self, *_: object) -> None:
         self._stopping = True
-        self._let_go()
+        self._on_stop()
         self._terminate()
 
     def _terminate(self) -> None:
         for child in self._children:
-            if child not in self._told:  # twice would mean at once, and cut what is being finished
-                self._told.append(child)
+            if child not in self._terminated:  # a second signal would cut off what the process is finishing
+                self._terminated.append(child)
                 child.terminate()
 
 
 def _run(target: Callable[..., None], *arguments: Any) -> None:
-    if hasattr(os, "setpgrp"):  # a terminal's Ctrl-C is for the supervisor alone
+    if hasattr(os, "setpgrp"):  # a terminal's Ctrl-C is only for the supervisor
         os.setpgrp()
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     target(*arguments)

@@ -23,7 +23,7 @@ from domain.errors import (
 from entrypoints.http.api.endpoints import Endpoints
 from entrypoints.http.api.schemas.billing import Subscription, SubscriptionReply, UrlReply
 from entrypoints.http.documents.openapi import problem_response
-from entrypoints.http.server.errors import NO_STORE, request_id
+from entrypoints.http.server.headers import NO_STORE, request_id
 
 endpoints = Endpoints("Billing")
 

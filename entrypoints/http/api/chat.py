@@ -108,7 +108,7 @@ async def delete_chatroom(delete: DeleteChatroom, caller: Caller, chatroom_id: C
     "/chatroom/<chatroom_id>/message",
     status=202,
     creates="message_id",
-    follows=True,
+    takes_preference=True,
     errors=(ChatroomNotFound, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
 async def send_message(
@@ -166,7 +166,7 @@ async def stream_message(
     return stream_reply(user=caller.user, chatroom_id=chatroom_id, message_id=message_id, after=after)
 
 
-@endpoints.get("/chatroom/<chatroom_id>/message/<message_id>", follows=True, errors=(MessageNotFound,))
+@endpoints.get("/chatroom/<chatroom_id>/message/<message_id>", takes_preference=True, errors=(MessageNotFound,))
 async def get_message(
     get: GetMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> schemas.MessageReply:
@@ -181,8 +181,8 @@ async def get_message(
 @endpoints.post(
     "/chatroom/<chatroom_id>/message/<message_id>/cancel",
     status=202,
-    follows=True,
-    waits=2,
+    takes_preference=True,
+    default_wait=2,
     idempotent=True,
     errors=(MessageNotFound, MessageEnded),
 )
@@ -201,7 +201,7 @@ async def cancel_message(
 @endpoints.post(
     "/chatroom/<chatroom_id>/message/<message_id>/regenerate",
     status=202,
-    follows=True,
+    takes_preference=True,
     idempotent=True,
     errors=(MessageNotFound, MessageNotEnded, QuotaExceeded, TooManyInFlight, SendingTooFast),
 )
@@ -226,7 +226,7 @@ async def regenerate_message(
 @endpoints.post(
     "/chatroom/<chatroom_id>/message/<message_id>/continue",
     status=202,
-    follows=True,
+    takes_preference=True,
     idempotent=True,
     errors=(
         MessageNotFound,

@@ -1,4 +1,4 @@
-"""How a call is declared: once, by its signature, for routing, validation, serialisation and OpenAPI alike."""
+"""Declaration of calls: the signature alone serves routing, validation, serialisation and OpenAPI."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from entrypoints.http.api.schemas.common import Schema
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 
-#: The arguments of handlers that come from the request; every other one is a use case, or made by the call.
+#: Arguments of handlers that come from the request. All others are use cases, or made by the call.
 _OF_REQUEST = {"caller", "device", "body", "query", "after"}
 
 
 class Declared(TypedDict, total=False):
-    """What the signature does not say of a call."""
+    """What the signature does not say about a call."""
 
     #: The status of its success.
     status: int
     errors: tuple[type[DomainError], ...]
-    #: The rate limits that it counts in, by the names of their rules.
+    #: Names of the rate limit rules that apply.
     limits: tuple[str, ...]
-    #: The handler's argument for the id of what it creates. Such a call is idempotent.
+    #: The handler's argument for the id of the created resource. Such a call is idempotent.
     creates: str
-    #: It takes an Idempotency-Key; other POSTs refuse one. Its handler may ask for `request_id`: see idempotent.py.
+    #: It takes an Idempotency-Key; other POSTs refuse one. Its handler may take `request_id`: see idempotent.py.
     idempotent: bool
-    #: Its reply is a message whose end the caller may wait for (Prefer: wait) or, if just accepted, stream.
-    follows: bool
-    #: Seconds that such a call waits for this end if the caller does not say otherwise.
-    waits: int
-    #: If the caller asks for it, its refresh token goes into a cookie, or the cookie goes: see refresh_cookie.py.
+    #: Its reply is a message. The caller may wait for its end (Prefer: wait) or, if it was just accepted, stream it.
+    takes_preference: bool
+    #: Seconds that such a call waits for the end without a preference.
+    default_wait: int
+    #: On request the refresh token is set as a cookie, or the cookie is removed: see refresh_cookie.py.
     refresh_cookie: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A call. Its handler gets, by name, `caller`, `device`, `body`, `query` and the path's ids; by type, use cases.
+    """A call. Its handler gets `caller`, `device`, `body`, `query` and the path's ids by name, and use cases by type.
 
-    It returns its reply; or the stream of a reply, `after` a position that it may ask for as well.
+    It returns its reply, or a stream that begins `after` a position.
     """
 
     method: str
     path: str
     tag: str
     handler: Callable[..., Awaitable[Any]]
-    #: The handler's arguments with their types.
+    #: The handler's arguments and their types.
     takes: dict[str, Any]
-    #: None is a stream.
+    #: None means a stream.
     reply: type[Schema] | None
     status: int = 200
     errors: tuple[type[DomainError], ...] = ()
     limits: tuple[str, ...] = ()
     creates: str | None = None
     idempotent: bool = False
-    follows: bool = False
-    waits: int | None = None
+    takes_preference: bool = False
+    default_wait: int | None = None
     refresh_cookie: bool = False
 
     @property
@@ -78,7 +78,7 @@ class Endpoint:
 
     @property
     def methods(self) -> list[str]:
-        """HEAD is GET without the body; probes and link checkers send it."""
+        """Probes and link checkers send HEAD."""
         return ["GET", "HEAD"] if self.method == "GET" else [self.method]
 
     @property
@@ -95,13 +95,13 @@ class Endpoint:
 
     @property
     def use_cases(self) -> dict[str, Any]:
-        """Their types, by the names of the arguments."""
+        """Types by argument name."""
         given = {*_OF_REQUEST, *self.path_ids, "request_id", self.creates}
         return {name: kind for name, kind in self.takes.items() if name not in given}
 
     @property
     def may_stream(self) -> bool:
-        return self.follows and self.status == 202 and self.waits is None
+        return self.takes_preference and self.status == 202 and self.default_wait is None
 
 
 class Endpoints(list[Endpoint]):

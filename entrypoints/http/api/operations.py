@@ -15,7 +15,7 @@ from entrypoints.http.api.endpoints import Endpoints
 from entrypoints.http.api.schemas.operations import HealthReply, ReadyReply
 from entrypoints.http.documents.docs_page import STYLE_HASH, docs_page
 from entrypoints.http.documents.openapi import problem_response
-from entrypoints.http.server.errors import NO_STORE, request_id
+from entrypoints.http.server.headers import NO_STORE, request_id
 from entrypoints.http.steps.authenticated import bearer_token
 from entrypoints.metrics import Exposition
 from entrypoints.settings import Settings

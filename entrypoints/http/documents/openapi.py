@@ -30,7 +30,7 @@ from entrypoints.http.api.schemas.common import Schema
 from entrypoints.http.api.schemas.problem import Problem
 from entrypoints.http.server import sse
 from entrypoints.http.server.errors import MEDIA_TYPE, status_of
-from entrypoints.http.steps import followed, idempotent, refresh_cookie
+from entrypoints.http.steps import idempotent, preferred, refresh_cookie
 
 _DESCRIPTION = """
 A message to the model is accepted at once and answered by a worker. Its reply can be looked for, waited for, or
@@ -83,11 +83,11 @@ _IDEMPOTENCY_KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["7c5e1f0a-send-1"]},
 }
 _PREFER = {
-    "name": followed.PREFER,
+    "name": preferred.PREFER,
     "in": "header",
     "required": False,
     "description": "`wait=N`: answer with 200 as soon as the message has ended, or with 202 after N seconds,"
-    f" {followed.MAX_WAIT_SECONDS} at most.",
+    f" {preferred.MAX_WAIT_SECONDS} at most.",
     "schema": {"type": "string", "examples": ["wait=30"]},
 }
 _LAST_EVENT_ID: dict[str, Any] = {
@@ -179,7 +179,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         operation["description"] = _prose(description)
     if endpoint.takes_key:
         operation["parameters"].append(_IDEMPOTENCY_KEY)
-    if endpoint.follows:
+    if endpoint.takes_preference:
         operation["parameters"].append(_PREFER)
     if endpoint.refresh_cookie:
         operation["parameters"].append(_REFRESH_COOKIE)
@@ -256,7 +256,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     replies = _replies(endpoint)
     carried = {
         "Idempotency-Replayed": endpoint.takes_key,
-        "Preference-Applied": endpoint.follows,
+        "Preference-Applied": endpoint.takes_preference,
         "RateLimit": endpoint.all_limits,
         "RateLimit-Policy": endpoint.all_limits,
     }
@@ -278,7 +278,7 @@ def _replies(endpoint: Endpoint) -> dict[str, Any]:
             "204": {"description": "The client has them all: it need not come again."},
         }
     whole = {"application/json": _ref(endpoint.reply)}
-    if not endpoint.follows:
+    if not endpoint.takes_preference:
         return {str(endpoint.status): {"description": HTTPStatus(endpoint.status).phrase, "content": whole}}
     return {
         "200": {"description": "OK", "content": {**whole, **(events if endpoint.may_stream else {})}},

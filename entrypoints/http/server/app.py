@@ -1,4 +1,4 @@
-"""The one factory of the HTTP application."""
+"""The factory of the HTTP application."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 import structlog
-from sanic import Request, Sanic
-from sanic.response import BaseHTTPResponse
+from sanic import Sanic
 
 from entrypoints.container import Container, running
 from entrypoints.http.api import accounts, billing, chat, operations
@@ -48,12 +47,13 @@ def api_document() -> dict[str, Any]:
 def create_app(
     settings: Settings, container: Container | None = None, *, name: str = NAME, exposition: Exposition = EXPOSITION
 ) -> Sanic[Any, Any]:
-    """Tests give a container whose outermost parts they have replaced."""
+    """Tests pass a container with replaced adapters."""
     configure_logs(settings)
     container = container or Container(settings=settings)
     app: Sanic[Any, Any] = Sanic(
         name, error_handler=ProblemHandler(), request_class=StrictRequest, configure_logging=False
     )
+    app.ctx.stopping = False  # then connections end with their next response
     app.ctx.headers = ResponseHeaders(settings)
     app.register_middleware(app.ctx.headers.complete, "response")
     app.ctx.streams = Streams(settings)
@@ -93,25 +93,16 @@ def _start_and_stop(app: Sanic[Any, Any], settings: Settings, container: Contain
     async def start(app: Sanic[Any, Any]) -> None:
         for warning in settings.warnings:
             log.warning("unsafe_setting", warning=warning)
-        # Each makes a hash to compare with, which takes a while: not within a request.
+        # Each computes a hash to compare with when it is created, which would delay the first request.
         await asyncio.gather(asyncio.to_thread(container.password_hasher), asyncio.to_thread(container.code_hasher))
         app.ctx.resources = running(
             [*container.resources(), container.reply_watch(), container.payment_gateway(), container.otp_sender()]
         )
         await app.ctx.resources.__aenter__()
 
-    app.ctx.stopping = False
-
     @app.before_server_stop
     async def close_streams(app: Sanic[Any, Any]) -> None:
-        app.ctx.streams.say_goodbye()
-
-    async def close_after_response(request: Request, _: BaseHTTPResponse) -> None:
-        stream: Any = request.stream  # HTTP/1.1's, which knows whether its connection goes on
-        if app.ctx.stopping and stream is not None:
-            stream.keep_alive = False
-
-    app.register_middleware(close_after_response, "response")
+        app.ctx.streams.shut_down()
 
     @app.after_server_stop
     async def stop(app: Sanic[Any, Any]) -> None:

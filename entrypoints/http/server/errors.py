@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -19,13 +17,13 @@ from sanic.response import json
 
 from domain import errors
 from entrypoints.http.api.schemas.problem import FieldError, Problem
+from entrypoints.http.server.headers import NO_STORE, request_id
 from entrypoints.validation import explanation
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 DISCARDED_BYTES = 134_217_728
-NO_STORE = {"cache-control": "no-store"}
 
 STATUS: dict[type[errors.DomainError], int] = {
     errors.InvalidInput: 422,
@@ -59,8 +57,6 @@ _SANIC_CODES = {
     503: ("timeout", "The request took too long and was given up."),
 }
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
 
 class InvalidRequest(Exception):
     """The body or the query does not fit its schema."""
@@ -78,14 +74,6 @@ class InvalidRequest(Exception):
         return cls(
             [FieldError(pointer=_pointer(prefix, detail["loc"]), detail=explanation(detail)) for detail in details]
         )
-
-
-def request_id(request: Request) -> str:
-    """The caller's own X-Request-ID if it is a decent one, else one of ours; the same all through the request."""
-    if not hasattr(request.ctx, "request_id"):
-        given = request.headers.get("x-request-id", "")
-        request.ctx.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    return str(request.ctx.request_id)
 
 
 def status_of(error: type[errors.DomainError]) -> int:

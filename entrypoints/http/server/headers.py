@@ -1,17 +1,19 @@
-"""What every answer carries: security headers, CORS, the state of its rate limits; and that it is counted."""
+"""What every response carries: its request's id, security headers, CORS and rate limits. It is counted here, too."""
 
 from __future__ import annotations
 
+import re
 import time
+import uuid
 from typing import Any
 
 from sanic import HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
 from entrypoints import metrics
-from entrypoints.http.server.errors import request_id
 from entrypoints.settings import Settings
 
+NO_STORE = {"cache-control": "no-store"}
 _SECURITY = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -27,10 +29,19 @@ EXPOSED_HEADERS = (
     "Idempotency-Replayed, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 )
 _PREFLIGHT_SECONDS = "600"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_id(request: Request) -> str:
+    """The caller's X-Request-ID if it is well-formed, else one made here; the same throughout the request."""
+    if not hasattr(request.ctx, "request_id"):
+        given = request.headers.get("x-request-id", "")
+        request.ctx.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return str(request.ctx.request_id)
 
 
 class ResponseHeaders:
-    """Sanic's response middleware: whatever is answered, by whomever, comes by here. A page may bring stricter ones."""
+    """Sanic's response middleware for all responses. A page may set stricter headers."""
 
     def __init__(self, settings: Settings) -> None:
         self._always = dict(_SECURITY)
@@ -51,9 +62,12 @@ class ResponseHeaders:
                 headers["access-control-allow-origin"] = origin
                 headers["access-control-expose-headers"] = EXPOSED_HEADERS
         _count(request, response.status)
+        stream: Any = request.stream  # HTTP/1.1's, which decides whether the connection stays open
+        if request.app.ctx.stopping and stream is not None:
+            stream.keep_alive = False
 
     def preflight(self, request: Request, allowed: str) -> HTTPResponse | None:
-        """A browser asks what a page of another origin may send; None if it is no such question, or no such origin."""
+        """The response to a CORS preflight request; None if it is not one, or its origin is not allowed."""
         asked = "access-control-request-method" in request.headers
         if not asked or request.method != "OPTIONS" or request.headers.get("origin", "") not in self._origins:
             return None

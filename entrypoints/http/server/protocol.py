@@ -1,7 +1,7 @@
-"""HTTP/1.1 as Sanic speaks it, but stricter: in what it takes for a request, and in how long one may take to arrive.
+"""Sanic's HTTP/1.1 protocol, made stricter about the syntax of requests and about the time they take to arrive.
 
-Sanic counts its limits from the last byte that came, so that a byte now and then holds a connection for ever, and looks
-at them at intervals of half the shortest.
+Sanic measures its timeouts from the last byte received, so a byte now and then holds a connection forever, and it
+checks them only at intervals of half the shortest.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sanic.server import HttpProtocol
 
 from entrypoints.http.server.errors import DISCARDED_BYTES
 
-# RFC 9112: what a proxy before us may read in another way is refused, rather than read in ours. Names are tokens with
-# the colon next to them, no line is folded, and CR, LF and NUL are in no value.
+# RFC 9112: what a proxy may read differently is refused. Header names are tokens directly followed by the colon, lines
+# are not folded, and values contain no CR, LF or NUL.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEAD = re.compile(rb"[^\r\n\0]*(?:\r\n" + _TOKEN + rb":[^\r\n\0]*)*")
 _DECIMAL, _HEXADECIMAL = re.compile(r"[0-9]{1,20}"), re.compile(r"[0-9A-Fa-f]{1,16}")
 _SHORTEST_PAUSE = 0.01
-#: Of the time for a request: when it is answered that it takes too long, and how long that may take.
-_UNTIL_ANSWER, _FOR_ANSWER = 0.94, 0.04
+#: Shares of RESPONSE_TIMEOUT: for the request to arrive, and for sending the error if it does not.
+_READ_SHARE, _ANSWER_SHARE = 0.94, 0.04
 
 
 class StrictRequest(Request):
@@ -36,25 +36,25 @@ class StrictRequest(Request):
         except BadURL:
             if "head" in given:
                 raise
-            # The stand-in that Sanic makes of a request that it could not read, to answer it, has the same address.
+            # For an unreadable request Sanic makes a substitute to respond to, with the same URL.
             super().__init__(**{**given, "url_bytes": b"*"})
 
 
 class StrictHttp(Http):
-    """`began`: when the first byte of the request came that is being served; `served`: how many were before it."""
+    """`began`: when the current request's first byte arrived; `requests_served`: the number of requests before it."""
 
-    __slots__ = ("began", "served")
+    __slots__ = ("began", "requests_served")
 
     def __init__(self, protocol: StrictProtocol) -> None:
         super().__init__(protocol)  # type: ignore[no-untyped-call]
-        self.began, self.served = time.monotonic(), -1
-        self.request_body = None  # which the first look at the time comes too early for
+        self.began, self.requests_served = time.monotonic(), -1
+        self.request_body = None  # the first timeout check may come before Sanic sets it
 
     def init_for_request(self) -> None:
         super().init_for_request()  # type: ignore[no-untyped-call]
         self.request_max_size = self.protocol.app.config.REQUEST_MAX_SIZE
         self.began = time.monotonic()
-        self.served += 1
+        self.requests_served += 1
 
     @staticmethod
     def _safe_int(value: str, base: int = 10) -> int:
@@ -65,34 +65,36 @@ class StrictHttp(Http):
 
 
 class StrictProtocol(HttpProtocol):
-    """A head has REQUEST_TIMEOUT to arrive, head and body together RESPONSE_TIMEOUT, to the moment."""
+    """The head must arrive within REQUEST_TIMEOUT, head and body together within RESPONSE_TIMEOUT."""
 
     HTTP_CLASS = StrictHttp
 
     def _setup(self) -> None:
         super()._setup()  # type: ignore[no-untyped-call]
-        # To Sanic this is the most that it throws away of a body that nobody wants; what is taken is up to the request.
+        # Here it limits what Sanic discards of an unwanted body; what is accepted is limited per request.
         self.request_max_size = DISCARDED_BYTES
 
     def data_received(self, data: bytes) -> None:
         http = self.http
-        # Idle it also is while it throws away the rest of a refused request.
+        # It is also idle while it discards the rest of a refused request.
         if http is not None and http.stage is Stage.IDLE and not self.recv_buffer and not http.request_body:
             http.began = time.monotonic()
         super().data_received(data)
 
     def check_timeouts(self) -> None:
-        """Calls itself until the connection ends."""
+        """Reschedules itself until the connection ends."""
         http = self.http
         if self._task is None or http is None:
             return
         now = time.monotonic()
         error: Exception | None = None
-        if http.request_body and http.stage is not Stage.REQUEST:  # also of a refused one, which is thrown away
-            end = http.began + self.response_timeout * _UNTIL_ANSWER
+        if http.request_body and http.stage is not Stage.REQUEST:  # also that of a refused request, which is discarded
+            end = http.began + self.response_timeout * _READ_SHARE
             error = ServiceUnavailable("Request Timeout")
         elif http.stage is Stage.IDLE:
-            end = self._time + (self.keep_alive_timeout if http.served else self.response_timeout * _UNTIL_ANSWER)
+            end = self._time + (
+                self.keep_alive_timeout if http.requests_served else self.response_timeout * _READ_SHARE
+            )
         elif http.stage is Stage.REQUEST:
             end, error = http.began + self.request_timeout, RequestTimeout("Request Timeout")
         else:
@@ -103,9 +105,9 @@ class StrictProtocol(HttpProtocol):
             return
         http.exception = error
         self._task.cancel("It took too long.")
-        # Sanic would go on to wait for the rest of a body.
-        last_words = self.app.config.RESPONSE_TIMEOUT * _FOR_ANSWER
-        self._callback_check_timeouts = self.loop.call_later(last_words, self._end)
+        # Sanic would keep waiting for the rest of the body.
+        grace = self.app.config.RESPONSE_TIMEOUT * _ANSWER_SHARE
+        self._callback_check_timeouts = self.loop.call_later(grace, self._end)
 
     def _end(self) -> None:
         if self._task is not None:

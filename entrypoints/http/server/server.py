@@ -20,14 +20,14 @@ from entrypoints.telemetry import configure_logs
 from entrypoints.worker import loop_factory
 
 _BACKLOG = 1024
-#: After this long without a request a kept connection is closed.
-_LINGER_SECONDS = 1.0
-#: Python's default, 700, has it search thousands of open streams for garbage all the time, a second for the whole heap.
-_GARBAGE_THRESHOLD = 50_000
+#: On shutdown, how long an open connection may wait for its next request.
+_IDLE_GRACE_SECONDS = 1.0
+#: With thousands of open streams the default threshold, 700, triggers full collections of up to a second.
+_GC_THRESHOLD = 50_000
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
-    """Serve until SIGTERM or SIGINT; then finish what has begun, for as long as SHUTDOWN_SECONDS at most.
+    """Serve until SIGTERM or SIGINT; then finish running requests within SHUTDOWN_SECONDS.
 
     Raises SettingsError if the address cannot be listened on.
     """
@@ -39,8 +39,8 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
         if workers == 1:
             _serve_one(settings, listener)
             return 0
-        # As long as this process held it too, connections would be taken that nobody serves any more.
-        return Supervisor(_serve_one, [settings, listener], processes=workers, let_go=listener.close).run()
+        # While this process held the listener, the kernel would accept connections that nobody serves.
+        return Supervisor(_serve_one, [settings, listener], processes=workers, on_stop=listener.close).run()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -53,9 +53,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _raise_file_limit() -> None:
-    """As far as we may, here and in what we start: a usual limit of 1,024 files is fewer than there may be streams."""
+    """To the hard limit, for this process and its children: 1,024, the usual, are too few for our streams."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # macOS takes no "unlimited"
+    with suppress(ValueError, OSError):  # macOS refuses "unlimited"
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
@@ -65,7 +65,7 @@ def _serve_one(settings: Settings, listener: socket.socket) -> None:
 
 
 async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> None:
-    """Not Sanic's own loop: that one, told to stop, closes connections on which a request is on its way."""
+    """Replaces Sanic's server loop, which on shutdown closes connections whose request is still arriving."""
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
@@ -80,28 +80,28 @@ async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> N
     await server.before_start()
     await server.start_serving()
     await server.after_start()
-    _search_less_for_garbage()
+    _tune_gc()
     await stop.wait()
     await server.before_stop()
-    server.server.close()  # new connections are refused, so a load balancer tries elsewhere
-    app.ctx.stopping = True  # and those that are open end with their next answer
-    await _empty(server.connections, within=min(_LINGER_SECONDS, settings.http.shutdown_seconds / 2))
+    server.server.close()  # new connections are refused, so that a load balancer tries another process
+    app.ctx.stopping = True
+    await _wait_until_closed(server.connections, within=min(_IDLE_GRACE_SECONDS, settings.http.shutdown_seconds / 2))
     for connection in list(server.connections):
         connection.close_if_idle()
-    await _empty(server.connections, within=settings.http.shutdown_seconds - _LINGER_SECONDS)
+    await _wait_until_closed(server.connections, within=settings.http.shutdown_seconds - _IDLE_GRACE_SECONDS)
     for connection in list(server.connections):
         connection.abort()
     await server.after_stop()
 
 
-def _search_less_for_garbage() -> None:
-    """What is there after the start stays; and what requests and streams leave behind goes without a search."""
+def _tune_gc() -> None:
+    """Objects created at start are permanent; what requests leave behind is freed by reference counts."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
+    gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
 
 
-async def _empty(connections: set[Any], *, within: float) -> None:
+async def _wait_until_closed(connections: set[Any], *, within: float) -> None:
     end = time.monotonic() + within
-    while connections and time.monotonic() < end:  # noqa: ASYNC110 - the set is Sanic's and tells nobody
+    while connections and time.monotonic() < end:  # noqa: ASYNC110 - the set is Sanic's and has no event
         await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Server-Sent Events: replies on the wire while they are written."""
+"""Server-Sent Events: sends replies while they are generated."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from domain.ids import UserId
 from entrypoints import metrics
 from entrypoints.http.api.schemas import chat as schemas
 from entrypoints.http.api.schemas.problem import FieldError
-from entrypoints.http.server.errors import NO_STORE, InvalidRequest, problem_body, request_id, status_of
+from entrypoints.http.server.errors import InvalidRequest, problem_body, status_of
+from entrypoints.http.server.headers import NO_STORE, request_id
 from entrypoints.settings import Settings
 
 MEDIA_TYPE = "text/event-stream"
 LAST_EVENT_ID, LAST_EVENT_ID_QUERY = "Last-Event-ID", "lastEventId"
 
-# Browsers hold the first bytes of a body back, up to 1,024, to guess at its type; some proxies do likewise.
+# Browsers buffer up to 1,024 bytes of a body to guess its type; some proxies do the same.
 _PADDED_COMMENT = b":" + b" " * 1024 + b"\n\n"
 _RETRY = b"retry: 1000\n\n"
 _HEADERS = {**NO_STORE, "x-accel-buffering": "no"}
-#: Seconds for which a client may take nothing of what is sent, its buffers being full. Then it is gone.
+#: How long a client with full buffers may read nothing. Then its connection is aborted.
 _WRITE_SECONDS = 30.0
-#: What ended because of us; every other failure is the model's.
+#: Failures on our side, for status 500; all others are the model's, for 502.
 _OUR_FAULTS = {"generation_failed", "workers_died"}
 
 
 def last_event_id(request: Request) -> StreamPosition:
-    """Where the client has got to, by the header or else by the query. Raises InvalidRequest."""
+    """The client's position: from the header, or else from the query. Raises InvalidRequest."""
     name, text = LAST_EVENT_ID, str(request.headers.get(LAST_EVENT_ID, ""))
     if not text:
         name, text = f"?{LAST_EVENT_ID_QUERY}", request.args.get(LAST_EVENT_ID_QUERY) or ""
@@ -49,12 +50,12 @@ def last_event_id(request: Request) -> StreamPosition:
     return position
 
 
-class _Stuck(Exception):
-    """The client takes nothing any more."""
+class _ClientStalled(Exception):
+    """The client has stopped reading."""
 
 
 class Streams:
-    """The streams of this process: how many are open, and that they end when it does."""
+    """Counts the open streams of this process and closes them on shutdown."""
 
     def __init__(self, settings: Settings) -> None:
         self._ping_seconds = settings.streams.ping_seconds
@@ -69,8 +70,8 @@ class Streams:
         return self._open.total()
 
     @contextmanager
-    def place(self, user_id: UserId) -> Iterator[None]:
-        """Room for one more inside the block. Raises TooManyStreams or StreamsExhausted."""
+    def slot(self, user_id: UserId) -> Iterator[None]:
+        """Hold a slot for one more stream inside the block. Raises TooManyStreams or StreamsExhausted."""
         if self._open[user_id] >= self._per_user:
             raise TooManyStreams(self._open[user_id])
         if len(self) >= self._per_process:
@@ -85,16 +86,16 @@ class Streams:
             if not self._open[user_id]:
                 del self._open[user_id]
 
-    def say_goodbye(self) -> None:
-        """End all that are open, and each that is yet to come, with an invitation to come again."""
+    def shut_down(self) -> None:
+        """End all open streams, and new ones at once, with `retry` so that their clients reconnect."""
         self._stopping = True
         for waiting in self._waiting:
             if not waiting.expired():
                 waiting.reschedule(0)
 
     @asynccontextmanager
-    async def patience(self, seconds: float | None) -> AsyncIterator[None]:
-        """Raises TimeoutError from the block after so many seconds, or when the process is told to stop."""
+    async def timeout_or_shutdown(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises TimeoutError from the block after `seconds`, or when the process shuts down."""
         async with asyncio.timeout(0 if self._stopping else seconds) as waiting:
             self._waiting.add(waiting)
             try:
@@ -108,39 +109,39 @@ class Streams:
         stream: AbstractAsyncContextManager[ReplyCursor],
         headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse | None:
-        """Answer with the stream, to its end or the client's. Raises what opening it raises, if nothing is sent yet."""
-        async with stream as following:
+        """Send the stream until it ends or the client disconnects. An error while it opens is raised; nothing is sent."""
+        async with stream as cursor:
             more = {**_HEADERS, "x-request-id": request_id(request), **(headers or {})}
-            if following.has_ended:  # the client has it all; this status tells an EventSource not to come again
+            if cursor.has_ended:  # this status tells an EventSource not to reconnect
                 return HTTPResponse(status=204, headers=more)
             response = await request.respond(headers=more, content_type=MEDIA_TYPE)
             assert isinstance(response, HTTPResponse)
             if request.method != "HEAD":
                 with no_deadline(request):
                     try:
-                        await self._pass_on(request, response, following)
-                    except _Stuck:
-                        _hang_up(request)
+                        await self._stream_events(request, response, cursor)
+                    except _ClientStalled:
+                        _abort(request)
                         return None
             await response.eof()  # type: ignore[no-untyped-call]
             return None
 
-    async def _pass_on(self, request: Request, response: HTTPResponse, following: ReplyCursor) -> None:
+    async def _stream_events(self, request: Request, response: HTTPResponse, cursor: ReplyCursor) -> None:
         now = asyncio.get_running_loop().time
         end = now() + self._seconds
         await self._write(response, _RETRY + _PADDED_COMMENT)
         sent = now()
-        while not following.has_ended:
-            waits = b""
+        while not cursor.has_ended:
+            pending = b""
             try:
-                # One timer for many events: it costs as much as sending one.
-                async with self.patience(min(sent + self._ping_seconds, end) - now()):
-                    while not (following.has_ended or waits):
-                        data = b"".join([_frame(request, event) for event in await following.read()])
-                        if _all_is_taken(request):
-                            await response.send(data)  # at once, so that no end of patience loses it
+                # One timer for many events: a timer costs as much as sending an event.
+                async with self.timeout_or_shutdown(min(sent + self._ping_seconds, end) - now()):
+                    while not (cursor.has_ended or pending):
+                        data = b"".join([_frame(request, event) for event in await cursor.read()])
+                        if _send_buffer_is_empty(request):
+                            await response.send(data)  # does not wait, so no timeout can lose it
                         else:
-                            waits = data
+                            pending = data
                         sent = now()
             except TimeoutError:
                 if self._stopping or now() >= end:
@@ -149,23 +150,23 @@ class Streams:
                     stream.keep_alive = not self._stopping
                     return
                 if now() >= sent + self._ping_seconds:
-                    waits = _PADDED_COMMENT
-            if waits:
-                await self._write(response, waits)
+                    pending = _PADDED_COMMENT
+            if pending:
+                await self._write(response, pending)
                 sent = now()
 
     async def _write(self, response: HTTPResponse, data: bytes) -> None:
-        """Waits for a client that is slow, so that what it has not read yet is not kept here."""
+        """Waits for a slow client instead of buffering what it has not read."""
         try:
-            async with self.patience(_WRITE_SECONDS):
+            async with self.timeout_or_shutdown(_WRITE_SECONDS):
                 await response.send(data)
         except TimeoutError:
-            raise _Stuck from None
+            raise _ClientStalled from None
 
 
 @contextmanager
 def no_deadline(request: Request) -> Iterator[None]:
-    """Inside the block Sanic's limit on the time to an answer, which is there for ordinary calls, is lifted."""
+    """Lifts Sanic's response timeout, which is meant for ordinary calls, inside the block."""
     protocol: Any = request.stream.protocol if request.stream is not None else None
     if protocol is None:
         yield
@@ -178,7 +179,7 @@ def no_deadline(request: Request) -> Iterator[None]:
 
 
 def message_json(message: Message) -> str:
-    """As GET gives it, on one line."""
+    """The message as `get_message` returns it, on one line."""
     return schemas.Message.of(message).model_dump_json(by_alias=True, exclude_unset=True)
 
 
@@ -203,13 +204,13 @@ def _frame(request: Request, event: ReplyEvent) -> bytes:
 
 @lru_cache(maxsize=256)
 def _delta(attempt: int, characters: int, text: str) -> bytes:
-    """Kept for a moment: many may follow one reply, and they come for each piece together."""
+    """Cached: all readers of a reply ask for the same piece at about the same time."""
     return _event("delta", _json({"text": text}), StreamPosition(attempt, characters))
 
 
 @lru_cache(maxsize=64)
 def _thought(text: str) -> bytes:
-    """Without an id: it moves no position."""
+    """Without an id: a thought does not move the position."""
     return _event("thought", _json({"text": text}))
 
 
@@ -218,16 +219,16 @@ def _event(name: str, data: str, position: StreamPosition | None = None) -> byte
     return f"{identifier}event: {name}\ndata: {data}\n\n".encode()
 
 
-#: What json.dumps would make anew for each.
+#: json.dumps would create an encoder for each call.
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def _all_is_taken(request: Request) -> bool:
-    """Nothing that was sent before waits here, so sending does not wait either."""
+def _send_buffer_is_empty(request: Request) -> bool:
+    """Then sending does not wait."""
     transport: Any = request.transport
     return not transport.is_closing() and not transport.get_write_buffer_size()
 
 
-def _hang_up(request: Request) -> None:
+def _abort(request: Request) -> None:
     transport: Any = request.transport
     transport.abort()

@@ -16,7 +16,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.exceptions import NotFound
 from sanic.response import text
 
-from entrypoints.http.server.errors import request_id
+from entrypoints.http.server.headers import request_id
 from entrypoints.settings import Settings
 
 DIST = Path(__file__).parents[2] / "web" / "dist"

@@ -1,7 +1,7 @@
-"""The way of a request through the product, as steps around its handler.
+"""The pipeline of a request: named steps around its handler.
 
-A step takes the call and returns the answer; it may do something before and after the next step, or refuse the call.
-`compiled` folds those that an endpoint needs, the innermost first.
+A step takes the call and returns the answer. It may act before and after the next step, or refuse the call.
+`compiled` folds the steps that an endpoint needs, innermost first.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.steps.authenticated import authenticated
 from entrypoints.http.steps.call import Kit, Step
-from entrypoints.http.steps.followed import followed, streamed
-from entrypoints.http.steps.handled import handled
+from entrypoints.http.steps.handled import handled, streamed
 from entrypoints.http.steps.idempotent import idempotent, keyless
 from entrypoints.http.steps.limited import limited
 from entrypoints.http.steps.parsed import identified, parsed, validated
+from entrypoints.http.steps.preferred import preferred
 from entrypoints.http.steps.refresh_cookie import cookied
 from entrypoints.http.steps.rendered import SanicHandler, rendered
 
@@ -28,8 +28,8 @@ def compiled(endpoint: Endpoint, kit: Kit) -> SanicHandler:
             step = cookied(step)
         if endpoint.takes_key:
             step = idempotent(step, endpoint, kit)
-        if endpoint.follows:
-            step = followed(step, endpoint, kit)
+        if endpoint.takes_preference:
+            step = preferred(step, endpoint, kit)
     if endpoint.query or endpoint.path_ids:
         step = validated(step, endpoint)
     if endpoint.all_limits:

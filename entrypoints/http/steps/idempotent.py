@@ -1,8 +1,8 @@
-"""Idempotency-Key: a request that may be repeated, and takes effect once.
+"""Idempotency-Key: a repeated request takes effect once.
 
-A call that takes one is declared with `idempotent=True`, or with what it `creates`. What happens if the process dies
-between the effect and the kept reply is up to its handler: it may take the id that the key stands for, as the argument
-that `creates` names or as `request_id`, and give it to a store that does nothing twice for one id.
+A call that takes a key is declared with `idempotent=True` or with `creates`. If the process dies between the effect and
+the stored reply, only the handler can prevent a second effect: it takes the key's id, as the argument that `creates`
+names or as `request_id`, and passes it to a store that acts once per id.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from entrypoints.http.steps.call import Answer, Call, Kit, Step
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-#: Seconds beyond a request's own time for which its key is held.
+#: How long a key stays locked after its request has timed out.
 _RESERVE_SECONDS = 5
 
 
 def keyless(step: Step) -> Step:
-    """Refuses a key that would have no effect."""
+    """Refuses a key on a call that would ignore it."""
 
     async def refuse(call: Call) -> Answer | HTTPResponse | None:
         if HEADER in call.request.headers:
@@ -41,19 +41,20 @@ def keyless(step: Step) -> Step:
 
 
 def idempotent(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
-    """Runs a request with the id that its key has, or replays the reply that it had.
+    """Runs a request with its key's id, or replays the stored reply.
 
-    Only what took effect is kept. A refusal (4xx) did nothing, so the key is as good as new; after anything else
-    the key is free again, with the same id, as it is after a while if the process dies in between.
+    Only a success is stored. A refusal (4xx) had no effect, so the key is forgotten. After any other failure the key is
+    released and keeps its id, as it does by timeout if the process dies.
     """
     busy_for = timedelta(seconds=kit.settings.http.request_seconds + _RESERVE_SECONDS)
     names = {endpoint.creates or "", "request_id"} & endpoint.takes.keys()
+    call_name = endpoint.name
 
     async def once(call: Call) -> Answer | HTTPResponse | None:
         if HEADER not in call.request.headers:
             return await step(call)
         key = _key_of(call.request)
-        scope = f"{_subject(call, kit)} {endpoint.name}"
+        scope = f"{_subject(call, kit)} {call_name}"
         new_id = kit.ids.new()
         body_hash = _hash_of(call.request, kit.hash_key)
         begun = await kit.keys.begin(scope, key, body_hash, new_id=new_id, busy_for=busy_for)
@@ -63,7 +64,7 @@ def idempotent(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
         answer: Answer | HTTPResponse | None
         try:
             answer = await step(call)
-        except Exception as error:  # noqa: BLE001 - a refusal is a reply too, and the key depends on its status
+        except Exception as error:  # noqa: BLE001 - an error is a reply, too, and its status decides about the key
             answer = call.request.app.error_handler.default(call.request, error)
         assert answer is not None, "a stream is opened outside of this step"
         await _keep(kit.keys, scope, key, answer, is_first=begun == new_id)
@@ -73,11 +74,11 @@ def idempotent(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
 
 
 async def _keep(keys: IdempotencyKeys, scope: str, key: str, answer: Answer | HTTPResponse, *, is_first: bool) -> None:
-    # A database that goes away now has the effect already: repeating the request finds it by its id.
+    # If the database fails now, it already has the effect: a repeated request finds it by its id.
     with contextlib.suppress(Unavailable):
         if answer.status < 400:
             await keys.finish(scope, key, StoredReply(answer.status, answer.body or b""))
-        elif answer.status < 500 and is_first:  # else an earlier try may have had its effect
+        elif answer.status < 500 and is_first:  # an earlier attempt may have had an effect
             await keys.forget(scope, key)
         else:
             await keys.abandon(scope, key)
@@ -91,12 +92,12 @@ def _key_of(request: Request) -> str:
 
 
 def _hash_of(request: Request, hash_key: bytes) -> bytes:
-    """Keyed, because it is kept and a body may have a password in it."""
+    """Keyed, because it is stored and a body may contain a password."""
     return hmac.digest(hash_key, b"\0".join([request.path.rstrip("/").encode(), request.body]), "sha256")
 
 
 def _subject(call: Call, kit: Kit) -> UUID | str:
-    """Who is not logged in is known by the number in the body."""
+    """The caller, or without a login the number in the body."""
     if call.caller is not None:
         return call.user_id
     body: Any = call.arguments["body"]

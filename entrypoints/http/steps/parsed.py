@@ -1,4 +1,4 @@
-"""What the request says: its body, its query and its path's ids, as their types."""
+"""Reads the body, the query and the path's ids into their types."""
 
 from __future__ import annotations
 
@@ -52,11 +52,12 @@ def parsed(step: Step, schema: type[Schema]) -> Step:
 
 
 def validated(step: Step, endpoint: Endpoint) -> Step:
-    """The query, then the path's ids: last, as what does not exist is found last."""
+    """The query, then the path's ids, so that an invalid query comes before a 404."""
+    query = endpoint.query
 
     async def validate(call: Call) -> Answer | HTTPResponse | None:
-        if endpoint.query is not None:
-            call.arguments["query"] = _query(endpoint.query, call.request)
+        if query is not None:
+            call.arguments["query"] = _query(query, call.request)
         for name, text in call.path.items():
             if not _UUID.fullmatch(text):
                 raise _PATH_IDS[name]
@@ -67,7 +68,7 @@ def validated(step: Step, endpoint: Endpoint) -> Step:
 
 
 def _body(schema: type[Schema], request: Request) -> Schema:
-    # RFC 8259, section 8.1: a byte order mark may be ignored. PowerShell and some editors put one there.
+    # RFC 8259, section 8.1: a byte order mark may be ignored. PowerShell and some editors add one.
     text = (request.body or b"").removeprefix(codecs.BOM_UTF8)
     try:
         return schema.model_validate_json(text)
@@ -76,7 +77,7 @@ def _body(schema: type[Schema], request: Request) -> Schema:
 
 
 def _lone_surrogates(schema: type[Schema], body: bytes) -> InvalidRequest | None:
-    """Pydantic's parser calls them broken JSON, but "\\ud800" is good JSON and a bad value of a field with a name."""
+    """Pydantic's parser calls "\\ud800" broken JSON; it is valid JSON with an invalid value, which has a name."""
     try:
         values = json.loads(body.decode())
     except (ValueError, RecursionError):

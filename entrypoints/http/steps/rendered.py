@@ -1,4 +1,4 @@
-"""The outermost step: the only place where an answer becomes bytes."""
+"""The outermost step: it turns the answer into a response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 from sanic import HTTPResponse, Request
 
 from entrypoints.http.api.endpoints import Endpoint
-from entrypoints.http.server.errors import NO_STORE, request_id
+from entrypoints.http.server.headers import NO_STORE, request_id
 from entrypoints.http.steps import refresh_cookie
 from entrypoints.http.steps.call import Answer, Call, Kit, Step
 
@@ -19,13 +19,15 @@ SanicHandler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse | None]
 
 
 def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
+    name = endpoint.name
+
     async def render(request: Request, **path: str) -> HTTPResponse | None:
         identifier = request_id(request)
         with structlog.contextvars.bound_contextvars(request_id=identifier):
             answer = await step(Call(request, path))
             if not isinstance(answer, Answer):
                 return answer
-            log.debug("request", call=endpoint.name, status=answer.status)
+            log.debug("request", call=name, status=answer.status)
         response = HTTPResponse(
             answer.body,
             status=answer.status,

@@ -1,4 +1,4 @@
-"""How a caller gets a reply that is not there yet: not now, by waiting (Prefer: wait), or as a stream (Accept)."""
+"""How the caller prefers to get a reply that is not ready yet: by waiting (Prefer: wait) or as a stream (Accept)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from sanic import HTTPResponse, Request
 from domain.chat.messages import Message
 from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
-from entrypoints.container import provider_of
 from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.api.schemas import chat as schemas
 from entrypoints.http.api.schemas.common import Schema
@@ -29,42 +28,29 @@ _WAIT = re.compile(r"wait\s*=\s*(?:([0-9]{1,9})|\"([0-9]{1,9})\")", re.IGNORECAS
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Neither of them: the answer as it is."""
+    """Without either, the answer is left as it is."""
 
     stream: bool = False
+    #: Seconds.
     wait: int | None = None
-    """Seconds."""
+    #: By the caller, not by the call's default.
     stated: bool = False
-    """By the caller, in the request."""
 
 
 NO_PREFERENCE = Preference()
 
 
-def streamed(endpoint: Endpoint, kit: Kit) -> Step:
-    """The innermost step of a call whose reply is a stream."""
-    use_cases = {name: provider_of(kit.container, kind) for name, kind in endpoint.use_cases.items()}
+def preferred(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
+    """Turns an answer with a message into the form that the caller prefers.
 
-    async def stream(call: Call) -> HTTPResponse | None:
-        arguments = {name: provider() for name, provider in use_cases.items()} | call.arguments
-        if "after" in endpoint.takes:
-            arguments["after"] = sse.last_event_id(call.request)
-        with kit.streams.place(call.user_id):
-            return await kit.streams.send(call.request, await endpoint.handler(**arguments))
-
-    return stream
-
-
-def followed(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
-    """Turns an answer with a message into what the caller prefers.
-
-    The answer may be an old one, kept for whoever repeats the request. If Postgres becomes unavailable now, it
-    stays as it is, because it is true: the message was accepted.
+    The answer may be a replay for an Idempotency-Key. If Postgres becomes unavailable now, the answer stays as it is,
+    because it is true: the message was accepted.
     """
+    may_stream, default_wait = endpoint.may_stream, endpoint.default_wait
 
-    async def follow(call: Call) -> Answer | HTTPResponse | None:
-        preference = preference_of(call.request, may_stream=endpoint.may_stream, wait=endpoint.waits)
-        with kit.streams.place(call.user_id) if preference.stream else nullcontext():  # before anything is accepted
+    async def prefer(call: Call) -> Answer | HTTPResponse | None:
+        preference = preference_of(call.request, may_stream=may_stream, default_wait=default_wait)
+        with kit.streams.slot(call.user_id) if preference.stream else nullcontext():  # before anything is accepted
             answer = await step(call)
             if preference == NO_PREFERENCE or not isinstance(answer, Answer) or answer.status != endpoint.status:
                 return answer
@@ -75,15 +61,14 @@ def followed(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
             except Unavailable:
                 return answer
 
-    return follow
+    return prefer
 
 
-def preference_of(request: Request, *, may_stream: bool, wait: int | None = None) -> Preference:
-    """`wait` is what such a call waits for anyway."""
+def preference_of(request: Request, *, may_stream: bool, default_wait: int | None = None) -> Preference:
     if may_stream and _asks_for_stream(",".join(request.headers.getall("accept", []))):
         return Preference(stream=True)
     stated = _preferred_wait(",".join(request.headers.getall(PREFER, [])))
-    return Preference(wait=wait) if stated is None else Preference(wait=stated, stated=True)
+    return Preference(wait=default_wait) if stated is None else Preference(wait=stated, stated=True)
 
 
 async def _stream(call: Call, kit: Kit, answer: Answer) -> HTTPResponse | None:
@@ -99,7 +84,7 @@ async def _wait(call: Call, kit: Kit, answer: Answer, preference: Preference) ->
     of = {"user": _user(call), "chatroom_id": call.arguments["chatroom_id"], "message_id": _message_id(answer)}
     with sse.no_deadline(call.request):
         try:
-            async with kit.streams.patience(None):
+            async with kit.streams.timeout_or_shutdown(None):
                 message = await kit.await_reply(**of, seconds=preference.wait)
         except TimeoutError:  # this process is stopping
             message = await kit.get_message(**of)
@@ -121,7 +106,7 @@ def _message_id(answer: Answer) -> MessageId:
 
 
 def _with_message(content: Schema | bytes, message: Message) -> Schema | bytes:
-    """The same reply with the message as it is now. A kept one may be of an earlier version: its other fields stay."""
+    """The same reply with the message as it is now. A stored one may be of another release: its other fields stay."""
     if isinstance(content, bytes):
         body = json.loads(content) | {"data": json.loads(sse.message_json(message))}
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -129,7 +114,7 @@ def _with_message(content: Schema | bytes, message: Message) -> Schema | bytes:
 
 
 def _preferred_wait(header: str) -> int | None:
-    """RFC 7240: the first one counts, and what is malformed or unknown is ignored."""
+    """RFC 7240: the first `wait` counts; malformed and unknown preferences are ignored."""
     for preference in header.split(","):
         if found := _WAIT.fullmatch(preference.partition(";")[0].strip()):
             return min(int(found[1] or found[2]), MAX_WAIT_SECONDS)
@@ -137,7 +122,7 @@ def _preferred_wait(header: str) -> int | None:
 
 
 def _asks_for_stream(header: str) -> bool:
-    """Whether events are asked for by name, and JSON is not preferred to them."""
+    """Whether the caller names event streams and does not prefer JSON to them."""
     weights = {"text/event-stream": 0.0, "application/json": 0.0}
     for accepted in header.split(","):
         name, *parameters = (part.strip().lower() for part in accepted.split(";"))
