@@ -46,7 +46,7 @@ endpoints = Endpoints("Accounts")
 async def sign_up(register: SignUp, body: schemas.SignUpBody, user_id: UserId | None = None) -> schemas.SignUpReply:
     """Create an account for a mobile number.
 
-    A number has one account, however it is spelled. Next prove that it is yours, with send-otp and verify-otp.
+    A number has one account, in whatever format it is written. Next verify the number with send-otp and verify-otp.
     """
     user = await register(mobile=body.mobile, name=body.name, user_id=user_id)
     return schemas.SignUpReply(message="Signed up. Verify the mobile number next.", user=schemas.User.of(user))
@@ -58,10 +58,10 @@ async def sign_up(register: SignUp, body: schemas.SignUpBody, user_id: UserId | 
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
 async def send_otp(send: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
-    """Send a one-time code to log in with.
+    """Send a one-time code for login.
 
-    It is good for five minutes and five guesses, and replaces the one before. It goes to the number by SMS; in
-    development it is handed out in the reply, as `otp`.
+    It is valid for five minutes and five guesses, and replaces the previous code. It is sent by SMS; in development it
+    is returned in the reply as `otp`.
     """
     return _otp_reply(await send(mobile=body.mobile, purpose=OtpPurpose.LOGIN))
 
@@ -75,8 +75,8 @@ async def send_otp(send: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
 async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Device) -> schemas.SignedInReply:
     """Log in with a one-time code.
 
-    A code works once. A number has ten wrong guesses an hour and twenty a day, and from the fifth in a row on
-    each has to be waited for: no new code gives them back.
+    A code works once. A number is allowed ten wrong guesses per hour and twenty per day. After five wrong guesses in a
+    row, each further one requires a wait. A new code does not reset these limits.
     """
     return schemas.SignedInReply.of(await verify(mobile=body.mobile, code=body.otp, device=device))
 
@@ -85,9 +85,9 @@ async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Dev
     "/auth/login", limits=("login",), refresh_cookie=True, errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses)
 )
 async def log_in(check: LogIn, body: schemas.LogInBody, device: Device) -> schemas.SignedInReply:
-    """Log in with the password.
+    """Log in with a password.
 
-    An account has none until it sets one: by forgot-password and then reset-password or change-password.
+    A new account has no password. Set one with forgot-password and then reset-password or change-password.
     """
     return schemas.SignedInReply.of(await check(mobile=body.mobile, password=body.password, device=device))
 
@@ -96,17 +96,17 @@ async def log_in(check: LogIn, body: schemas.LogInBody, device: Device) -> schem
 async def refresh(refresh_session: RefreshSession, body: schemas.RefreshBody) -> schemas.SignedInReply:
     """Exchange the refresh token for a new pair of tokens.
 
-    The old refresh token is spent. If the answer is lost, repeat the call within ten seconds: it is answered
-    the same. A spent token that comes later must have been copied, and ends the session for whoever has it.
+    The old refresh token is used up. If the response is lost, repeat the call within ten seconds to get the same pair.
+    A used token that arrives later must have been copied, and ends the session.
     """
     return schemas.SignedInReply.of(await refresh_session(refresh_token=body.refresh_token))
 
 
 @endpoints.post("/auth/logout", refresh_cookie=True, idempotent=True)
 async def log_out(end_session: EndSession, caller: Caller) -> Reply:
-    """End this session. Its tokens are refused from now on.
+    """End this session. Its tokens are no longer valid.
 
-    Repeated it is answered with 401, with an `Idempotency-Key` too: the session has ended.
+    A repeated call gets 401, even with an `Idempotency-Key`: the session has ended.
     """
     await end_session(caller=caller)
     return Reply(message="Logged out.")
@@ -114,7 +114,7 @@ async def log_out(end_session: EndSession, caller: Caller) -> Reply:
 
 @endpoints.get("/auth/sessions")
 async def list_sessions(find: ListSessions, caller: Caller) -> schemas.SessionsReply:
-    """List the devices that are logged in, the one seen last first."""
+    """List the logged-in devices, most recently used first."""
     found = await find(caller=caller)
     return schemas.SessionsReply(
         message="Your sessions.",
@@ -124,7 +124,7 @@ async def list_sessions(find: ListSessions, caller: Caller) -> schemas.SessionsR
 
 @endpoints.delete("/auth/sessions")
 async def end_other_sessions(end_others: EndOtherSessions, caller: Caller) -> Reply:
-    """Log out every device but this one."""
+    """Log out all other devices."""
     await end_others(caller=caller)
     return Reply(message="All other sessions have ended.")
 
@@ -142,9 +142,9 @@ async def end_session(end: EndSession, caller: Caller, session_id: SessionId) ->
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
 async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
-    """Send a one-time code to set a new password with.
+    """Send a one-time code for setting a new password.
 
-    It is for reset-password or change-password; nobody can log in with it.
+    It is valid for reset-password and change-password, not for login.
     """
     return _otp_reply(await send_otp(mobile=body.mobile, purpose=OtpPurpose.RESET))
 
@@ -158,7 +158,7 @@ async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody) -> schema
 async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody) -> Reply:
     """Set a new password with a code from forgot-password.
 
-    Every session of the account ends: log in with the new password.
+    All sessions of the account end. Log in with the new password.
     """
     await reset(mobile=body.mobile, code=body.otp, new_password=body.new_password)
     return Reply(message="The password is set. Log in with it.")
@@ -173,7 +173,7 @@ async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody) 
 async def change_password(change: ChangePassword, caller: Caller, body: schemas.ChangePasswordBody) -> Reply:
     """Set a new password while logged in.
 
-    Proof is a code from forgot-password or the current password. All other sessions end.
+    The proof is a code from forgot-password or the current password. All other sessions end.
     """
     await change(caller=caller, new_password=body.new_password, code=body.otp, current_password=body.current_password)
     return Reply(message="The password is changed.")
@@ -181,7 +181,7 @@ async def change_password(change: ChangePassword, caller: Caller, body: schemas.
 
 @endpoints.get("/user/me")
 async def get_profile(get_allowance: GetAllowance, clock: Clock, caller: Caller) -> schemas.ProfileReply:
-    """Get who is logged in, on which tier, and what is left of today's messages."""
+    """Get your profile: user, tier, and the messages left today."""
     return await _profile(get_allowance, clock, caller.user)
 
 
@@ -196,10 +196,10 @@ async def rename_user(
 
 @endpoints.delete("/user/me", refresh_cookie=True, errors=(PaymentsUnavailable, PaymentsRefused))
 async def delete_user(delete: DeleteUser, caller: Caller) -> Reply:
-    """Delete your account and all that belongs to it.
+    """Delete your account and all its data.
 
-    At once and for good. A subscription is cancelled at Stripe first; if that fails, nothing is deleted. What the
-    number has used of today's messages stays used, also for a new account.
+    This is immediate and permanent. A subscription is cancelled at Stripe first; if that fails, nothing is deleted. The
+    messages that the number has used today stay used, even for a new account.
     """
     await delete(user=caller.user)
     return Reply(message="The account is deleted.")

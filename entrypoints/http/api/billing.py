@@ -34,8 +34,8 @@ WEBHOOK = "/webhook/stripe"
 async def subscribe_pro(upgrade_tier: UpgradeTier, caller: Caller) -> UrlReply:
     """Open a checkout for Pro.
 
-    Open `url`, a page of Stripe's, in the user's browser. One checkout is open at a time: asked again, the same
-    one is answered. The tier changes once Stripe says that it is paid, a moment after the user has come back.
+    Open `url`, a Stripe page, in the user's browser. Only one checkout is open at a time; a repeated call returns the
+    same one. The tier changes once Stripe reports the payment, shortly after the user returns.
     """
     checkout = await upgrade_tier(user=caller.user)
     return UrlReply(url=checkout.url or "")
@@ -43,9 +43,9 @@ async def subscribe_pro(upgrade_tier: UpgradeTier, caller: Caller) -> UrlReply:
 
 @endpoints.get("/subscription/status")
 async def get_subscription(get: GetSubscription, clock: Clock, caller: Caller) -> SubscriptionReply:
-    """Get your tier and the subscription behind it.
+    """Get your tier and its subscription.
 
-    A subscription that is past due keeps Pro for seven days; one that is cancelled, to the end of what is paid.
+    A past-due subscription keeps Pro for seven days, a cancelled one until the end of the paid period.
     """
     subscription = await get(user=caller.user)
     tier = caller.user.tier(clock.now())
@@ -56,13 +56,13 @@ async def get_subscription(get: GetSubscription, clock: Clock, caller: Caller) -
 async def open_portal(open_page: OpenPortal, caller: Caller) -> UrlReply:
     """Open Stripe's customer portal.
 
-    Open `url` in the user's browser: there they change the card, see invoices, or cancel.
+    Open `url` in the user's browser, to change the card, see invoices or cancel.
     """
     return UrlReply(url=await open_page(user=caller.user))
 
 
 def route_webhook(app: Sanic[Any, Any], accept: AcceptWebhookEvent, *, limit: int) -> None:
-    """Not an endpoint like the others: its signature is over the very bytes, and its body may be larger."""
+    """Not declared as an endpoint: the signature covers the raw bytes, and the body may be larger."""
 
     async def stripe_webhook(request: Request) -> HTTPResponse:
         identifier = request_id(request)
@@ -80,21 +80,21 @@ def route_webhook(app: Sanic[Any, Any], accept: AcceptWebhookEvent, *, limit: in
 WEBHOOK_OPERATION: dict[str, Any] = {
     "operationId": "stripe_webhook",
     "tags": ["Billing"],
-    "summary": "Take an event of Stripe's.",
-    "description": "For Stripe alone. An event is taken once, however often it comes; what is true is then read from"
-    " Stripe. One that is answered with an error comes again.",
+    "summary": "Receive an event from Stripe.",
+    "description": "Only for Stripe. An event is processed once, even if it is delivered repeatedly; then the current"
+    " state is read from Stripe. Stripe redelivers an event after an error.",
     "parameters": [
         {
             "name": "Stripe-Signature",
             "in": "header",
             "required": True,
-            "description": "Over the very bytes of the body; at most five minutes old.",
+            "description": "Signature of the raw body, at most five minutes old.",
             "schema": {"type": "string"},
         }
     ],
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": {"type": "object", "description": "An event of Stripe's API."}}},
+        "content": {"application/json": {"schema": {"type": "object", "description": "A Stripe event."}}},
     },
     "responses": {
         "200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string", "const": "OK"}}}},

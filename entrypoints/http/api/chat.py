@@ -35,10 +35,10 @@ endpoints = Endpoints("Chat")
 async def create_chatroom(
     create: CreateChatroom, caller: Caller, body: schemas.CreateChatroomBody, chatroom_id: ChatroomId | None = None
 ) -> schemas.ChatroomReply:
-    """Open a new chatroom.
+    """Create a chatroom.
 
-    Its `instructions` are told to the model before every conversation in it. With `autoTitle` the model gives
-    it another name after the first exchange, unless you rename it before.
+    The model gets its `instructions` before every conversation. With `autoTitle` the model renames the chatroom after
+    the first exchange, unless you rename it first.
     """
     room = await create(
         user=caller.user,
@@ -54,7 +54,7 @@ async def create_chatroom(
 async def list_chatrooms(
     list_page: ListChatrooms, caller: Caller, query: schemas.ChatroomsQuery
 ) -> schemas.ChatroomsReply:
-    """List your chatrooms, newest first."""
+    """List your chatrooms, newest first (paginated)."""
     page = await list_page(user=caller.user, limit=query.limit, cursor=query.cursor)
     return schemas.ChatroomsReply(
         message="Your chatrooms.", data=[schemas.Chatroom.of(room) for room in page.items], next_cursor=page.next
@@ -65,9 +65,9 @@ async def list_chatrooms(
 async def open_chatroom(
     open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: schemas.MessagesQuery
 ) -> schemas.OpenChatroomReply:
-    """Get a chatroom with its newest messages, oldest first.
+    """Get a chatroom with a page of messages, oldest first.
 
-    With `before` the page of messages before that one.
+    Without `before` it is the page of the newest messages.
     """
     room, messages, next_cursor = await _opened(open_room, caller, chatroom_id, query)
     return schemas.OpenChatroomReply(
@@ -78,7 +78,7 @@ async def open_chatroom(
 async def _opened(
     open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: schemas.MessagesQuery
 ) -> tuple[Chatroom, list[schemas.Message], UUID | None]:
-    """The room, a page of its messages, oldest first, and where the next page begins."""
+    """The room, a page of its messages, oldest first, and the cursor of the next page."""
     room, page = await open_room(user=caller.user, chatroom_id=chatroom_id, limit=query.limit, before=query.before)
     return room, [schemas.Message.of(message) for message in reversed(page.items)], page.next
 
@@ -87,9 +87,9 @@ async def _opened(
 async def change_chatroom(
     change: ChangeChatroom, caller: Caller, chatroom_id: ChatroomId, body: schemas.ChangeChatroomBody
 ) -> schemas.ChatroomReply:
-    """Rename a chatroom, or change its instructions.
+    """Rename a chatroom or change its instructions.
 
-    New instructions hold from the next message on.
+    New instructions apply from the next message on.
     """
     room = await change(
         user=caller.user, chatroom_id=chatroom_id, name=body.new_name, instructions=body.new_instructions
@@ -99,7 +99,7 @@ async def change_chatroom(
 
 @endpoints.delete("/chatroom/<chatroom_id>", errors=(ChatroomNotFound,))
 async def delete_chatroom(delete: DeleteChatroom, caller: Caller, chatroom_id: ChatroomId) -> Reply:
-    """Delete a chatroom with all its messages, answered or not."""
+    """Delete a chatroom and all its messages, answered or not."""
     await delete(user=caller.user, chatroom_id=chatroom_id)
     return Reply(message="Chatroom deleted.")
 
@@ -120,12 +120,12 @@ async def send_message(
 ) -> schemas.AcceptedReply:
     """Send a message to the model.
 
-    It is stored, answered with 202, and replied to by a worker. Look for the reply with `get_message`, wait for
-    it here with `Prefer: wait=30`, or have it streamed: with `Accept: text/event-stream` this call answers with
-    the events of `stream_message`, from the first word on.
+    The message is stored and accepted with 202; a worker generates the reply. Poll `get_message` for the reply, wait
+    for it here with `Prefer: wait=30`, or stream it: with `Accept: text/event-stream` this call responds with the
+    events of `stream_message`, from the beginning.
 
-    A Basic account has an allowance of messages a day, which `get_profile` shows; a message that fails is given
-    back. Only some messages of an account may be unanswered at a time.
+    A Basic account has a daily allowance of messages, which `get_profile` shows. A failed message does not count. The
+    number of unanswered messages per account is limited.
     """
     message, allowance = await send(user=caller.user, chatroom_id=chatroom_id, input=body.input, message_id=message_id)
     return schemas.AcceptedReply.of(message, allowance)
@@ -135,9 +135,9 @@ async def send_message(
 async def list_messages(
     open_room: OpenChatroom, caller: Caller, chatroom_id: ChatroomId, query: schemas.MessagesQuery
 ) -> schemas.MessagesReply:
-    """List the messages of a chatroom.
+    """List the messages of a chatroom (paginated).
 
-    The newest page first; each page oldest first.
+    The first page has the newest messages; each page is ordered oldest first.
     """
     _, messages, next_cursor = await _opened(open_room, caller, chatroom_id, query)
     return schemas.MessagesReply(message="Your messages.", data=messages, next_cursor=next_cursor)
@@ -149,19 +149,19 @@ async def list_messages(
 async def stream_message(
     stream_reply: StreamReply, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition
 ) -> AbstractAsyncContextManager[ReplyCursor]:
-    """Follow a reply while it is written, as Server-Sent Events.
+    """Stream a reply as Server-Sent Events while it is generated.
 
-    `delta` brings `{"text"}`, the next piece. `reset` brings `{"attempt"}`: the model is asked anew, drop the
-    text so far. `done` brings the message as `get_message` gives it, `error` a problem; either is the last
-    event. `thought` brings `{"text"}`, the next piece of a summary of what the model thinks. It has no id and comes
-    only to those who are connected; the message has the whole summary in the end. Ignore events that you do not know.
+    `delta` carries `{"text"}`, the next piece of text. `reset` carries `{"attempt"}`: a new attempt has begun, discard
+    the text so far. `done` carries the message as `get_message` returns it, `error` a problem; either is the last one.
+    `thought` carries `{"text"}`, the next piece of a summary of the model's thoughts. It has no id and is sent only to
+    connected clients; the final message has the whole summary. Ignore events that you do not know.
 
-    An event's id is `<attempt>-<characters>`. Sent back as `Last-Event-ID` it brings exactly what follows, also
-    long after the reply has ended; after the last event that is 204. Comments keep the connection alive. A
-    stream ends after ten minutes, and when its server restarts: come again. Leaving does not stop the model,
+    An event's id is `<attempt>-<characters>`. Send it back as `Last-Event-ID` to resume exactly after that event, even
+    long after the reply has ended; after the last event the response is 204. Comments keep the connection alive. A
+    stream ends after ten minutes or when its server restarts; reconnect then. Disconnecting does not stop the model;
     `cancel_message` does.
 
-    A browser's `EventSource` cannot send the token: read the stream with `fetch`.
+    A browser's `EventSource` cannot send the token; read the stream with `fetch`.
     """
     return stream_reply(user=caller.user, chatroom_id=chatroom_id, message_id=message_id, after=after)
 
@@ -170,9 +170,9 @@ async def stream_message(
 async def get_message(
     get: GetMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> schemas.MessageReply:
-    """Get one message: its status and, once it is there, its reply.
+    """Get one message: its status and, once available, its reply.
 
-    With `Prefer: wait=30` the answer comes when the message has ended, or with 202 after that time.
+    With `Prefer: wait=30` the response comes when the message has ended, or with 202 after that time.
     """
     message = await get(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
     return schemas.MessageReply(message="Your message.", data=schemas.Message.of(message))
@@ -189,13 +189,13 @@ async def get_message(
 async def cancel_message(
     cancel: CancelMessage, caller: Caller, chatroom_id: ChatroomId, message_id: MessageId
 ) -> schemas.MessageReply:
-    """Stop a message that is being answered or waits for it.
+    """Cancel a queued or running message.
 
-    What the model has written until then is kept. The message costs nothing if the model was not asked yet: `counted`
-    says so. The call waits for the end, two seconds at most: 200 with the ended message, or 202.
+    Text that the model has already generated is kept. The message does not count if the model was not called yet; see
+    `counted`. The call waits up to two seconds for the end: 200 with the ended message, or 202.
     """
     message = await cancel(user=caller.user, chatroom_id=chatroom_id, message_id=message_id)
-    return schemas.MessageReply(message="Its end was requested.", data=schemas.Message.of(message))
+    return schemas.MessageReply(message="Cancellation requested.", data=schemas.Message.of(message))
 
 
 @endpoints.post(
@@ -212,10 +212,10 @@ async def regenerate_message(
     message_id: MessageId,
     request_id: UUID | None = None,
 ) -> schemas.AcceptedReply:
-    """Ask the model again.
+    """Generate a new reply to a message.
 
-    It counts as a message. The reply that is there gives way to the new one, which comes by the same ways as
-    after `send_message`.
+    It counts as a message. The new reply replaces the old one and is delivered in the same ways as after
+    `send_message`.
     """
     message, allowance = await regenerate(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id
@@ -244,14 +244,14 @@ async def continue_message(
     message_id: MessageId,
     request_id: UUID | None = None,
 ) -> schemas.AcceptedReply:
-    """Have a reply that was cut off go on.
+    """Continue a reply that was cut off.
 
-    That is a completed one whose `finishReason` is `MAX_TOKENS`. It counts as a message. The message keeps its text and
-    is `queued` again; what is added comes by the same ways as after `send_message`. In a stream the positions go on:
-    the id of the last event that you have brings only what is new, and from the beginning the text so far comes first.
+    The message must be completed with the `finishReason` `MAX_TOKENS`. It counts as a message. The message keeps its
+    text and is `queued` again; the added text is delivered in the same ways as after `send_message`. Stream positions
+    continue: with the id of your last event you get only the new text, without it the whole text.
 
-    If this fails, is blocked or is cancelled, the message is completed as before, and its `error` says why. What was
-    written until it was cancelled stays. It can be continued again.
+    If the continuation fails, is blocked or is cancelled, the message is completed as before, and its `error` gives the
+    reason. Text generated before a cancellation is kept. The message can be continued again.
     """
     message, allowance = await continue_(
         user=caller.user, chatroom_id=chatroom_id, message_id=message_id, request_id=request_id

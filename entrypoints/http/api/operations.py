@@ -1,4 +1,4 @@
-"""What operators, probes and client developers ask: /health, /ready, /openapi.json, /docs."""
+"""Calls for probes, operators and client developers: /health, /ready, /metrics, /openapi.json, /docs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ METRICS = "/metrics"
 METRICS_OPERATION: dict[str, Any] = {
     "operationId": "metrics",
     "tags": ["Operations"],
-    "summary": "Get the metrics, in Prometheus' text format.",
-    "description": "Counts and durations of calls, and counts of warnings, for all processes behind this port; nothing"
-    " of any user. At most a second old. With `METRICS_TOKEN` it takes that token as a bearer's; without it production"
-    " has no such path. `METRICS_PORT` has the same on a port of its own.",
+    "summary": "Get the metrics in Prometheus' text format.",
+    "description": "Counts and durations of calls, and counts of warnings, for all processes behind this port; no user"
+    " data. They are at most a second old. With `METRICS_TOKEN` set, send it as a bearer token; without it, production"
+    " does not have this path. `METRICS_PORT` serves the same on a separate port.",
     "parameters": [],
     "responses": {
         "200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}},
@@ -43,16 +43,16 @@ METRICS_OPERATION: dict[str, Any] = {
 
 @endpoints.get("/health")
 async def health() -> HealthReply:
-    """Tell whether the process is alive. Looks at nothing else."""
+    """Check that the process is alive, and nothing else."""
     return HealthReply(status="ok")
 
 
 @endpoints.get("/ready", errors=(DatabaseUnavailable,))
 async def ready(check: CheckReadiness, settings: Settings) -> ReadyReply:
-    """Tell whether requests can be served, with the state of each dependency.
+    """Check that requests can be served, with the state of each dependency.
 
-    Without Postgres nothing can, and this is a 503. Without Redis everything still is, only slower, and while the
-    model refuses the workers' key nothing is answered: the service is `degraded` and stays in rotation.
+    Without Postgres the response is 503. Without Redis the service is slower, and while the model refuses the workers'
+    API key no message is answered: then the status is `degraded`, and the service stays in rotation.
     """
     found = await check()
     status: Literal["ready", "degraded"] = "ready" if set(found.values()) == {"ok"} else "degraded"
@@ -60,7 +60,7 @@ async def ready(check: CheckReadiness, settings: Settings) -> ReadyReply:
 
 
 def route_metrics(app: Sanic[Any, Any], settings: Settings, exposition: Exposition) -> None:
-    """Open in development. In production this port is everybody's: with METRICS_TOKEN, or not at all."""
+    """Open in development. In production the port is public, so it needs METRICS_TOKEN."""
     token = settings.metrics_token.get_secret_value().encode()
     if settings.is_production and not token:
         return
@@ -74,7 +74,7 @@ def route_metrics(app: Sanic[Any, Any], settings: Settings, exposition: Expositi
 
 
 def route_documents(app: Sanic[Any, Any], document: dict[str, Any]) -> None:
-    """The pages that are made once from the OpenAPI document."""
+    """Pages generated once from the OpenAPI document."""
     page = docs_page(document)
 
     @app.route("/openapi.json", methods=_READ, name="openapi")

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the declared endpoints and the schemas that validate."""
+"""The OpenAPI 3.1 document, generated from the declared endpoints and their schemas."""
 
 from __future__ import annotations
 
@@ -33,44 +33,44 @@ from entrypoints.http.server.errors import MEDIA_TYPE, status_of
 from entrypoints.http.steps import idempotent, preferred, refresh_cookie
 
 _DESCRIPTION = """
-A message to the model is accepted at once and answered by a worker. Its reply can be looked for, waited for, or
-followed while it is written.
+A message to the model is accepted at once and answered by a worker. You can poll for its reply, wait for it, or stream
+it while it is generated.
 
-**Who is asking.** Calls that need to know take `Authorization: Bearer <token>`. The token comes from verify-otp or
-login and lasts for `expiresIn` seconds; refresh gives the next one. A token has no place in a URL.
+**Authentication.** Calls that require a login take `Authorization: Bearer <token>`. The token comes from verify-otp or
+login and is valid for `expiresIn` seconds; refresh returns the next one. Never put a token into a URL.
 
-**Errors.** Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code` to program against.
-429 and 503 carry `Retry-After`. Beside what a call lists, any request can be answered with 400 `malformed_request`,
-404 `route_not_found`, 405 `method_not_allowed`, 408 `request_timeout`, 413 `body_too_large`, 417
+**Errors.** Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code` for programs.
+429 and 503 carry `Retry-After`. Besides the errors that a call lists, any request can fail with 400
+`malformed_request`, 404 `route_not_found`, 405 `method_not_allowed`, 408 `request_timeout`, 413 `body_too_large`, 417
 `expectation_failed`, 431 `headers_too_large`, 500 `internal_error` or 503 `timeout`.
 
-**Repeating.** A POST takes an `Idempotency-Key`: a request that is repeated with the same key takes effect once. A
-refusal (4xx) is not kept, so a request that was refused may be tried again with its key. Calls whose reply is a secret,
-a code or a token, refuse a key with 400 `idempotency_key_unsupported`.
+**Idempotency.** A POST takes an `Idempotency-Key`: a request that is repeated with the same key takes effect once. A
+refusal (4xx) is not stored, so a refused request can be retried with its key. Calls that return a secret, such as a
+code or a token, refuse a key with 400 `idempotency_key_unsupported`.
 
-**Form.** JSON with camelCase keys, ids as UUIDs, times in UTC. Fields may be added to replies: ignore what you do not
-know. Paths answer with and without a trailing slash. Every answer carries `X-Request-ID`.
+**Format.** JSON with camelCase keys, ids as UUIDs, times in UTC. Fields may be added to replies: ignore those that you
+do not know. Paths work with and without a trailing slash. Every response carries `X-Request-ID`.
 """
 _TAGS = {
-    "Accounts": "Signing up, logging in by one-time code (OTP) or password, sessions, and the profile.",
-    "Chat": "Chatrooms, the messages in them, and the model's replies.",
+    "Accounts": "Sign-up, login by one-time code (OTP) or password, sessions, and the profile.",
+    "Chat": "Chatrooms, their messages, and the model's replies.",
     "Billing": "Basic is free and has a daily allowance of messages; Pro is a subscription through Stripe.",
-    "Operations": "For probes and operators.",
+    "Operations": "Calls for probes and operators.",
 }
 _PATH_IDS = {
-    "chatroom_id": "The chatroom, one of the caller's own.",
-    "message_id": "The message, in that chatroom.",
-    "session_id": "The session, one of the caller's own.",
+    "chatroom_id": "Id of a chatroom of the caller.",
+    "message_id": "Id of a message in that chatroom.",
+    "session_id": "Id of a session of the caller.",
 }
 _HEADERS: dict[str, tuple[str, str]] = {
     "Retry-After": ("Seconds to wait before trying again.", "2"),
-    "Idempotency-Replayed": ("`true`: this is the first reply to this key, once more.", "true"),
-    "Preference-Applied": ("The wait that was asked for was heeded.", "wait=30"),
+    "Idempotency-Replayed": ("`true`: a replay of the first reply to this key.", "true"),
+    "Preference-Applied": ("The preference that was applied.", "wait=30"),
     "RateLimit": (
-        "What is left of the limits that the call counts in, and the seconds until they are whole.",
+        "Calls left under each limit, and seconds until all of them are available again.",
         '"verify";r=29;t=10',
     ),
-    "RateLimit-Policy": ("These limits: calls, and the seconds they are for.", '"verify";q=30;w=300'),
+    "RateLimit-Policy": ("These limits: number of calls, and the window in seconds.", '"verify";q=30;w=300'),
 }
 
 _AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
@@ -78,35 +78,35 @@ _IDEMPOTENCY_KEY = {
     "name": idempotent.HEADER,
     "in": "header",
     "required": False,
-    "description": "A text of your choice, a new one for each thing to be done. It makes repeating the request safe:"
-    " the first reply of one that took effect is kept for 24 hours and replayed.",
+    "description": "A unique value of your choice for each operation. It makes retries safe: the reply to a request"
+    " that took effect is stored for 24 hours and replayed.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["7c5e1f0a-send-1"]},
 }
 _PREFER = {
     "name": preferred.PREFER,
     "in": "header",
     "required": False,
-    "description": "`wait=N`: answer with 200 as soon as the message has ended, or with 202 after N seconds,"
-    f" {preferred.MAX_WAIT_SECONDS} at most.",
+    "description": "`wait=N`: respond with 200 as soon as the message has ended, or with 202 after N seconds (maximum"
+    f" {preferred.MAX_WAIT_SECONDS}).",
     "schema": {"type": "string", "examples": ["wait=30"]},
 }
 _LAST_EVENT_ID: dict[str, Any] = {
     "required": False,
-    "description": "The id of the last event that the client has, to go on after it.",
+    "description": "Id of the last event received; the stream resumes after it.",
     "schema": {"type": "string", "examples": ["1-7"]},
 }
 _REFRESH_COOKIE = {
     "name": refresh_cookie.HEADER,
     "in": "header",
     "required": False,
-    "description": "For pages in a browser, which should not hold a refresh token. `cookie`: it is kept in an HttpOnly"
-    " cookie of this site instead of the body; refresh, asked without a body, takes it from there, and logging out"
+    "description": "For browser pages, which should not hold a refresh token. With `cookie` the token is set as an"
+    " HttpOnly cookie instead of being returned in the body; refresh without a body reads it from there, and logout"
     " removes it.",
-    "schema": {"type": "string", "examples": [refresh_cookie.VALUE]},  # any other value is none
+    "schema": {"type": "string", "examples": [refresh_cookie.VALUE]},  # any other value is ignored
 }
 _EVENTS = {
-    # Of no type: to some tools the schema is the body's, to others each event's.
-    "schema": {"description": "Server-Sent Events, as `stream_message` describes them."},
+    # Without a type: some tools take the schema for the body's, others for each event's.
+    "schema": {"description": "Server-Sent Events as described in `stream_message`."},
     "example": 'event: thought\ndata: {"text":"It asks about light."}\n\nid: 1-8\nevent: delta\n'
     'data: {"text":"Because "}\n\nid: 1-26\nevent: delta\n'
     'data: {"text":"air scatters blue."}\n\nid: 1-27\nevent: done\ndata: {"id":"…","status":"completed", …}\n\n',
@@ -117,7 +117,7 @@ _TEMPLATE = "#/components/schemas/{model}"
 def openapi_document(
     endpoints: Iterable[Endpoint], *, version: str, others: Mapping[str, dict[str, Any]] | None = None
 ) -> dict[str, Any]:
-    """`others`: path items of what is no endpoint of ours in the usual form."""
+    """`others`: path items of calls that are not declared as endpoints."""
     endpoints = list(endpoints)
     paths: dict[str, dict[str, Any]] = {**(others or {})}
     for endpoint in endpoints:
@@ -150,7 +150,7 @@ def openapi_document(
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "The `token` of verify-otp, login or refresh.",
+                    "description": "The `token` from verify-otp, login or refresh.",
                 }
             },
         },
@@ -191,7 +191,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.query:
         operation["parameters"] += _query_parameters(endpoint.query)
     if endpoint.body:
-        required = endpoint.body is not RefreshBody  # which a cookie may stand in for
+        required = endpoint.body is not RefreshBody  # the cookie may replace its body
         operation["requestBody"] = {"required": required, "content": {"application/json": _ref(endpoint.body)}}
     if endpoint.authenticated:
         operation["security"] = [{"token": []}]
@@ -199,7 +199,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _links(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
-    """What may be called next with the id of that which was created."""
+    """Calls that take the id of the created resource."""
     if endpoint.creates is None:
         return {}
     known = {name: f"$request.path.{to_camel(name)}" for name in endpoint.path_ids}
@@ -215,7 +215,7 @@ def _links(endpoint: Endpoint, endpoints: Iterable[Endpoint]) -> dict[str, Any]:
 
 
 def _prose(text: str) -> str:
-    """Its paragraphs, without the line breaks that are the source's."""
+    """The paragraphs without the line breaks of the source."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
 
 
@@ -224,7 +224,7 @@ def _query_parameters(query: type[Schema]) -> list[dict[str, Any]]:
     for name, schema in query.model_json_schema(mode="validation")["properties"].items():
         description = schema.pop("description", None)
         schema.pop("title", None)
-        if alternatives := schema.pop("anyOf", None):  # the other one is null, which a URL cannot say
+        if alternatives := schema.pop("anyOf", None):  # the other alternative is null, which a URL cannot express
             schema = alternatives[0]
         parameter = {"name": name, "in": "query", "required": False, "schema": schema}
         parameters.append({**parameter, "description": description} if description else parameter)
@@ -249,10 +249,10 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     for error in raised:
         problems.setdefault(status_of(error), []).append(f"`{error.code}`: {error.detail}")
     if endpoint.body:
-        problems.setdefault(400, []).append("`malformed_body`: The body is no JSON object.")
-        problems.setdefault(413, []).append("`body_too_large`: The body is larger than this service accepts.")
+        problems.setdefault(400, []).append("`malformed_body`: The body is not a JSON object.")
+        problems.setdefault(413, []).append("`body_too_large`: The body exceeds the size limit.")
     if endpoint.body or endpoint.query or endpoint.reply is None:
-        problems.setdefault(422, []).append("`validation_failed`: A value is missing or does not fit.")
+        problems.setdefault(422, []).append("`validation_failed`: A value is missing or invalid.")
     replies = _replies(endpoint)
     carried = {
         "Idempotency-Replayed": endpoint.takes_key,
@@ -274,15 +274,15 @@ def _replies(endpoint: Endpoint) -> dict[str, Any]:
     events = {sse.MEDIA_TYPE: _EVENTS}
     if endpoint.reply is None:
         return {
-            "200": {"description": "The events, as they happen.", "content": events},
-            "204": {"description": "The client has them all: it need not come again."},
+            "200": {"description": "The events as they occur.", "content": events},
+            "204": {"description": "The client has all events; it need not reconnect."},
         }
     whole = {"application/json": _ref(endpoint.reply)}
     if not endpoint.takes_preference:
         return {str(endpoint.status): {"description": HTTPStatus(endpoint.status).phrase, "content": whole}}
     return {
         "200": {"description": "OK", "content": {**whole, **(events if endpoint.may_stream else {})}},
-        "202": {"description": "Accepted, or not ended yet.", "content": whole},
+        "202": {"description": "Accepted, or still in progress.", "content": whole},
     }
 
 
@@ -303,14 +303,14 @@ def _ref(schema: type[Schema]) -> dict[str, Any]:
 
 
 class _ForGenerators(GenerateJsonSchema):
-    """A schema that generators of clients make the right types from."""
+    """Schemas from which client generators derive the right types."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
-        """Titles would say no more than the names beside them, and types are named by them."""
+        """Titles repeat the field's name, and generators would name types by them."""
         return False
 
     def default_schema(self, schema: Any) -> dict[str, Any]:
-        """Of a reply alone: what a request may leave out would be required of whoever sends a typed one."""
+        """Only for replies: in a request, generators would make a field with a default required."""
         return self.generate_inner(schema["schema"]) if self.mode == "validation" else super().default_schema(schema)
 
 
@@ -320,7 +320,7 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
     models.add((Problem, "serialization"))
     ordered = sorted(models, key=lambda model: model[0].__name__)
     _, definitions = models_json_schema(
-        ordered,  # type: ignore[arg-type]  # a set loses the literals
+        ordered,  # type: ignore[arg-type]  # the set widens the literal types
         by_alias=True,
         ref_template=_TEMPLATE,
         schema_generator=_ForGenerators,
@@ -329,7 +329,7 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
 
 
 def _shown(part: Any) -> Any:
-    """In the form that clients and generators take best."""
+    """In the form that clients and generators handle best."""
     if isinstance(part, list):
         return [_shown(one) for one in part]
     if not isinstance(part, dict):
@@ -337,7 +337,7 @@ def _shown(part: Any) -> Any:
     found = {name: _shown(one) for name, one in part.items()}
     if isinstance(found.get("description"), str):
         found["description"] = _prose(found["description"])
-    if isinstance(found.get("const"), str):  # a client that openapi-python-client makes refuses "const or a number"
+    if isinstance(found.get("const"), str):  # clients by openapi-python-client refuse "const or a number"
         found["enum"] = [found.pop("const")]
     if isinstance(found.get("title"), str):
         del found["title"]

@@ -1,4 +1,4 @@
-"""Every error as problem+json: the one table that knows HTTP, and the handler that uses it."""
+"""Every error as problem+json: the table that maps domain errors to HTTP, and the handler that uses it."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ STATUS: dict[type[errors.DomainError], int] = {
 }
 
 _SANIC_CODES = {
-    400: ("malformed_request", "The request could not be understood."),
+    400: ("malformed_request", "The request is malformed."),
     408: ("request_timeout", "The request did not arrive in time."),
-    413: ("body_too_large", "The request is larger than this service accepts."),
-    417: ("expectation_failed", "The Expect header asks for something this service does not do."),
-    431: ("headers_too_large", "The request's headers are larger than this service accepts."),
-    503: ("timeout", "The request took too long and was given up."),
+    413: ("body_too_large", "The request exceeds the size limit."),
+    417: ("expectation_failed", "The Expect header is not supported."),
+    431: ("headers_too_large", "The request's headers exceed the size limit."),
+    503: ("timeout", "The request timed out."),
 }
 
 
 class InvalidRequest(Exception):
-    """The body or the query does not fit its schema."""
+    """The body or the query does not match its schema."""
 
     def __init__(self, invalid: list[FieldError], *, status: int = 422, code: str = "validation_failed") -> None:
         self.errors = invalid
@@ -81,12 +81,12 @@ def status_of(error: type[errors.DomainError]) -> int:
 
 
 class ProblemHandler(ErrorHandler):
-    """Whatever is raised, on whatever path, leaves as problem+json in our words."""
+    """Turns every exception, on every path, into problem+json."""
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         if request.stream is not None and request.stream.request_body:
-            # Closing on a client that still sends resets the connection, and the problem is lost on its way. So the
-            # rest of its body is read and thrown away, for as long as a request may take.
+            # Closing while the client still sends resets the connection, and the client never sees the problem. So the
+            # rest of the body is read and discarded, within the request's timeout.
             request.stream.request_max_size = DISCARDED_BYTES
         match exception:
             case InvalidRequest():
@@ -99,17 +99,17 @@ class ProblemHandler(ErrorHandler):
                 )
             case errors.DomainError():
                 return _of_domain_error(request, exception)
-            case RequestCancelled():  # it hung up; this is for the connection's sake alone
+            case RequestCancelled():  # the client disconnected; this only ends the connection
                 return problem(request, 400, *_SANIC_CODES[400])
             case MethodNotAllowed():
                 allowed = _allowed(request)
                 preflight: HTTPResponse | None = request.app.ctx.headers.preflight(request, allowed)
                 if preflight is not None:
                     return preflight
-                detail = "This path does not know that method."
+                detail = "Method not allowed for this path."
                 return problem(request, 405, "method_not_allowed", detail, headers={"allow": allowed})
             case RouteNotFound():
-                return problem(request, 404, "route_not_found", "There is nothing at this path.")
+                return problem(request, 404, "route_not_found", "No such path.")
             case SanicException() if exception.status_code in _SANIC_CODES:
                 status = _true_status(request, exception.status_code)
                 code, detail = _SANIC_CODES[status]
@@ -122,16 +122,16 @@ class ProblemHandler(ErrorHandler):
 
 
 def _true_status(request: Request, status: int) -> int:
-    """What Sanic tells apart by the exception's text alone."""
-    if status == 413 and request.method == "NONE":  # the empty request that it makes where it could read none
+    """Sanic distinguishes these only by the exception's text."""
+    if status == 413 and request.method == "NONE":  # its substitute for an unreadable request
         return 431
-    if status == 503 and request.stream is not None and request.stream.request_body:  # it waits for more of the body
+    if status == 503 and request.stream is not None and request.stream.request_body:  # it was waiting for the body
         return 408
     return status
 
 
 def _allowed(request: Request) -> str:
-    """Sanic leaves it out for paths with an id and several methods."""
+    """Sanic omits `Allow` for paths with an id and several methods."""
     parts = _path(request).strip("/").split("/")
     methods: set[str] = set()
     for route in request.app.router.routes:
@@ -195,7 +195,7 @@ def problem_body(
 def _path(request: Request) -> str:
     try:
         return request.path
-    except Exception:  # noqa: BLE001 - a request too broken to have a path still gets its problem
+    except Exception:  # noqa: BLE001 - a request too broken to have a path still gets a problem
         return ""
 
 

@@ -109,7 +109,7 @@ class Streams:
         stream: AbstractAsyncContextManager[ReplyCursor],
         headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse | None:
-        """Send the stream until it ends or the client disconnects. An error while it opens is raised; nothing is sent."""
+        """Send the stream until it ends or the client disconnects. Raises what opening it raises."""
         async with stream as cursor:
             more = {**_HEADERS, "x-request-id": request_id(request), **(headers or {})}
             if cursor.has_ended:  # this status tells an EventSource not to reconnect

@@ -1,4 +1,4 @@
-"""What /auth and /user take and give."""
+"""Bodies and replies of /auth and /user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from entrypoints.http.api.schemas.common import Id, Name, NonBlankText, Reply, S
 
 
 def _code(text: str) -> str:
-    """Refused here, so that what cannot be the code costs no guess."""
+    """Malformed codes are refused here, so that they do not count as guesses."""
     code = OtpChallenge.read_code(text)
     if code is None:
         raise ValueError("must have six digits")
@@ -26,17 +26,17 @@ Mobile = Annotated[
     NonBlankText,
     Field(
         max_length=64,
-        description="A mobile number: international with `+`, or as it is dialled in the service's own country.",
+        description="Mobile number: international with `+`, or as dialled in the service's default country.",
         examples=["+919876543210"],
     ),
 ]
-PersonName = Annotated[Name, Field(description="What to call the person.", examples=["Asha"])]
+PersonName = Annotated[Name, Field(description="Name of the person.", examples=["Asha"])]
 Code = Annotated[
     str,
     Field(
         max_length=64,
-        description="The one-time code: six digits, of any script; spaces and dashes do not matter. Anything else is"
-        " refused and costs no guess.",
+        description="The one-time code: six digits in any script; spaces and dashes are ignored. Anything else is"
+        " refused and does not count as a guess.",
         examples=["042137"],
     ),
     AfterValidator(_code),
@@ -45,7 +45,7 @@ Password = Annotated[
     str,
     Field(
         max_length=MAX_PASSWORD_CHARACTERS,
-        description="The password of the account.",
+        description="Password of the account.",
         examples=["seven blue herons"],
     ),
 ]
@@ -54,7 +54,7 @@ NewPassword = Annotated[
     Field(
         min_length=MIN_PASSWORD_CHARACTERS,
         max_length=MAX_PASSWORD_CHARACTERS,
-        description="The password to have from now on. The most common ones are refused.",
+        description="The new password. The most common ones are refused.",
         examples=["seven blue herons"],
     ),
 ]
@@ -84,7 +84,7 @@ class RefreshBody(Schema):
         NonBlankText,
         Field(
             max_length=128,
-            description="The one of the latest log-in or refresh.",
+            description="The refresh token from the latest login or refresh.",
             examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
         ),
     ]
@@ -101,11 +101,11 @@ class ResetPasswordBody(Schema):
 
 
 class ChangePasswordBody(Schema):
-    """Prove who you are by `otp`, a code from forgot-password, or by `currentPassword`: one of them is required."""
+    """One proof is required: `otp`, a code from forgot-password, or `currentPassword`."""
 
     otp: Annotated[Code | None, Field(description="A code from forgot-password.", examples=["042137"])] = None
     current_password: Annotated[
-        Password | None, Field(description="The password until now.", examples=["six blue herons"])
+        Password | None, Field(description="The current password.", examples=["six blue herons"])
     ] = None
     new_password: NewPassword
 
@@ -117,10 +117,10 @@ class ChangePasswordBody(Schema):
 
 
 class User(Schema):
-    """Who has an account."""
+    """A person with an account."""
 
     id: Id
-    mobile: Annotated[str, Field(description="The mobile number in E.164 form.", examples=["+919876543210"])]
+    mobile: Annotated[str, Field(description="Mobile number in E.164 format.", examples=["+919876543210"])]
     name: PersonName
 
     @classmethod
@@ -133,7 +133,7 @@ class SignUpReply(Reply):
 
 
 class OtpReply(Reply):
-    """`otp` is there only while codes are handed out in the reply, which is for development."""
+    """`otp` is present only while codes are returned in the reply, which is meant for development."""
 
     otp: Annotated[
         str | None,
@@ -150,8 +150,8 @@ class SignedInReply(Reply):
     refresh_token: Annotated[
         str,
         Field(
-            description="Good for one refresh within seven days. Keep it as safe as a password."
-            " Left out when it was asked for as a cookie.",
+            description="Valid for one refresh within seven days. Store it as safely as a password."
+            " Omitted if it was requested as a cookie.",
             examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
             json_schema_extra=without_default,
         ),
@@ -170,14 +170,14 @@ class SignedInReply(Reply):
 
 
 class Session(Schema):
-    """A device that is logged in."""
+    """A logged-in device."""
 
     id: Id
-    device: Annotated[str, Field(description="The user agent it logged in with.", examples=["Mozilla/5.0 …"])]
-    network: Annotated[str, Field(description="The network it logged in from.", examples=["203.0.113.0/24"])]
+    device: Annotated[str, Field(description="User agent at login.", examples=["Mozilla/5.0 …"])]
+    network: Annotated[str, Field(description="Network at login.", examples=["203.0.113.0/24"])]
     created_at: Timestamp
-    last_seen_at: Annotated[Timestamp, Field(description="When it logged in or was refreshed last.")]
-    current: Annotated[bool, Field(description="Whether it is the one that asks.", examples=[True])]
+    last_seen_at: Annotated[Timestamp, Field(description="Time of the login or of the latest refresh.")]
+    current: Annotated[bool, Field(description="Whether this is the session making the request.", examples=[True])]
 
     @classmethod
     def of(cls, session: accounts.Session, *, current: bool) -> Session:
@@ -196,7 +196,7 @@ class SessionsReply(Reply):
 
 
 class Profile(User):
-    """Who is logged in."""
+    """The logged-in user."""
 
     subscription_tier: Tier
     usage: DailyUsage

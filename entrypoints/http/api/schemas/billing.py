@@ -1,4 +1,4 @@
-"""What /subscribe and /subscription give, and the allowance that a tier has."""
+"""Replies of /subscribe and /subscription, and the daily allowance of a tier."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from domain import billing
 from domain.billing import Allowance, SubscriptionStatus, Tier
 from entrypoints.http.api.schemas.common import Count, Reply, Schema, Timestamp, count
 
-Total = Annotated[Count, Field(description="Messages a day; unlimited on Pro.")]
-ResetsAt = Annotated[Timestamp, Field(description="When the allowance returns.")]
+Total = Annotated[Count, Field(description="Messages per day; unlimited on Pro.")]
+ResetsAt = Annotated[Timestamp, Field(description="When the allowance resets.")]
 
 
 class DailyLimit(Schema):
-    """The day's allowance after this message."""
+    """The daily allowance after this message."""
 
     used: Annotated[int, Field(description="Messages sent today.", examples=[3])]
     total: Total
@@ -23,14 +23,14 @@ class DailyLimit(Schema):
 
 
 class DailyUsage(Schema):
-    """What is used of today's allowance. The day is that of UTC."""
+    """Usage of the daily allowance. Days are UTC days."""
 
     used: Annotated[int, Field(description="Messages sent today.", examples=[2])]
     total: Total
     remaining: Annotated[Count, Field(description="Messages left today.", examples=[3])]
     resets_at: ResetsAt
-    input_tokens: Annotated[int, Field(description="Tokens the model has read for it today.", examples=[210])]
-    output_tokens: Annotated[int, Field(description="Tokens the model has written.", examples=[840])]
+    input_tokens: Annotated[int, Field(description="Input tokens used today.", examples=[210])]
+    output_tokens: Annotated[int, Field(description="Output tokens used today.", examples=[840])]
 
     @classmethod
     def of(cls, allowance: Allowance) -> DailyUsage:
@@ -48,23 +48,23 @@ class UrlReply(Schema):
     url: Annotated[
         str,
         Field(
-            description="A page of Stripe's: open it in the user's browser.",
+            description="A Stripe page to open in the user's browser.",
             examples=["https://checkout.stripe.com/c/pay/cs_test_a1B2"],
         ),
     ]
 
 
 class Subscription(Schema):
-    """The tier, and the subscription behind it."""
+    """The tier and its subscription."""
 
     tier: Tier
     status: Annotated[
         SubscriptionStatus | None,
-        Field(description="Stripe's word; null if there never was a subscription.", examples=["active"]),
+        Field(description="Status at Stripe; null if there never was a subscription.", examples=["active"]),
     ]
-    current_period_end: Annotated[Timestamp | None, Field(description="Up to when it is paid for.")]
+    current_period_end: Annotated[Timestamp | None, Field(description="End of the paid period.")]
     cancel_at_period_end: Annotated[
-        bool, Field(description="Pro ends by itself, at that time or earlier.", examples=[False])
+        bool, Field(description="Whether Pro ends at that time or earlier.", examples=[False])
     ]
 
     @classmethod

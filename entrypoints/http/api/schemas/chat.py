@@ -1,4 +1,4 @@
-"""What /chatroom takes and gives."""
+"""Bodies and replies of /chatroom."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from entrypoints.http.api.schemas.common import (
     plain_text,
 )
 
-ChatroomName = Annotated[Name, Field(description="What the chatroom is called.", examples=["Physics"])]
+ChatroomName = Annotated[Name, Field(description="Name of the chatroom.", examples=["Physics"])]
 Instructions = Annotated[
     str,
     Field(
         max_length=MAX_INSTRUCTIONS_CHARACTERS,
-        description="What the model is told before every conversation of the chatroom.",
+        description="Instructions to the model for every conversation in the chatroom.",
         examples=["Answer in verse."],
     ),
     AfterValidator(lambda text: "" if is_blank(plain_text(text)) else text),
@@ -42,21 +42,24 @@ Instructions = Annotated[
 class CreateChatroomBody(Schema):
     name: ChatroomName
     instructions: Annotated[
-        Instructions | None, Field(description="What the model is told before every conversation of the chatroom.")
+        Instructions | None, Field(description="Instructions to the model for every conversation in the chatroom.")
     ] = None
     auto_title: Annotated[
         StrictBool,
-        Field(description="Have the model rename it after the first exchange; false if left out.", examples=[False]),
+        Field(
+            description="Let the model rename the chatroom after the first exchange; false if omitted.",
+            examples=[False],
+        ),
     ] = False
 
 
 class ChangeChatroomBody(Schema):
-    """What is left out stays as it is; at least one of them is required."""
+    """Omitted fields stay unchanged; at least one field is required."""
 
     name: ChatroomName = ""
     instructions: Annotated[
         Instructions | None,
-        Field(description="What the model is told from the next message on; null or empty takes it away."),
+        Field(description="Instructions from the next message on; null or empty removes them."),
     ] = None
 
     @model_validator(mode="after")
@@ -77,29 +80,35 @@ class ChangeChatroomBody(Schema):
 class SendMessageBody(Schema):
     input: Annotated[
         NonBlankText,
-        Field(max_length=MAX_INPUT_CHARACTERS, description="What to ask the model.", examples=["Why is the sky blue?"]),
+        Field(
+            max_length=MAX_INPUT_CHARACTERS, description="The prompt to the model.", examples=["Why is the sky blue?"]
+        ),
     ]
 
 
 class ChatroomsQuery(PageQuery):
-    cursor: Annotated[ChatroomId | None, Field(description="`nextCursor` of the page before.")] = None
+    cursor: Annotated[ChatroomId | None, Field(description="`nextCursor` from the previous page.")] = None
 
 
 class MessagesQuery(PageQuery):
-    before: Annotated[MessageId | None, Field(description="`nextCursor` of the page before: older messages.")] = None
+    before: Annotated[
+        MessageId | None, Field(description="`nextCursor` from the previous page; returns older messages.")
+    ] = None
 
 
 class Chatroom(Schema):
-    """A conversation with the model, and its owner's alone."""
+    """A private conversation with the model."""
 
     id: Id
     name: ChatroomName
-    user_id: Annotated[Id, Field(description="Its owner.")]
+    user_id: Annotated[Id, Field(description="Id of the owner.")]
     created_at: Timestamp
     instructions: Annotated[
-        str | None, Field(description="What the model is told before every conversation.", examples=[None])
+        str | None, Field(description="Instructions to the model for every conversation.", examples=[None])
     ]
-    auto_title: Annotated[bool, Field(description="The model will give it a name after the first exchange.")]
+    auto_title: Annotated[
+        bool, Field(description="Whether the model will rename the chatroom after the first exchange.")
+    ]
 
     @classmethod
     def of(cls, room: chatrooms.Chatroom, **more: Any) -> Self:
@@ -124,18 +133,19 @@ class ChatroomsReply(Reply):
 
 
 class MessageUsage(Schema):
-    """Tokens that a reply took, as the model counts them; null if it did not say."""
+    """Tokens of a reply as counted by the model; null if it did not report them."""
 
     input_tokens: Annotated[
-        int | None, Field(description="Of the conversation it was given, `cachedTokens` included.", examples=[42])
+        int | None, Field(description="Tokens of the prompt, `cachedTokens` included.", examples=[42])
     ]
     cached_tokens: Annotated[
-        int | None, Field(description="Of these, what the model had in its cache and bills at less.", examples=[0])
+        int | None,
+        Field(description="Prompt tokens served from the model's cache, which are billed at less.", examples=[0]),
     ]
     output_tokens: Annotated[
-        int | None, Field(description="Of what the model wrote, `thoughtTokens` included.", examples=[120])
+        int | None, Field(description="Tokens generated by the model, `thoughtTokens` included.", examples=[120])
     ]
-    thought_tokens: Annotated[int | None, Field(description="Of these, its thoughts.", examples=[80])]
+    thought_tokens: Annotated[int | None, Field(description="Generated tokens that are thoughts.", examples=[80])]
 
     @classmethod
     def of(cls, message: messages.Message) -> MessageUsage:
@@ -148,46 +158,49 @@ class MessageUsage(Schema):
 
 
 class MessageError(Schema):
-    """Why there is no reply, or why it was not continued."""
+    """Why the message has no reply, or why its reply was not continued."""
 
-    code: Annotated[str, Field(description="A stable word to program against.", examples=["model_unavailable"])]
-    detail: Annotated[str, Field(description="For people.", examples=["The model could not be reached."])]
+    code: Annotated[str, Field(description="Stable code for programs.", examples=["model_unavailable"])]
+    detail: Annotated[
+        str, Field(description="Human-readable explanation.", examples=["The model could not be reached."])
+    ]
 
 
 class Message(Schema):
-    """A question (`input`) and its reply (`response`).
+    """A prompt (`input`) and its reply (`response`).
 
-    `queued` and `generating` are on the way; `completed`, `failed`, `cancelled` and `blocked` (by the model's
-    safety filter) are ends.
+    `queued` and `generating` are in progress; `completed`, `failed`, `cancelled` and `blocked` (by the model's safety
+    filter) are final.
     """
 
     id: Id
-    input: Annotated[str, Field(description="What the user asked.", examples=["Why is the sky blue?"])]
+    input: Annotated[str, Field(description="The prompt of the user.", examples=["Why is the sky blue?"])]
     response: Annotated[
         str | None,
         Field(
-            description="What the model replied; null until then. A cancelled message has what was written so far, one"
-            " that is being continued what is continued.",
+            description="The reply of the model; null while there is none. A cancelled message keeps the text generated"
+            " so far, and a message that is being continued keeps its text.",
             examples=["Because air scatters blue light the most."],
         ),
     ]
     thoughts: Annotated[
         str | None,
         Field(
-            description="The model's own summary of what it thought before it replied; null if there is none.",
+            description="The model's summary of its thoughts before the reply; null if there is none.",
             examples=["The question is about Rayleigh scattering."],
         ),
     ]
     thinking_seconds: Annotated[
-        float | None, Field(description="How long the model thought; null if it did not.", examples=[2.5])
+        float | None,
+        Field(description="How long the model was thinking, in seconds; null if it was not.", examples=[2.5]),
     ]
-    chatroom_id: Annotated[Id, Field(description="The chatroom it is in.")]
+    chatroom_id: Annotated[Id, Field(description="Id of the chatroom.")]
     created_at: Timestamp
     status: Annotated[MessageStatus, Field(examples=["completed"])]
     finish_reason: Annotated[
         str | None,
         Field(
-            description="The model's own word for why it stopped: STOP, SAFETY … After MAX_TOKENS the reply can be"
+            description="Why the model stopped, as it reports it: STOP, SAFETY … After MAX_TOKENS the reply can be"
             " continued.",
             examples=["STOP"],
         ),
@@ -196,13 +209,13 @@ class Message(Schema):
     counted: Annotated[
         bool,
         Field(
-            description="Whether it cost a message of the day's allowance, the last time that it was asked.",
+            description="Whether the latest request for this reply counts against the daily allowance.",
             examples=[True],
         ),
     ]
-    attempts: Annotated[int, Field(description="How often the model was asked.", examples=[1])]
+    attempts: Annotated[int, Field(description="Number of attempts.", examples=[1])]
     completed_at: Annotated[
-        Timestamp | None, Field(description="When it ended, however it did.", examples=["2026-01-31T09:30:02.000Z"])
+        Timestamp | None, Field(description="Time of the final status.", examples=["2026-01-31T09:30:02.000Z"])
     ]
     error: Annotated[
         MessageError | None,
@@ -244,7 +257,7 @@ class MessagesReply(Reply):
 
 
 class OpenChatroom(Chatroom):
-    messages: Annotated[list[Message], Field(description="A page of its messages, oldest first.")]
+    messages: Annotated[list[Message], Field(description="One page of its messages, oldest first.")]
 
 
 class OpenChatroomReply(Reply):

@@ -20,7 +20,7 @@ class Schema(BaseModel):
 
 
 def _iso(time: datetime) -> str:
-    """Of a UTC time, as all of ours are: so cutting the offset off is enough, and a room's page has many."""
+    """All times are UTC, so slicing off the offset is safe; a page of messages has many."""
     return time.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
@@ -37,13 +37,13 @@ def _non_blank(text: str) -> str:
 
 
 class _NotBlank:
-    """Says in the schema what the validator sees to."""
+    """States in the JSON schema what the validator enforces."""
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "pattern": r"\S"}
 
 
-Id = Annotated[UUID, Field(description="Its id.", examples=["01890a5d-ac96-774b-bcce-b302099a8057"])]
+Id = Annotated[UUID, Field(description="Unique identifier.", examples=["01890a5d-ac96-774b-bcce-b302099a8057"])]
 Timestamp = Annotated[
     datetime,
     PlainSerializer(_iso, return_type=str, when_used="json"),
@@ -56,7 +56,9 @@ Timestamp = Annotated[
 NonBlankText = Annotated[str, AfterValidator(_non_blank), _NotBlank()]
 Name = Annotated[NonBlankText, Field(max_length=MAX_NAME_CHARACTERS)]
 Count = Annotated[int | Literal["unlimited"], Field(examples=[5])]
-NextCursor = Annotated[UUID | None, Field(description="Where the next page begins; null on the last.", examples=[None])]
+NextCursor = Annotated[
+    UUID | None, Field(description="Cursor of the next page; null on the last page.", examples=[None])
+]
 
 
 def count(number: int | None) -> Any:
@@ -64,13 +66,13 @@ def count(number: int | None) -> Any:
 
 
 def without_default(schema: dict[str, Any]) -> None:
-    """For what may be left out, but then means nothing at all."""
+    """For an optional field whose default has no meaning."""
     schema.pop("default", None)
 
 
 class PageQuery(Schema):
-    limit: Annotated[int, Field(ge=1, le=100, description="How many at most.")] = 50
+    limit: Annotated[int, Field(ge=1, le=100, description="Maximum number of items to return.")] = 50
 
 
 class Reply(Schema):
-    message: Annotated[str, Field(description="What happened, for people.", examples=["Done."])]
+    message: Annotated[str, Field(description="Human-readable result.", examples=["Done."])]

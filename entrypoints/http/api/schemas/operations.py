@@ -1,4 +1,4 @@
-"""What probes get."""
+"""Replies to probes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ class HealthReply(Schema):
 
 
 class ReadyReply(Schema):
-    """`degraded`: everything is served, but something is slower or later than usual."""
+    """`degraded`: all calls are served, but some are slower than usual."""
 
-    status: Annotated[Literal["ready", "degraded"], Field(description="Whether anything is away.", examples=["ready"])]
+    status: Annotated[
+        Literal["ready", "degraded"], Field(description="Whether a dependency is unavailable.", examples=["ready"])
+    ]
     dependencies: Annotated[
         dict[str, str],
         Field(
-            description="Postgres and Redis: `ok` or `away`. If the model refuses the workers' key, `model` says why:"
-            " `not configured (API_KEY_INVALID)`.",
+            description="State of Postgres and Redis: `ok` or `away`. If the model refuses the workers' API key,"
+            " `model` gives the reason: `not configured (API_KEY_INVALID)`.",
             examples=[{"postgres": "ok", "redis": "ok"}],
         ),
     ]
-    warnings: Annotated[list[str], Field(description="What production was told to do and should not.", examples=[[]])]
+    warnings: Annotated[list[str], Field(description="Unsafe settings in use.", examples=[[]])]
