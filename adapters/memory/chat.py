@@ -104,7 +104,8 @@ class MemoryChatrooms(Chatrooms, Belongings):
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
     ) -> RoomMessages:
         room = self._own(chatroom_id, user_id)
-        return RoomMessages(room, self._messages.newest(chatroom_id, limit=limit, before=before))
+        found = self._messages.newest(chatroom_id, limit=limit, before=before)
+        return RoomMessages(room, [message.view for message in found])
 
 
 class MemoryMessages(Messages, MessageQueue, MessageDesk):

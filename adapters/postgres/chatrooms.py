@@ -9,7 +9,7 @@ from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
 from application.ports.chat import Chatrooms, RoomMessages
 from domain.chat.chatrooms import Chatroom
-from domain.chat.messages import Message
+from domain.chat.messages import MessageView
 from domain.errors import ChatroomNotFound, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
@@ -68,4 +68,4 @@ class PostgresChatrooms(Chatrooms):
             auto_title=found[0]["auto_title"],
             created_at=found[0]["opened_at"],
         )
-        return RoomMessages(room, [to_entity(Message, row) for row in found if row["id"] is not None])
+        return RoomMessages(room, [to_entity(MessageView, row) for row in found if row["id"] is not None])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from enum import Enum
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import asyncpg
@@ -14,35 +15,46 @@ from tortoise.models import Model
 E = TypeVar("E")
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a mapping needs to know of an entity, found once."""
+
+    names: tuple[str, ...]
+    values: itemgetter[Any]
+    #: For each field of an enum, or of an optional one, its members by their values.
+    members: Mapping[str, Mapping[object, Enum]]
+
+
+def _layout(entity: type[Any]) -> _Layout:
+    return _found_layout(entity)  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
+
+
 @cache
-def _fields_of(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
+def _found_layout(entity: type[Any]) -> _Layout:
+    names = tuple(field.name for field in fields(entity))
     hints = get_type_hints(entity)
-    return tuple((field.name, _enum_in(hints[field.name])) for field in fields(entity))
-
-
-def _enum_in(hint: Any) -> type[Enum] | None:
-    """The enum of a field's type, which may be optional."""
-    return next((kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and issubclass(kind, Enum)), None)
-
-
-def _fields(entity: type[Any]) -> tuple[tuple[str, type[Enum] | None], ...]:
-    return _fields_of(entity)  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
+    enums = {
+        name: kind
+        for name in names
+        for kind in get_args(hints[name]) or (hints[name],)
+        if isinstance(kind, type) and issubclass(kind, Enum)
+    }
+    members = {name: {member.value: member for member in enum} for name, enum in enums.items()}
+    return _Layout(names, itemgetter(*names), members)
 
 
 def to_entity(entity: type[E], row: Mapping[str, Any] | Model) -> E:
     """Columns that the entity has no field for are left out."""
-    values = row.__dict__ if isinstance(row, Model) else row
-    return entity(
-        **{
-            name: value if enum is None or value is None else enum(value)
-            for name, enum in _fields(entity)
-            for value in [values[name]]
-        }
-    )
+    layout = _layout(entity)
+    values = dict(zip(layout.names, layout.values(row.__dict__ if isinstance(row, Model) else row), strict=True))
+    for name, members in layout.members.items():
+        if values[name] is not None:
+            values[name] = members[values[name]]
+    return entity(**values)
 
 
 def to_row(entity: object) -> dict[str, Any]:
-    return {name: getattr(entity, name) for name, _ in _fields(type(entity))}
+    return {name: getattr(entity, name) for name in _layout(type(entity)).names}
 
 
 def violated(error: asyncpg.IntegrityConstraintViolationError) -> str | None:

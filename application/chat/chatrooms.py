@@ -12,11 +12,11 @@ from application.ports.chat import ChatroomLists, Chatrooms, ReplyStream
 from application.ports.runtime import Clock, Ids
 from domain.accounts import User
 from domain.chat.chatrooms import Chatroom
-from domain.chat.messages import Message
+from domain.chat.messages import MessageView
 from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
 
-T = TypeVar("T", Chatroom, Message)
+T = TypeVar("T", Chatroom, MessageView)
 
 PAGE = 50
 
@@ -94,7 +94,7 @@ class ListChatrooms:
 
 class OpenedChatroom(NamedTuple):
     chatroom: Chatroom
-    messages: Page[Message]
+    messages: Page[MessageView]
 
 
 @dataclass(frozen=True, slots=True)

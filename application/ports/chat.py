@@ -13,7 +13,7 @@ from domain.billing import Allowance, SendingLimits
 from domain.chat.calls import ModelCall
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Conversation, ReplyChunk
-from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.messages import Message, MessageStatus, MessageView, Outcome
 from domain.chat.streams import START, ReplyPiece, StreamPosition
 from domain.ids import ChatroomId, MessageId, UserId
 
@@ -21,7 +21,7 @@ from domain.ids import ChatroomId, MessageId, UserId
 class RoomMessages(NamedTuple):
     chatroom: Chatroom
     #: Newest first.
-    messages: list[Message]
+    messages: list[MessageView]
 
 
 class Chatrooms(Protocol):

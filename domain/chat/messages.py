@@ -51,22 +51,11 @@ class MessageStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One input and its reply. Verbs return the next state.
-
-    `attempt` counts claims and is the fencing token: only its holder may write. `failures` counts
-    attempts that the model failed, `deaths` those that ended in an expired lease, that is, in a dead
-    worker. `allowance_day` is the UTC day that paid for it while it is `charged`; a refund ends that.
-    Retries are counted in time from `queued_at`. `cancel_requested` asks the worker to stop.
-
-    A reply that is continued keeps its first `kept_characters`, which attempt `kept_attempt` ended with.
-    Both are 0 for a reply without a kept text. While it is continued, `response`, usage and thoughts are
-    those of the kept text; in the end they cover the whole.
-    """
+class MessageView:
+    """A message as its user sees it."""
 
     id: MessageId
     chatroom_id: ChatroomId
-    user_id: UserId
     input: str
     created_at: datetime
     status: MessageStatus = MessageStatus.QUEUED
@@ -82,10 +71,28 @@ class Message:
     error_code: str | None = None
     error_detail: str | None = None
     attempt: int = 0
+    charged: bool = True
+    completed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(MessageView):
+    """One input and its reply. Verbs return the next state.
+
+    `attempt` counts claims and is the fencing token: only its holder may write. `failures` counts
+    attempts that the model failed, `deaths` those that ended in an expired lease, that is, in a dead
+    worker. `allowance_day` is the UTC day that paid for it while it is `charged`; a refund ends that.
+    Retries are counted in time from `queued_at`. `cancel_requested` asks the worker to stop.
+
+    A reply that is continued keeps its first `kept_characters`, which attempt `kept_attempt` ended with.
+    Both are 0 for a reply without a kept text. While it is continued, `response`, usage and thoughts are
+    those of the kept text; in the end they cover the whole.
+    """
+
+    user_id: UserId
     failures: int = 0
     deaths: int = 0
     allowance_day: date
-    charged: bool = True
     cancel_requested: bool = False
     queued_at: datetime
     #: For the reply; thoughts are not counted.
@@ -97,7 +104,10 @@ class Message:
     request_id: UUID | None = None
     #: The first exchange that the model was given with it.
     window_from: MessageId | None = None
-    completed_at: datetime | None = None
+
+    @property
+    def view(self) -> MessageView:
+        return MessageView(**{field.name: getattr(self, field.name) for field in fields(MessageView)})
 
     @property
     def has_reply(self) -> bool:

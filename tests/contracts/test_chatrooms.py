@@ -83,7 +83,7 @@ class TestChatrooms:
     async def test_opens_with_the_newest_messages_in_pages(self, adapters: Adapters) -> None:
         user = await adapters.user()
         room, other = await adapters.room(user), await adapters.room(user)
-        messages = [await adapters.queued(room, input=f"message {n}") for n in range(5)][::-1]
+        messages = [(await adapters.queued(room, input=f"message {n}")).view for n in range(5)][::-1]
         await adapters.queued(other)
         get_with_messages = adapters.chatrooms.get_with_messages
         assert await get_with_messages(room.id, user.id, limit=10) == (room, messages)
@@ -270,7 +270,8 @@ class TestDelete:
         messages = [await adapters.queued(room), await adapters.claimed(room), await adapters.ended(room)]
         async with adapters.rolled_back():
             assert await adapters.chatrooms.delete(room.id, owner.id) == [m.id for m in messages[:2]]
-        assert await adapters.chatrooms.get_with_messages(room.id, owner.id, limit=10) == (room, messages[::-1])
+        views = [message.view for message in messages[::-1]]
+        assert await adapters.chatrooms.get_with_messages(room.id, owner.id, limit=10) == (room, views)
         assert await version(adapters, room, owner) == 1
         assert await self.in_flight(adapters, owner) == 2
 

@@ -162,7 +162,8 @@ def test_conversations_of_the_first_schema_go_on(empty_database: str, tmp_path: 
     async def go_on() -> None:
         async with connected(empty_database):
             [row] = await rows("SELECT chatroom_id, user_id FROM messages WHERE status = 'generating'")
-            room, found = await PostgresChatrooms().get_with_messages(row["chatroom_id"], row["user_id"], limit=9)
+            room, views = await PostgresChatrooms().get_with_messages(row["chatroom_id"], row["user_id"], limit=9)
+            found = [await PostgresMessages().get(view.id, room.id, room.user_id) for view in views]
             assert (room.instructions, room.auto_title) == (None, False)
             assert [message.cancel_requested for message in found] == [False] * 4
             assert await PostgresMessages().cancel_requested() == set()

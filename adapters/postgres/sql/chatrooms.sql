@@ -61,24 +61,22 @@ SELECT id, user_id, name, instructions, auto_title, created_at FROM chatrooms
 WHERE user_id = :user_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
 ORDER BY id DESC LIMIT :limit;
 
--- message_columns --
--- The columns of a Message.
-id, chatroom_id, user_id, input, created_at, status, response, thoughts, thinking_seconds, finish_reason, input_tokens,
-    cached_tokens, output_tokens, thought_tokens, error_code, error_detail, attempt, failures, deaths, allowance_day,
-    charged, cancel_requested, queued_at, max_output_tokens, thinking, kept_characters, kept_attempt, request_id,
-    window_from, completed_at
+-- view_columns --
+-- The columns of a MessageView.
+id, chatroom_id, input, created_at, status, response, thoughts, thinking_seconds, finish_reason, input_tokens,
+    cached_tokens, output_tokens, thought_tokens, error_code, error_detail, attempt, charged, completed_at
 
 -- get_with_messages --
 -- A room with a page of its messages, newest first, in one round trip: an empty room is one row without a message.
 SELECT room_name, instructions, auto_title, opened_at,
--- include message_columns --
+-- include view_columns --
 FROM (
     SELECT id AS room_id, name AS room_name, instructions, auto_title, created_at AS opened_at
     FROM chatrooms WHERE id = :id AND user_id = :user_id
 ) AS room
 LEFT JOIN LATERAL (
     SELECT
-    -- include message_columns --
+    -- include view_columns --
     FROM messages
     WHERE chatroom_id = room_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
     ORDER BY id DESC LIMIT :limit

@@ -148,7 +148,7 @@ class MessageUsage(Schema):
     thought_tokens: Annotated[int | None, Field(description="Generated tokens that are thoughts.", examples=[80])]
 
     @classmethod
-    def of(cls, message: messages.Message) -> MessageUsage:
+    def of(cls, message: messages.MessageView) -> MessageUsage:
         return cls(
             input_tokens=message.input_tokens,
             cached_tokens=message.cached_tokens,
@@ -226,7 +226,7 @@ class Message(Schema):
     ]
 
     @classmethod
-    def of(cls, message: messages.Message) -> Message:
+    def of(cls, message: messages.MessageView) -> Message:
         return cls(
             id=message.id,
             input=message.input,
