@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from functools import partial
 
 import asyncpg
 import structlog
 
 from adapters.postgres.connection import transaction
+from adapters.postgres.lookup import Lookup
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
 from adapters.postgres.tables import SessionRow, UserRow
@@ -114,6 +116,9 @@ class PostgresUsers(Users):
 
 
 class PostgresSessions(Sessions):
+    def __init__(self) -> None:
+        self._find_user: Lookup[SessionId, User] = Lookup(SESSIONS.find_users, partial(to_entity, User))
+
     async def add(self, session: Session, refresh_hash: bytes) -> None:
         if not await self._add(session, refresh_hash, None):
             raise UserNotFound
@@ -159,8 +164,7 @@ class PostgresSessions(Sessions):
             raise SessionNotFound
 
     async def find_user(self, session_id: SessionId) -> User | None:
-        found = await SESSIONS.find_user(id=session_id)
-        return to_entity(User, found[0]) if found else None
+        return await self._find_user(session_id)
 
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
         await SESSIONS.end_all(user_id=user_id, now=now, keep=keep)

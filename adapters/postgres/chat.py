@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
 
+from adapters.postgres.lookup import Lookup
 from adapters.postgres.mapping import to_entity, to_row, violated
 from adapters.postgres.statements import Statement, Statements
 from application.ports.chat import MessageDesk, MessageQueue, Messages
@@ -35,6 +37,9 @@ SQL = Statements("messages")
 
 
 class PostgresMessages(Messages, MessageQueue, MessageDesk):
+    def __init__(self) -> None:
+        self._usage: Lookup[UserId, Usage] = Lookup(SQL.usages, partial(to_entity, Usage))
+
     async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
         while True:
             try:
@@ -50,7 +55,8 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
                 raise ChatroomNotFound
             if found[0]["is_stored"]:
                 return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-            _refuse(found[0], message, message.created_at, limits)
+            usage = to_entity(Usage, found[0]) if found[0]["day"] else None
+            _refuse(usage, message, message.created_at, limits)
 
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
         return await self._queue_again(SQL.regenerate, Message.regenerated, message, limits)
@@ -75,12 +81,11 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
             if stored.was_queued_by(message.request_id):
                 return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
             verb(stored, at=at, **plan)  # raises what its state forbids
-            counters = await SQL.usage(user_id=message.user_id)
-            _refuse(counters[0] if counters else None, message, at, limits)
+            _refuse(await self._usage(message.user_id), message, at, limits)
 
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        found = await SQL.usage(user_id=user_id)
-        return to_entity(Usage, found[0]).allowance(total, day=day) if found else Allowance(day, 0, total)
+        usage = await self._usage(user_id)
+        return usage.allowance(total, day=day) if usage else Allowance(day, 0, total)
 
     async def get(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         found = await SQL.get(id=message_id, chatroom_id=chatroom_id, user_id=user_id)
@@ -201,8 +206,7 @@ def _allowance(row: Mapping[str, Any], total: int | None) -> Allowance:
     return Allowance(row["day"], row["used"], total, row["input_tokens"], row["output_tokens"])
 
 
-def _refuse(counters: Mapping[str, Any] | None, message: Message, at: datetime, limits: SendingLimits) -> None:
+def _refuse(usage: Usage | None, message: Message, at: datetime, limits: SendingLimits) -> None:
     """Raise the limit that is reached; there is none any more if a slot became free meanwhile."""
     day = message.allowance_day
-    usage = to_entity(Usage, counters) if counters and counters["day"] else Usage(day=day, minute_from=at)
-    usage.consumed(limits, day=day, at=at)
+    (usage or Usage(day=day, minute_from=at)).consumed(limits, day=day, at=at)

@@ -146,6 +146,11 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
 MIGRATION_CONFIG = tortoise_config("postgres://localhost", engine="tortoise.backends.asyncpg")
 
 
+def in_transaction() -> bool:
+    """Whether statements of this task run in a transaction of its own."""
+    return isinstance(get_connections().get(ALIAS), TransactionWrapper)
+
+
 async def rows(sql: str, *values: object) -> list[Mapping[str, Any]]:
     """Run one statement below the ORM, in the current transaction if there is one.
 

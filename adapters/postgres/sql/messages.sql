@@ -108,11 +108,11 @@ FROM chatrooms
 LEFT JOIN allowances ON allowances.user_id = :user_id
 WHERE chatrooms.id = :chatroom_id AND chatrooms.user_id = :user_id;
 
--- usage --
--- The user's counters.
-SELECT
+-- usages --
+-- The counters of users.
+SELECT user_id AS key,
 -- include usage_columns --
-FROM allowances WHERE user_id = :user_id;
+FROM allowances WHERE user_id = ANY(:keys::uuid[]);
 
 -- get --
 -- A message of the user's room.

@@ -14,11 +14,11 @@ INSERT INTO refresh_tokens (hash, session_id, expires_at)
 SELECT :refresh_hash, id, :token_expires_at FROM opened
 RETURNING session_id;
 
--- find_user --
--- The owner of a session that has not ended.
-SELECT users.id, mobile, name, password_hash, pro_until, chatrooms_version, users.created_at
+-- find_users --
+-- The owners of sessions that have not ended; of many, since each request looks up one.
+SELECT sessions.id AS key, users.id, mobile, name, password_hash, pro_until, chatrooms_version, users.created_at
 FROM sessions JOIN users ON users.id = sessions.user_id
-WHERE sessions.id = :id AND sessions.ended_at IS NULL;
+WHERE sessions.id = ANY(:keys::uuid[]) AND sessions.ended_at IS NULL;
 
 -- rotate --
 -- Spend a refresh token for the next one. All who spend one token at once wait here for the first; then it is spent,

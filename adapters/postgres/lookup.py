@@ -1,0 +1,38 @@
+"""Look-ups by a key, of which every request makes some: those that arrive together share one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from typing import Any, Generic, TypeVar
+
+from adapters.batching import Batched
+from adapters.postgres.connection import in_transaction
+from adapters.postgres.statements import Statement
+
+Key = TypeVar("Key")
+Found = TypeVar("Found")
+
+
+class Lookup(Generic[Key, Found]):
+    """Finds one by its key, as of the moment of the call or later; None if there is none.
+
+    `statement` takes `keys` and returns a row for each that it knows, with the key in its column `key`. Within a
+    transaction it is run for the one key alone, on the transaction's own connection.
+    """
+
+    def __init__(self, statement: Statement, read: Callable[[Mapping[str, Any]], Found]) -> None:
+        self._statement = statement
+        self._read = read
+        # A copy of a caller's context, which knows the connections.
+        self._together: Batched[Key, Found | None] = Batched(self._ask, context=copy_context)
+
+    async def __call__(self, key: Key) -> Found | None:
+        if in_transaction():
+            return (await self._ask([key]))[0]
+        return await self._together(key)
+
+    async def _ask(self, keys: Sequence[Key]) -> list[Found | None]:
+        rows = await self._statement(keys=list(dict.fromkeys(keys)))
+        found = {row["key"]: self._read(row) for row in rows}
+        return [found.get(key) for key in keys]
