@@ -42,6 +42,9 @@ class Comparison:
         )
 
 
+_MAYBE_UNREAD = ("client_left", "completed")
+
+
 async def books(scale: Scale, seed: int) -> Row:
     messages, per_second = scale.of(100, 2_000), scale.of(15.0, 40.0)
     chance = random.Random(seed)
@@ -134,7 +137,8 @@ def _compare(compared: Comparison, name: str, calls: list[dict[str, Any]], rows:
             _add(compared.sold, _tokens(call))
             _add(compared.booked, tokens)
         else:
-            left = [call for call in calls if call["outcome"] == "client_left" and _covers(_tokens(call), tokens)]
+            # A worker may have hung up when the model had sent its last chunk already.
+            left = [call for call in calls if call["outcome"] in _MAYBE_UNREAD and _covers(_tokens(call), tokens)]
             call = left[0] if left and row["outcome"] in ("cancelled", "interrupted") else None
             (compared.wrong if call is None else compared.on_its_way).append(
                 f"{name}: booked {row['outcome']} {tokens}"
@@ -150,7 +154,7 @@ def _compare(compared: Comparison, name: str, calls: list[dict[str, Any]], rows:
         elif lost:
             lost -= 1
             compared.lost.append(text)
-        elif unread and call["outcome"] == "client_left":
+        elif unread and call["outcome"] in _MAYBE_UNREAD:
             unread -= 1
             compared.on_its_way.append(text)
         else:

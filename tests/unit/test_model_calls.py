@@ -36,6 +36,7 @@ from domain.errors import (
 )
 from domain.ids import UserId
 from tests.support.patience import HANG
+from tests.support.virtual_time import virtual_time
 from tests.unit.test_breaker import PATIENCE, PAUSE, Scene
 
 QUESTION = Conversation((Turn(Role.USER, "Why?"),), max_output_tokens=100)
@@ -354,13 +355,14 @@ class TestPieces:
 
 
 class TestSignsOfLife:
+    @virtual_time
     async def test_any_chunk_is_one(self) -> None:
         """Each comes in time, and all together take longer than the first or any other may."""
 
         class Slow(ScriptedLanguageModel):
             async def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
                 for chunk in (ReplyChunk(thought="Hm"), ReplyChunk(usage=TokenUsage(input=1)), ReplyChunk("Yes")) * 3:
-                    await asyncio.sleep(0.4)
+                    await asyncio.sleep(2)
                     yield chunk
 
         ask = Ask()
