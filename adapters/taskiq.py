@@ -155,7 +155,7 @@ class StreamBroker(RedisStreamBroker, Resource):
                     pipeline.xdel(stream, *(entry_id for entry_id, _ in entries))
                     await pipeline.execute()
 
-    async def give_back(self) -> None:
+    async def requeue_fetched(self) -> None:
         """Put what was fetched and not begun into the stream again, for another worker."""
         async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
             pipeline = redis.pipeline(transaction=False)
@@ -172,10 +172,10 @@ class TaskiqJobQueue(JobQueue):
 
     async def notify(self, ids: Sequence[UUID]) -> bool:
         try:
-            await self._broker.send(self._job, [str(one) for one in ids])
+            await self._broker.send(self._job, [str(id) for id in ids])
         except (RedisError, OSError) as error:
             log.warning("bell_not_rung", job=self._job, error=type(error).__name__, ids=len(ids))
-            self._broker.repeat(self._job, [str(one) for one in ids])
+            self._broker.repeat(self._job, [str(id) for id in ids])
             return False
         return True
 
@@ -217,17 +217,17 @@ class JobReceiver:
                     await asyncio.wait_for(stop.wait(), pause)
         self._stopped = True
         with suppress(RedisError, OSError):  # then a sweep finds the messages, a lease later
-            await self._broker.give_back()
+            await self._broker.requeue_fetched()
 
     @property
-    def places(self) -> int:
+    def free_slots(self) -> int:
         """For how many more there is room now."""
         return 0 if self._stopped else self._concurrency - len(self._running)
 
-    def take(self, job: str, ids: Sequence[UUID]) -> None:
+    def run_now(self, job: str, ids: Sequence[UUID]) -> None:
         """Handle these now, without a notification, as far as there are free slots."""
-        for one in ids[: max(0, self.places)]:
-            self._begin(job, one)
+        for id in ids[: max(0, self.free_slots)]:
+            self._start(job, id)
 
     async def drain(self, seconds: float) -> None:
         """Let running jobs end; after `seconds` cancel those that have not, which hands them back."""
@@ -245,11 +245,11 @@ class JobReceiver:
             while len(self._running) >= self._concurrency:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             if not self._stopped:  # else a sweep finds it, as after any lost notification
-                await asyncio.wait([self._begin(job, UUID(identifier))])
+                await asyncio.wait([self._start(job, UUID(identifier))])
 
         return handle
 
-    def _begin(self, job: str, identifier: UUID) -> asyncio.Task[None]:
+    def _start(self, job: str, identifier: UUID) -> asyncio.Task[None]:
         """A task of ours: Taskiq's receiver forgets its own when it loses Redis, and they could be collected."""
         task = asyncio.create_task(self._handle(job, identifier))
         self._running.add(task)

@@ -57,10 +57,10 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
         async def sweep() -> None:
             # Our own leases first: after an outage of the database they have expired, though we live.
             await leases.renew()
-            receiver.take(GENERATE_REPLY, await recover())
+            receiver.run_now(GENERATE_REPLY, await recover())
 
         async def sweep_readings() -> None:
-            receiver.take(READ_SUBSCRIPTIONS, await resume_syncs())
+            receiver.run_now(READ_SUBSCRIPTIONS, await resume_syncs())
 
         log.info("worker_started")
         async with (

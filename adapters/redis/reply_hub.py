@@ -46,12 +46,12 @@ class Outage:
         self._part = part
         self.is_on = False
 
-    def met(self, error: Exception) -> None:
+    def started(self, error: Exception) -> None:
         if not self.is_on:
             log.warning("reply_stream_lost", part=self._part, error=type(error).__name__)
         self.is_on = True
 
-    def over(self) -> None:
+    def ended(self) -> None:
         if self.is_on:
             log.info("reply_stream_back", part=self._part)
         self.is_on = False
@@ -71,7 +71,7 @@ class _Topic:
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.readers: set[_Reader] = set()
-        self.meanwhile: list[ReplyPiece] | None = None
+        self.published_during_read: list[ReplyPiece] | None = None
         """What was published while the stream is being read: it may be too late for the answer."""
 
     def oldest(self) -> StreamPosition | None:
@@ -153,7 +153,7 @@ class _Reader(ReplyReader):
         self._queue_wake()
         return False
 
-    def is_up_to_date(self) -> None:
+    def caught_up(self) -> None:
         """All that the stream has was offered, whether it fitted or not."""
         if self._wake_later:
             self._queue_wake()
@@ -214,7 +214,7 @@ class ReplyHub:
     async def follow(self, key: str, after: StreamPosition) -> AsyncIterator[ReplyReader]:
         if not self._tasks and not self._closed:
             # In contexts of their own: they work for others, too.
-            self._tasks = [asyncio.create_task(work(), context=Context()) for work in (self._listen, self._keep)]
+            self._tasks = [asyncio.create_task(work(), context=Context()) for work in (self._listen, self._maintain)]
         channel = key.encode()
         topic = self._topics.get(channel)
         if topic is None:
@@ -256,7 +256,7 @@ class ReplyHub:
                         backoff.reset()
                         self._handle(message)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes; none ends the hub
-                self._listening.met(error)
+                self._listening.started(error)
                 await asyncio.sleep(backoff.jittered())
 
     @asynccontextmanager
@@ -301,7 +301,7 @@ class ReplyHub:
             return
         topic = self._topics.get(channel) if channel else None
         if kind == b"subscribe":
-            self._listening.over()
+            self._listening.ended()
             self._heard.add(channel)
             if topic:
                 self._begin(topic)
@@ -309,8 +309,8 @@ class ReplyHub:
             if data == WAKE:
                 missing = [reader.look_at_store() for reader in topic.readers]
             elif piece := _published(data):
-                if topic.meanwhile is not None:
-                    topic.meanwhile.append(piece)
+                if topic.published_during_read is not None:
+                    topic.published_during_read.append(piece)
                 missing = [reader.offer(piece) for reader in topic.readers]
             else:
                 if thought := _thought(data):
@@ -329,7 +329,7 @@ class ReplyHub:
 
     # --- subscribing and reading ---
 
-    async def _keep(self) -> None:
+    async def _maintain(self) -> None:
         backoff = Backoff(*_PAUSES)
         while True:
             try:
@@ -338,7 +338,7 @@ class ReplyHub:
                 await self._read()
                 backoff.reset()
             except Exception as error:  # noqa: BLE001 - as above
-                self._reading.met(error)
+                self._reading.started(error)
                 await asyncio.sleep(backoff.jittered())
 
     async def _until_needed(self) -> None:
@@ -395,7 +395,7 @@ class ReplyHub:
         for topic, start in starts:
             pipeline.xrange(topic.key, min=f"({start}", count=_RANGE)
             covered.append([reader for reader in topic.readers if reader.end >= start])
-            topic.meanwhile = []
+            topic.published_during_read = []
         try:
             async with asyncio.timeout(self._command_seconds):
                 replies: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -406,17 +406,17 @@ class ReplyHub:
             self._unread.update((topic, None) for topic, _ in starts if topic.readers)
             raise
         else:
-            self._reading.over()
+            self._reading.ended()
             for (topic, _), readers, entries in zip(starts, covered, replies, strict=True):
                 if not isinstance(entries, Exception):
                     self._deliver(topic, readers, entries)
         finally:
             for topic, _ in starts:
-                topic.meanwhile = None
+                topic.published_during_read = None
 
     def _deliver(self, topic: _Topic, covered: list[_Reader], entries: Sequence[Any]) -> None:
         is_all = len(entries) < _RANGE
-        pieces = [*_stored(entries), *(topic.meanwhile or ())]
+        pieces = [*_stored(entries), *(topic.published_during_read or ())]
         if is_all:
             for reader in covered:
                 reader.behind = False
@@ -425,7 +425,7 @@ class ReplyHub:
                 reader.offer(piece)
         if is_all:
             for reader in covered:
-                reader.is_up_to_date()
+                reader.caught_up()
         # Who was covered and still misses something waits for the store: the stream does not have it.
         known = set(covered) if is_all else set()
         if any(reader.behind and reader.is_waiting and reader not in known for reader in topic.readers):

@@ -132,23 +132,23 @@ class _Writer(ReplyWriter):
         self.begun = False
         self.sent = 0
         self.closed = False
-        self.forgotten = False
+        self.discarded = False
         self.settled = asyncio.Event()
         self._flusher = flusher
 
     @property
     def pending(self) -> bool:
-        return not self.forgotten and (not self.begun or self.sent < len(self.text) or bool(self.thoughts))
+        return not self.discarded and (not self.begun or self.sent < len(self.text) or bool(self.thoughts))
 
     def add(self, text: str) -> None:
-        if self.closed or self.forgotten or not text:
+        if self.closed or self.discarded or not text:
             return
         is_first = not self.text
         self.text += text
         self._flusher.mark(self, at_once=is_first)
 
     def thought(self, text: str) -> None:
-        if not self.closed and not self.forgotten and text:
+        if not self.closed and not self.discarded and text:
             self.thoughts = (self.thoughts + text)[:_MAX_THOUGHT]
             self._flusher.mark(self)
 
@@ -169,21 +169,21 @@ class _Writer(ReplyWriter):
         self.closed = True
         tries_on = self.pending and await self._flusher.finish(self)
         if not (tries_on and self.pending):
-            self.forget()
+            self.discard()
 
-    def is_held(self, characters: int) -> None:
+    def acknowledge(self, characters: int) -> None:
         """The stream has so much of this attempt."""
         if characters == _FENCED:
-            self.forget()
+            self.discard()
         else:
             sent = characters - self.kept
             self.begun, self.sent = sent > 0 or self.sent == 0, sent
         if not self.pending:
             self.settled.set()
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         """Send no more, and keep nothing."""
-        self.forgotten, self.text, self.thoughts = True, "", ""
+        self.discarded, self.text, self.thoughts = True, "", ""
 
 
 class _Flusher:
@@ -195,7 +195,7 @@ class _Flusher:
         self._flush_seconds = flush_seconds
         self._dirty: dict[_Writer, None] = {}  # wait for the tick
         self._ready: dict[_Writer, None] = {}  # go with the next flush
-        self._wakes: dict[asyncio.Event, str] = {}
+        self._wakeups: dict[asyncio.Event, str] = {}
         self._wakeup = asyncio.Event()
         self._tick: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -228,12 +228,12 @@ class _Flusher:
         for writer in [writer for writer in self._dirty if writer.key == key]:
             self.mark(writer, at_once=True)
         sent = asyncio.Event()
-        self._wakes[sent] = key
+        self._wakeups[sent] = key
         self._notify()
         try:
             await self._wait_for(sent)
         finally:
-            self._wakes.pop(sent, None)
+            self._wakeups.pop(sent, None)
 
     async def close(self) -> None:
         self._closed = True
@@ -264,7 +264,7 @@ class _Flusher:
         while True:
             await self._wakeup.wait()
             self._wakeup.clear()
-            while self._ready or self._wakes:
+            while self._ready or self._wakeups:
                 if await self._flush():
                     backoff.reset()
                 else:
@@ -277,36 +277,36 @@ class _Flusher:
             del self._ready[writer]
         batch = [writer for writer in batch if writer.pending]
         later = {writer.key for writer in self._ready}
-        wakes = {sent: key for sent, key in self._wakes.items() if key not in later}
-        if not batch and not wakes:
+        wakeups = {sent: key for sent, key in self._wakeups.items() if key not in later}
+        if not batch and not wakeups:
             return True
         try:
             async with asyncio.timeout(self._command_seconds):
-                replies = await self._send(batch, wakes)
+                replies = await self._send(batch, wakeups)
         except Exception as error:  # noqa: BLE001 - Redis fails in many shapes; none ends the flusher
             replies = [error]
         errors = [reply for reply in replies if isinstance(reply, Exception)]
         if errors and len(errors) == len(replies):
             self._ready.update(dict.fromkeys(batch))
-            self._outage.met(errors[0])
+            self._outage.started(errors[0])
             return False
-        self._outage.over()
-        for sent in wakes:
-            self._wakes.pop(sent, None)
+        self._outage.ended()
+        for sent in wakeups:
+            self._wakeups.pop(sent, None)
             sent.set()
-        for writer, reply in zip(batch, replies, strict=False):  # those of the wakes come last
+        for writer, reply in zip(batch, replies, strict=False):  # those of the wakeups come last
             if not isinstance(reply, Exception):
-                writer.is_held(reply)
+                writer.acknowledge(reply)
             if writer.pending:  # it was refused, or the stream is not what we thought it was
                 self.mark(writer)
         return True
 
-    async def _send(self, batch: list[_Writer], wakes: dict[asyncio.Event, str]) -> list[Any]:
+    async def _send(self, batch: list[_Writer], wakeups: dict[asyncio.Event, str]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
-        pipeline.script_load(_APPEND)  # each time: cheaper than to find out that a restarted server has forgotten it
+        pipeline.script_load(_APPEND)  # each time: cheaper than to find out that a restarted server has discarded it
         for writer in batch:
             pipeline.evalsha(_APPEND_SHA, 1, writer.key, *writer.arguments())
-        for key in wakes.values():
+        for key in wakeups.values():
             pipeline.publish(key, WAKE)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies[1:]

@@ -14,7 +14,7 @@ class Breaker:
 
     Each user has one verdict, that of their latest call, so nobody's messages can make the model look
     ill to others. It opens when at least half of the users whose calls ended lately, and no fewer than
-    `least`, were failed. While it is open, nobody calls; after `pause` one call is let through as a
+    `min_samples`, were failed. While it is open, nobody calls; after `pause` one call is let through as a
     probe, and its end decides. A message that has failed already may be what is wrong, so it is a probe
     only if no other one came for `patience`.
     """
@@ -23,13 +23,13 @@ class Breaker:
         self,
         *,
         users: int = 20,
-        least: int = 3,
+        min_samples: int = 3,
         pause: timedelta = timedelta(seconds=30),
         memory: timedelta = timedelta(minutes=2),
         patience: timedelta = timedelta(seconds=10),
     ) -> None:
         self._users = users
-        self._least = least
+        self._min_samples = min_samples
         self._pause = pause
         self._memory = memory
         self._patience = patience
@@ -37,20 +37,20 @@ class Breaker:
         self._open = False
         self._probing = False
         #: The end of the latest pause. Calls from before it were overtaken by what has been seen since.
-        self._since = datetime.min.replace(tzinfo=UTC)
+        self._closed_after = datetime.min.replace(tzinfo=UTC)
 
-    def wait(self, now: datetime, *, fresh: bool = True) -> float | None:
+    def time_until_allowed(self, now: datetime, *, fresh: bool = True) -> float | None:
         """Seconds for which no call may be made; None lets one through, and it must be reported.
 
         `fresh`: the message has not failed before.
         """
         if not self._open:
             return None
-        if now < self._since:
-            return (self._since - now).total_seconds()
+        if now < self._closed_after:
+            return (self._closed_after - now).total_seconds()
         if self._probing:
             return PROBE_SECONDS
-        others_first = self._since + self._patience
+        others_first = self._closed_after + self._patience
         if not fresh and now < others_first:
             return (others_first - now).total_seconds()
         self._probing = True
@@ -61,7 +61,7 @@ class Breaker:
 
         A call may be reported more than once: the last report holds.
         """
-        if began < self._since:
+        if began < self._closed_after:
             return False
         was_open, self._open, self._probing = self._open, False, False
         if was_open and not failed:
@@ -69,13 +69,13 @@ class Breaker:
             return False
         self._note(user, failed, now)
         failures = sum(failed for _, failed in self._verdicts.values())
-        if was_open or (failures >= self._least and failures * 2 >= len(self._verdicts)):
-            self._open, self._since = True, now + self._pause
+        if was_open or (failures >= self._min_samples and failures * 2 >= len(self._verdicts)):
+            self._open, self._closed_after = True, now + self._pause
         return self._open
 
-    def forget(self, *, began: datetime) -> None:
+    def discard(self, *, began: datetime) -> None:
         """A call ended without a verdict, such as one that was cancelled: another may probe."""
-        if began >= self._since:
+        if began >= self._closed_after:
             self._probing = False
 
     def _note(self, user: UserId, failed: bool, now: datetime) -> None:

@@ -98,12 +98,12 @@ class _Reply:
         return all(not piece or piece.isspace() for piece in self.text)
 
     def add(self, chunk: ReplyChunk) -> None:
-        if thought := _storable(chunk.thought):
+        if thought := _sanitised(chunk.thought):
             self.writer.thought(thought)
             kept = thought[: MAX_THOUGHT_CHARACTERS - self.thought_characters]
             self.thought_characters += len(kept)
             self.thoughts.append(kept)
-        if text := _storable(chunk.text):
+        if text := _sanitised(chunk.text):
             if not self.text:
                 self._end_thinking()
             self.text.append(text)
@@ -169,27 +169,27 @@ class CallModel:
 
     async def _ask(self, conversation: Conversation, reply: _Reply, call: Call) -> None:
         began = self.clock.now()
-        if (pause := self.breaker.wait(began, fresh=call.fresh)) is not None:
+        if (pause := self.breaker.time_until_allowed(began, fresh=call.fresh)) is not None:
             raise ModelDeferred(retry_after=pause)
         try:
-            await self._wait_for_turn()
+            await self._wait_for_budget()
             call.model = self.name
             await self._read(conversation, reply, call, began)
         except ModelDeferred:
-            self.breaker.forget(began=began)
+            self.breaker.discard(began=began)
             raise
         except ModelError as error:
-            self._report(call, began, failed=_is_illness(error))
+            self._report(call, began, failed=_counts_as_failure(error))
             if isinstance(error, ModelNotConfigured):
                 await self.setup.refused(error)
             raise
         except BaseException:
-            self.breaker.forget(began=began)
+            self.breaker.discard(began=began)
             raise
         self._report(call, began, failed=False)
         await self.setup.accepted()
 
-    async def _wait_for_turn(self) -> None:
+    async def _wait_for_budget(self) -> None:
         try:
             wait = await self.budget.reserve(within=LONGEST_WAIT)
         except Unavailable:
@@ -225,11 +225,11 @@ class CallModel:
             log.warning("model_breaker_opened")
 
 
-def _is_illness(error: ModelError) -> bool:
+def _counts_as_failure(error: ModelError) -> bool:
     """A limit, a refusal, or a blocked or empty reply comes from a model that is well."""
     return isinstance(error, ModelUnavailable) and not isinstance(error, ModelRateLimited)
 
 
-def _storable(text: str) -> str:
+def _sanitised(text: str) -> str:
     """Without what Postgres refuses as text, which would cost the whole reply: NUL, and half a surrogate pair."""
     return text.replace("\0", "").encode(errors="replace").decode()

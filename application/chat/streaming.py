@@ -22,9 +22,9 @@ from domain.ids import ChatroomId, MessageId
 log = logging.getLogger(__name__)
 
 #: Of an end of which the attempt has no text: what it said until then, and is void now, may have had any length.
-_ENDLESS = 999_999_999
+_VOID_LENGTH = 999_999_999
 #: After every piece: to be woken, and to read nothing.
-_NO_PIECES = StreamPosition(attempt=_ENDLESS)
+_END_OF_STREAM = StreamPosition(attempt=_VOID_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class ReplyWatch(Resource):
                 await self._task
 
     @contextmanager
-    def of(self, message_id: MessageId, wake: Callable[[], None]) -> Iterator[None]:
+    def watching(self, message_id: MessageId, wake: Callable[[], None]) -> Iterator[None]:
         """Have `wake` called from time to time once the message has ended."""
         wakes = self._wakes.setdefault(message_id, [])
         wakes.append(wake)
@@ -103,7 +103,7 @@ class ReplyWatch(Resource):
             if not wakes:
                 del self._wakes[message_id]
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Raises DatabaseUnavailable."""
         if self._wakes:
             for message_id in await self._messages.ended(list(self._wakes)):
@@ -114,7 +114,7 @@ class ReplyWatch(Resource):
         while True:
             await asyncio.sleep(self._seconds)
             try:
-                await self.look()
+                await self.check()
             except Unavailable:
                 pass  # it will be back, and nobody learns anything without it
             except Exception:
@@ -127,11 +127,11 @@ class ReplyCursor:
     The text that a continuation goes on from comes from the store, what it adds from the stream.
     """
 
-    def __init__(self, message: Message, look: Callable[[], Awaitable[Message]], reader: ReplyReader) -> None:
+    def __init__(self, message: Message, reload: Callable[[], Awaitable[Message]], reader: ReplyReader) -> None:
         self._message: Message | None = message
         self._is_new = True
         self._unread: Sequence[ReplyPiece] = ()
-        self._look = look
+        self._reload = reload
         self._reader = reader
         self._floor = 0
         self.position = START
@@ -151,7 +151,7 @@ class ReplyCursor:
         while not self.has_ended:
             if self._message is None:
                 try:
-                    self._message = await retry_until_available(self._look)
+                    self._message = await retry_until_available(self._reload)
                     self._is_new = True
                 except MessageNotFound:
                     self.has_ended = True
@@ -239,14 +239,14 @@ class StreamReply:
     async def __call__(
         self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, after: StreamPosition = START
     ) -> AsyncIterator[ReplyCursor]:
-        async def look() -> Message:
+        async def reload() -> Message:
             return await self.messages.get(message_id, chatroom_id, user.id)
 
         async with self.stream.follow(message_id, after=after) as reader:
-            with self.watch.of(message_id, reader.wake):
-                following = ReplyCursor(await look(), look, reader)
-                following.begin(after)
-                yield following
+            with self.watch.watching(message_id, reader.wake):
+                cursor = ReplyCursor(await reload(), reload, reader)
+                cursor.begin(after)
+                yield cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +262,8 @@ class AwaitReply:
 
     async def __call__(self, *, user: User, chatroom_id: ChatroomId, message_id: MessageId, seconds: float) -> Message:
         give_up = asyncio.get_running_loop().time() + seconds
-        async with self.stream.follow(message_id, after=_NO_PIECES) as reader:
-            with self.watch.of(message_id, reader.wake):
+        async with self.stream.follow(message_id, after=_END_OF_STREAM) as reader:
+            with self.watch.watching(message_id, reader.wake):
                 while True:
                     message = await self.messages.get(message_id, chatroom_id, user.id)
                     if message.status.is_final:
@@ -279,7 +279,7 @@ class AwaitReply:
 def _end(message: Message) -> StreamPosition:
     characters = len(message.response or "")
     is_without_text = message.response is None or characters == message.kept_characters
-    return StreamPosition(message.attempt, _ENDLESS if is_without_text else characters + 1)
+    return StreamPosition(message.attempt, _VOID_LENGTH if is_without_text else characters + 1)
 
 
 def _known(message: Message, position: StreamPosition) -> int | None:
@@ -289,5 +289,5 @@ def _known(message: Message, position: StreamPosition) -> int | None:
     kept = message.kept_characters
     if kept and position.attempt == message.kept_attempt and position.characters <= kept + 1:
         return min(position.characters, kept)
-    is_end = position.characters == _ENDLESS and message.kept_attempt <= position.attempt <= message.attempt
+    is_end = position.characters == _VOID_LENGTH and message.kept_attempt <= position.attempt <= message.attempt
     return kept if kept and is_end else None

@@ -49,7 +49,7 @@ class SuggestTitle:
         call = Call(message.user_id)
         try:
             async with asyncio.timeout(_SECONDS):
-                outcome = await self.call_model(question, call=call, writer=_Nobody())
+                outcome = await self.call_model(question, call=call, writer=_NullWriter())
                 is_whole = outcome.finish_reason == "STOP"
                 if is_whole and (title := clean_title(outcome.response or "")):
                     await self.chatrooms.set_title(message.chatroom_id, title)
@@ -73,7 +73,7 @@ def clean_title(text: str) -> str:
     return words
 
 
-class _Nobody(ReplyWriter):
+class _NullWriter(ReplyWriter):
     def add(self, text: str) -> None: ...
 
     def thought(self, text: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What the chat use cases need from the outside."""
+"""What the chat use cases need from outside."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class RoomMessages(NamedTuple):
 
 
 class Chatrooms(Protocol):
-    """Ids are time-ordered, so order by id is order by creation, and an id is a page's cursor."""
+    """Ids are time-ordered: sorting by id sorts by creation, and an id serves as a page's cursor."""
 
     @abstractmethod
     async def add(self, chatroom: Chatroom) -> Chatroom:
-        """Store the room and raise its owner's `chatrooms_version`, both or neither; returns what is stored.
+        """Store the room and raise its owner's `chatrooms_version`, both or neither; returns the stored room.
 
-        That is the earlier room if there is one with this id. Raises UserNotFound if the owner is gone.
+        That is the earlier one if a room has this id already. Raises UserNotFound if the owner was deleted.
         """
 
     @abstractmethod
@@ -43,20 +43,20 @@ class Chatrooms(Protocol):
         name: str | None = None,
         instructions: str | None = None,
     ) -> Chatroom:
-        """Give it another name, which ends waiting for a title, or other instructions ("" is none); None keeps them.
+        """Set the name, which also ends waiting for a title, or the instructions ("" removes them); None keeps either.
 
-        Raises its owner's `chatrooms_version` in the same step. Raises ChatroomNotFound.
+        The owner's `chatrooms_version` grows in the same step. Raises ChatroomNotFound.
         """
 
     @abstractmethod
     async def set_title(self, chatroom_id: ChatroomId, title: str) -> bool:
-        """Name a room that waits for a title, and raise `chatrooms_version`; False if it does not wait any more."""
+        """Name a room that waits for a title, and raise `chatrooms_version`; False if it no longer waits."""
 
     @abstractmethod
     async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
-        """Remove the room with its messages; those that were unanswered are in flight no more, and are returned.
+        """Remove the room and its messages. Returns the unanswered ones, which no longer count as in flight.
 
-        Raises its owner's `chatrooms_version` in the same step. Raises ChatroomNotFound.
+        The owner's `chatrooms_version` grows in the same step. Raises ChatroomNotFound.
         """
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Chatrooms(Protocol):
     ) -> RoomMessages:
         """The room with its newest `limit` messages older than `before`, newest first.
 
-        Raises ChatroomNotFound for absent rooms and for those of others alike.
+        Raises ChatroomNotFound, also for other users' rooms.
         """
 
 
@@ -80,37 +80,35 @@ class Messages(Protocol):
     async def accept(self, message: Message, *, limits: SendingLimits) -> Allowance:
         """Consume one message of the day's allowance and store the message, both or neither.
 
-        What is unlimited is counted all the same. Atomic: however many try at once, no limit is
-        passed. A message whose id is stored already is accepted again without effect. Raises
-        ChatroomNotFound (absent or somebody else's), QuotaExceeded, TooManyInFlight or
-        SendingTooFast, the first that applies; then nothing has changed.
+        Unlimited users are counted, too. Atomic: concurrent calls never exceed a limit. Accepting a
+        message whose id is stored already has no effect. Raises ChatroomNotFound (absent or another
+        user's), QuotaExceeded, TooManyInFlight or SendingTooFast, the first that applies; then nothing
+        has changed.
         """
 
     @abstractmethod
     async def regenerate(self, message: Message, *, limits: SendingLimits) -> Allowance:
-        """Queue a message that has ended anew: `accept` for one that is stored.
+        """Queue a message that has ended again: `accept` for a stored one.
 
-        `message` is as it is to be from now on; its `attempt` goes on from what is stored, and of
-        the last reply nothing stays. Atomic: of many at once one is taken. If the `request_id` is the
-        one that is stored, it has had its effect and has no other. Raises MessageNotFound,
-        MessageNotEnded, or as `accept` does.
+        `message` is as `Message.regenerated` returns it; `attempt` continues from the stored one, and the
+        last reply is removed. Atomic: of concurrent calls one takes effect. A `request_id` that is stored
+        has had its effect and has no further one. Raises MessageNotFound, MessageNotEnded, or as `accept`.
         """
 
     @abstractmethod
     async def continue_reply(self, message: Message, *, limits: SendingLimits) -> Allowance:
-        """Queue a message to go on from the text that it has: `accept` for one whose reply was cut off.
+        """Queue a message whose reply was cut off, to continue from its text: `accept` for a stored one.
 
-        `message` is as `Message.continued` gives it; the text, and what is kept of it, are those that
-        are stored. Atomic: of many at once one is taken. A `request_id` is as in `regenerate`. Raises
-        MessageNotFound, MessageNotEnded, MessageNotContinuable, or as `accept` does.
+        `message` is as `Message.continued` returns it, but the stored text counts. Atomic, and `request_id`
+        works, as in `regenerate`. Raises MessageNotFound, MessageNotEnded, MessageNotContinuable, or as `accept`.
         """
 
     @abstractmethod
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
-        """End the message as cancelled if nobody answers it at the moment, else request it of who does.
+        """End the message as cancelled if no worker has it; else ask its worker to do so.
 
-        Ended before the model was asked, it gives the allowance back in the same step, if it is charged.
-        A continued one ends as completed again, with what it had. Returns it as it is then: ended, or
+        If it ends before the model was called, a charged message is refunded in the same step. One that was
+        being continued is completed again, with the text it had. Returns the message as it is then: ended, or
         generating with `cancel_requested`. Raises MessageNotFound or MessageEnded.
         """
 
@@ -120,11 +118,11 @@ class Messages(Protocol):
 
     @abstractmethod
     async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
-        """Those of them that have ended, or are gone."""
+        """Those of them that have ended or were deleted."""
 
     @abstractmethod
     async def allowance(self, user_id: UserId, *, day: date, total: int | None) -> Allowance:
-        """What the user has used of this day, or of a later one if a message has already begun it."""
+        """The user's use of this day, or of a later day if a message has begun it already."""
 
 
 class MessageQueue(Protocol):
@@ -139,9 +137,9 @@ class MessageQueue(Protocol):
     async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
         """Take the message for one attempt: generating, attempt + 1, leased from now on.
 
-        A claim on an expired lease also counts a death, and books the call of who died as lost. None if
-        it is not claimable, as for every other caller at the same time. A message that the next death
-        would end is claimable only by who promises to work on no other such message `alone`.
+        A claim on an expired lease also counts a death, and books the dead worker's call as lost. None if the
+        message is not claimable, which it is for only one of concurrent callers. A message whose next death would
+        be its last is claimable only `alone`, by a worker that has no other such message.
         """
 
     @abstractmethod
@@ -150,7 +148,7 @@ class MessageQueue(Protocol):
 
     @abstractmethod
     async def context(self, message: Message, *, limit: int) -> Context:
-        """What the room is set to, and its newest `limit` messages with a reply older than this one."""
+        """The room's settings, and its newest `limit` messages with a reply that are older than this one."""
 
     @abstractmethod
     async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
@@ -158,19 +156,19 @@ class MessageQueue(Protocol):
 
     @abstractmethod
     async def cancel_requested(self) -> set[MessageId]:
-        """All that are generating and that somebody wants to end."""
+        """All messages that are generating and whose end was requested."""
 
     @abstractmethod
     async def finish(
         self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
     ) -> bool:
-        """Write the outcome if this attempt still holds the message; False does not change it.
+        """Write the outcome if this attempt still holds the message; False changes nothing.
 
-        Ending as `failed`, or as `cancelled` before the model was asked, gives the allowance back in the
-        same step, and only if it is charged: once. Of the outcomes of a day that are an empty cut only
-        the first one does. What is stored of a message that is continued is its outcome `in_all`.
+        A charged message that ends as `failed`, or as `cancelled` before the model was called, is refunded in
+        the same step, once. Of a day's empty cuts only the first is. For a continued message the outcome is
+        stored as `Message.in_all` returns it.
 
-        The attempt's call is booked in the same step, as `book` does, also if the message is not held any more.
+        The attempt's call is booked in the same step, as by `book`, even if the message is no longer held.
         """
 
     @abstractmethod
@@ -179,30 +177,30 @@ class MessageQueue(Protocol):
     ) -> bool:
         """After a failure: back to queued, due after `delay`, if this attempt still holds the message.
 
-        One that is to be cancelled is due at once: who claims it next ends it. The call is booked as by `finish`.
+        If its end was requested, it is due at once: the next claim ends it. The call is booked as by `finish`.
         """
 
     @abstractmethod
     async def release(
         self, message_id: MessageId, attempt: int, *, delay: timedelta = timedelta(), call: ModelCall | None = None
     ) -> bool:
-        """Give an unfinished message back: queued and due after `delay`, not counted as a failure.
+        """Return an unfinished message: queued, due after `delay`, not counted as a failure.
 
         The call is booked as by `finish`.
         """
 
     @abstractmethod
     async def book(self, call: ModelCall) -> None:
-        """Enter a call into the books, once, and add a reply's tokens to the user's of its day.
+        """Book a call, once, and add a reply's tokens to the user's usage of its day.
 
-        One that is booked as lost, because whoever made it was taken for dead, is booked anew.
+        A call that was booked as lost, because its worker seemed dead, is replaced.
         """
 
     @abstractmethod
     async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
         """Messages whose lease has expired, last notified of at least `notified_before` ago, the longest expired first.
 
-        Callers at the same time get different ones, and nobody waits for anybody.
+        Concurrent callers get different messages and do not wait for each other.
         """
 
     @abstractmethod
@@ -210,7 +208,7 @@ class MessageQueue(Protocol):
         """Queued and due messages, last notified of at least `notified_before` ago, oldest first.
 
         They count as notified from now on; the longer a message has waited, the rarer it is returned.
-        Callers at the same time get different ones, and nobody waits for anybody.
+        Concurrent callers get different messages and do not wait for each other.
         """
 
 
@@ -219,63 +217,63 @@ class MessageDesk(Protocol):
 
     @abstractmethod
     async def requeue(self, message_id: MessageId) -> bool:
-        """Queue a failed message anew, as if it had just been sent, but uncharged. False if it is not failed."""
+        """Queue a failed message as if it had just been sent, but without charge. False if it has not failed."""
 
     @abstractmethod
     async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
-        """The messages of all users in this state, newest first, for operators."""
+        """All users' messages in this state, newest first."""
 
 
 class ChatroomLists(Protocol):
-    """A cache of the first page of a user's room list, at most one entry a user.
+    """A cache of the first page of each user's room list.
 
-    The entry has the version that it is of. The current one comes from the database with every authenticated
-    request, so a changed list is never served old, also when the cache was away during the change.
+    An entry has a version. The current version comes from the database with every authenticated request, so a
+    changed list is never served stale, even if the cache was unavailable during the change.
     """
 
     @abstractmethod
     async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
-        """None when it is not there, or of another version. Raises RedisUnavailable within 500 ms."""
+        """None if there is none of this version. Raises RedisUnavailable within 500 ms."""
 
     @abstractmethod
     async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
-        """In place of an earlier one. A list that is too large is not kept. Raises RedisUnavailable within 500 ms."""
+        """Replace the entry. A list that is too large is not kept. Raises RedisUnavailable within 500 ms."""
 
 
 class ModelBudget(Protocol):
-    """Calls of the model a minute, for all workers together."""
+    """Calls of the model per minute, for all workers together."""
 
     @abstractmethod
     async def reserve(self, *, within: float) -> float | None:
-        """Seconds until a call may be made, which is then counted; None if that would be more than `within`."""
+        """Count a call, and return the seconds until it may be made; None if that would be more than `within`."""
 
 
 class ModelSetup(Protocol):
-    """Whether the model takes the deployment's key, for all processes to know."""
+    """Whether the model accepts the deployment's key, shared by all processes."""
 
     @abstractmethod
     async def report(self, refused_for: str | None) -> None:
-        """Why it is refused, in Google's word, or None if it is not. The last report holds."""
+        """Why the key is refused, in Google's words, or None if it is not. The last report holds."""
 
     @abstractmethod
     async def refused_for(self) -> str | None:
-        """The last report; None without one."""
+        """The last report, if any."""
 
 
 class LanguageModel(Resource, Dependency, Protocol):
-    """The model. Starting it loads what it needs; a stream on one that was not started starts it."""
+    """The model. Starting it loads what it needs; the first stream starts it if nothing else did."""
 
     @abstractmethod
     def stream(self, conversation: Conversation) -> AsyncGenerator[ReplyChunk, None]:
-        """The reply, piece by piece, as the model writes it; any chunk, be it empty, is a sign of life.
+        """The reply, chunk by chunk, as the model writes it. Any chunk, even an empty one, is a sign of life.
 
-        One request, never repeated by the adapter, with one exception: a request that is refused while it says how
-        much to think is sent again without the level and, if need be, without anything about thinking. What was
-        taken in the end is remembered for that level. Nothing of a refused request is billed.
+        The adapter sends one request and never repeats it, with one exception: a request that is refused while it
+        states how much to think is sent again without the level and, if necessary, without anything about thinking.
+        What was accepted is remembered for that level. A refused request costs nothing.
 
-        Closing the iterator, or cancelling the task, closes the connection. Thoughts are chunks of their own and no
-        part of the text. Usage that was reported has been yielded before anything is raised. Ends after a chunk with
-        a finish reason; whatever else happens is raised as a ModelError: ModelUnavailable (network, 408, 500, 502,
+        Closing the iterator, or cancelling the task, closes the connection. Thoughts come in separate chunks and are
+        not part of the text. Reported usage is yielded before anything is raised. The stream ends after a chunk with
+        a finish reason; anything else is raised as a ModelError: ModelUnavailable (network, 408, 500, 502,
         504, a stream cut short), ModelOverloaded (499, 503), ModelRateLimited, ModelQuotaExhausted,
         ModelNotConfigured (key, project, model's name), ModelRejectedRequest, ReplyBlocked, ReplyEmpty (nothing but
         white space, with the finish reason, or NO_CANDIDATES).
@@ -283,70 +281,69 @@ class LanguageModel(Resource, Dependency, Protocol):
 
     @abstractmethod
     async def check(self) -> None:
-        """Return within two seconds if the model is there for this key, asking it nothing that is billed.
+        """Return within two seconds if the model accepts this key, at no cost.
 
-        Raises as `stream` does. It needs no start.
+        Raises as `stream` does. Needs no start.
         """
 
 
 class ReplyWriter(Protocol):
-    """One attempt's reply on its way to whoever follows it."""
+    """Sends one attempt's reply to its readers."""
 
     @abstractmethod
     def add(self, text: str) -> None:
-        """Send this piece: the first one at once, later ones with the next flush, at most 50 ms from now."""
+        """Send a piece: the first one at once, later ones with the next flush, within 50 ms."""
 
     @abstractmethod
     def thought(self, text: str) -> None:
-        """Send this piece of the model's thoughts with the next flush, at best.
+        """Send a piece of the model's thoughts with the next flush, without guarantee.
 
-        It is not kept and moves no position: readers that are connected and miss no text before it get it, ahead
-        of any text that is added after it. Of what an outage holds up only the beginning is kept.
+        It is not stored and does not move the position. Connected readers that have all text before it get it, ahead
+        of any text that is added after it. During an outage only the first thoughts are kept.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Send what is left; nothing can be added any more. Never raises, and waits 500 ms at most."""
+        """Send the rest; nothing can be added afterwards. Never raises, and waits at most 500 ms."""
 
 
 class ReplyReader(Protocol):
     @abstractmethod
     async def read(self) -> Sequence[ReplyPiece]:
-        """The next pieces, as soon as there are any; none after `ReplyStream.wake`, all before it having been read.
+        """The next pieces, as soon as there are any; none after `ReplyStream.wake`, once all before it were read.
 
-        In order, none missing and none twice: a piece begins where the one before it has ended, or
-        begins a later attempt. Only thoughts may be missing; they are always of the attempt that was begun
-        last. A reader that falls behind costs no more memory than any other.
-        While the stream is away this waits; so have it woken from time to time and ask the store.
+        In order, with no piece missing or repeated: each begins where the last one ended, or begins a later
+        attempt. Only thoughts may be missing; they always belong to the latest attempt. A slow reader costs no more
+        memory than any other. While the stream is unavailable this waits, so wake it regularly and check the store.
         """
 
     @abstractmethod
     def wake(self) -> None:
-        """Have this reader's running, or else its next, `read` return without pieces."""
+        """Make this reader's current `read`, or else its next one, return without pieces."""
 
 
 class ReplyStream(Resource, Protocol):
     """Replies while they are written, for readers in any process.
 
-    It may be away or lose everything: `Messages` has the whole reply in the end.
+    It may be unavailable or lose everything: `Messages` has the whole reply in the end.
     """
 
     @abstractmethod
     def write(self, message_id: MessageId, attempt: int, *, kept: int = 0) -> ReplyWriter:
-        """Begin an attempt, for all readers. Nothing of an earlier attempt reaches a reader after it.
+        """Begin an attempt, for all readers. After it, no piece of an earlier attempt reaches a reader.
 
-        It goes on after the first `kept` characters of the reply, which are not in the stream.
+        It continues after the first `kept` characters of the reply, which are not in the stream.
         """
 
     @abstractmethod
     def follow(
         self, message_id: MessageId, *, after: StreamPosition = START
     ) -> AbstractAsyncContextManager[ReplyReader]:
-        """Read what comes after that position, be it written already or yet to come.
+        """Read everything after this position, whether written already or later.
 
-        What is written is kept for ten minutes after the last piece.
+        The stream keeps what was written for ten minutes after the last piece.
         """
 
     @abstractmethod
     async def wake(self, message_id: MessageId) -> None:
-        """Tell all who follow the message, in whatever process, to look at the store. Never raises."""
+        """Make all readers of the message, in any process, check the store. Never raises."""

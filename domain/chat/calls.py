@@ -25,21 +25,21 @@ class ThinkingLevel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """What a reply may take."""
+    """The limits of one reply."""
 
-    #: Tokens of the reply; thoughts are not counted.
+    #: Of the reply; thoughts are not counted.
     reply_tokens: int
     thinking: ThinkingLevel
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens of one call of the model, as it reported them."""
+    """The tokens of one call of the model, as reported by it."""
 
-    #: Of the prompt; those that the model took from its cache are among them.
+    #: Of the prompt, including the cached ones.
     input: int = 0
     cached: int = 0
-    #: Of what it wrote; its thoughts are among them.
+    #: Of the reply, including thoughts.
     output: int = 0
     thoughts: int = 0
 
@@ -51,10 +51,10 @@ class CallPurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCall:
-    """One call of the model, as it is booked: one a message, attempt and purpose.
+    """One call of the model, as it is booked: one per message, attempt and purpose.
 
-    `outcome` is how it ended: completed, cancelled, blocked, empty or the code of an error; interrupted, if
-    whoever asked had to stop or lost the message; lost, if they died, and then nothing else is known of it.
+    `outcome` is how it ended: completed, cancelled, blocked, empty or an error's code; interrupted, if the
+    worker had to stop or lost the message; lost, if the worker died, and then nothing else is known.
     """
 
     user_id: UserId
@@ -63,9 +63,9 @@ class ModelCall:
     purpose: CallPurpose
     model: str
     outcome: str
-    #: As it was last reported; None if it never was.
+    #: As last reported; None if it never was.
     usage: TokenUsage | None = None
-    #: The day of the allowance that its tokens are counted in. A title's are not.
+    #: The day whose usage includes its tokens. A title's tokens are not included.
     day: date
 
 
@@ -74,7 +74,7 @@ INTERRUPTED = "interrupted"
 
 
 def call_outcome(error: DomainError) -> str:
-    """What a call is booked as that ended with this error."""
+    """The booked outcome of a call that ended with this error."""
     match error:
         case ReplyBlocked():
             return "blocked"

@@ -15,8 +15,8 @@ class Chatroom:
     id: ChatroomId
     user_id: UserId
     name: str
-    #: What the model is told before every conversation of this room.
+    #: The system instruction of every conversation in this room.
     instructions: str | None = None
-    #: The name is to be replaced by one that the model suggests from the first exchange.
+    #: The model is to suggest a name after the first exchange.
     auto_title: bool = False
     created_at: datetime

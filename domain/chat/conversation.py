@@ -20,12 +20,12 @@ GO_ON = (
     " nothing, do not open again what is still open, and keep its language and format."
 )
 MIN_CONTINUED_TOKENS = 1_000
-"""Of a continued reply's end, which the model is given whatever else there is."""
+"""Of the end of a continued reply, which the model is always given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A message that was answered, as far as later ones build on it."""
+    """An answered message, as later conversations include it."""
 
     id: MessageId
     input: str
@@ -40,11 +40,11 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a chatroom adds to a message that the model is asked: `earlier` exchanges, newest first."""
+    """What a chatroom adds to a message for the model: its `earlier` exchanges, newest first."""
 
     earlier: Sequence[Exchange] = ()
     instructions: str | None = None
-    #: The room waits for a name of the model's making.
+    #: The room waits for a name suggested by the model.
     auto_title: bool = False
 
 
@@ -61,10 +61,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What the model is asked: turns in order, the last one the user's."""
+    """What the model is given: turns in order, the last one the user's."""
 
     turns: tuple[Turn, ...]
-    #: Of the reply. Thoughts have `thought_tokens` of their own.
+    #: Of the reply; thoughts have `thought_tokens`.
     max_output_tokens: int
     instructions: str | None = None
     thinking: ThinkingLevel | None = None
@@ -77,7 +77,7 @@ class Conversation:
 class ReplyChunk:
     """A piece of a reply, or of the summary of the model's thoughts, as the model streams it.
 
-    Usage is cumulative: the last one seen is the call's.
+    Usage is cumulative: the last one is the call's.
     """
 
     text: str = ""
@@ -87,7 +87,7 @@ class ReplyChunk:
 
 
 def estimated_tokens(text: str) -> int:
-    """A safe guess without the model's tokenizer: four ASCII characters, or one of another script, a token."""
+    """A safe estimate without the model's tokenizer: four ASCII characters, or one other character, per token."""
     plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
     return -(-plain // 4) + len(text) - plain
 
@@ -103,12 +103,12 @@ def conversation_window(
 ) -> Conversation:
     """The room's last exchanges that fit, each whole, then `message` itself.
 
-    Always given whole are the message, the `instructions` of the deployment, and after them the
-    room's; they count, too. The context has one exchange more than `max_exchanges`, if the room has. A reply that is
-    continued follows its message, at least its end, with the request to go on.
+    The message, the deployment's `instructions` and then the room's are always included in full, and
+    count. The context has one exchange more than `max_exchanges`, if the room has. For a continuation, the
+    reply so far, or at least its end, follows its message, and then the request to continue.
     """
-    told = "\n\n".join(text for text in (instructions, context.instructions) if text) or None
-    budget = max_tokens - estimated_tokens(told or "") - estimated_tokens(message.input)
+    system_instruction = "\n\n".join(text for text in (instructions, context.instructions) if text) or None
+    budget = max_tokens - estimated_tokens(system_instruction or "") - estimated_tokens(message.input)
     asked = [Turn(Role.USER, message.input)]
     if message.kept_characters:
         text = _last_tokens((message.response or "")[: message.kept_characters], max(budget, MIN_CONTINUED_TOKENS))
@@ -119,7 +119,7 @@ def conversation_window(
     return Conversation(
         (*turns, *asked),
         message.max_output_tokens,
-        told,
+        system_instruction,
         message.thinking,
         thought_tokens,
         kept[-1].id if kept else None,
@@ -127,18 +127,18 @@ def conversation_window(
 
 
 def _last_tokens(text: str, tokens: int) -> str:
-    """The end of the text, about as much as fits."""
+    """The end of the text, roughly as much as fits."""
     while estimated_tokens(text) > tokens:
         text = text[len(text) // 8 + 1 :]
     return text
 
 
 def _window(earlier: Sequence[Exchange], budget: int, max_exchanges: int) -> int:
-    """How many of the newest exchanges to give.
+    """How many of the newest exchanges to include.
 
-    All, if they fit. Else the window begins where that of the last exchange did, since the model reads at a
-    fraction of the price what a prompt has in common with the one before, from its beginning on. When it gets too long
-    its older third is dropped at once, and then it grows again.
+    All, if they fit. Else the window begins where that of the last exchange did, because a prompt's common
+    beginning with the last one costs a fraction of the price. When the window gets too long, its older third is
+    dropped at once, and then it grows again.
     """
     tokens = list(accumulate(past.tokens for past in earlier))
     fitting = bisect_right(tokens, budget)

@@ -18,7 +18,7 @@ from domain.errors import (
     ReplyEmpty,
 )
 
-DEFERRED_SPREAD = 5.0  # seconds over which those return that were put off together
+DEFERRED_SPREAD = 5.0  # seconds over which messages return that were deferred together
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class RetryPolicy:
     """When a failed attempt is tried again. Times in seconds."""
 
     max_attempts: int = 5
-    #: A timeout has cost as much as a reply.
+    #: A timeout costs as much as a reply.
     max_timeouts: int = 2
     max_empty: int = 3
     max_age: timedelta = timedelta(minutes=10)
@@ -35,11 +35,11 @@ class RetryPolicy:
     max_delay: float = 60.0
 
     def delay(self, message: Message, error: DomainError, now: datetime) -> float | None:
-        """Seconds to wait before the next attempt, or None when there shall be none.
+        """Seconds until the next attempt, or None if there is none.
 
-        The wait is never shorter than what the model asked for; beyond that it has full jitter, so
-        that a crowd of failed calls does not return as a crowd. It grows with the failures, and
-        where the message has none, because the model was overloaded, with the age of the message.
+        The wait is never shorter than what the model asked for. Otherwise it has full jitter, so that calls
+        that failed together do not return together. It grows with the failures or, if the model was only
+        overloaded, with the age of the message.
         """
         if message.failures + 1 >= self._max_failures(error):
             return None
@@ -60,11 +60,11 @@ class RetryPolicy:
 
     @staticmethod
     def is_failure(error: DomainError) -> bool:
-        """Whether it counts among the failures of its message. What the model refuses to everybody does not."""
+        """Whether it counts as a failure of the message. What the model refuses to everyone does not."""
         return not isinstance(error, ModelDeferred | ModelOverloaded | ModelRateLimited)
 
     def _max_failures(self, error: DomainError) -> float:
-        """With how many failures such an error is the last one."""
+        """The number of failures at which this error is final."""
         match error:
             case ModelDeferred() | ModelOverloaded() | ModelRateLimited():
                 return math.inf
@@ -81,5 +81,5 @@ class RetryPolicy:
         return random.uniform(0, min(self.max_delay, longest))
 
     def is_poison(self, message: Message) -> bool:
-        """Whether a message that was just claimed has taken too many workers with it."""
+        """Whether too many workers died with a message that was just claimed."""
         return message.deaths >= MAX_DEATHS

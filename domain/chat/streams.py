@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class StreamPosition:
-    """How far somebody has read a reply: so many characters of that attempt. Written `<attempt>-<characters>`.
+    """How far a reply was read: the attempt, and characters of it. Written `<attempt>-<characters>`.
 
-    One more character than the reply has is the position of its end. Counting characters, not
-    pieces, a reader can go on from the stored reply when the pieces are gone.
+    The position of a reply's end is one character after its last. Because characters are counted, not
+    pieces, a reader can continue from the stored reply when the pieces are gone.
     """
 
     attempt: int = 0
@@ -19,7 +19,7 @@ class StreamPosition:
 
     @classmethod
     def parse(cls, text: str) -> StreamPosition | None:
-        """None for anything that is no position."""
+        """None if the text is not a position."""
         found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
         return cls(int(found[1]), int(found[2])) if found else None
 
@@ -35,7 +35,7 @@ class ReplyPiece:
     """A piece of a reply that is being written; `position` is where it ends.
 
     An attempt begins with a piece without text: at position 0, or at the end of the text that it
-    continues. A piece with a `thought` has no text of the reply, so its position is that of the one before it.
+    continues. A piece with a `thought` has no text, so its position is that of the piece before it.
     """
 
     position: StreamPosition

@@ -178,7 +178,7 @@ class Story:
             await self.answer("STOP")
         self.is_over = True
         await self.streams.writing.wake(self.sent.id)
-        await self.watch.look()
+        await self.watch.check()
 
     async def answer(self, reason: str) -> None:
         while not (await self.attempt(reason)):
@@ -186,7 +186,7 @@ class Story:
         if self.chance.random() < 0.7:
             await self.streams.writing.wake(self.sent.id)
         else:
-            await self.watch.look()
+            await self.watch.check()
 
     async def attempt(self, reason: str) -> bool:
         """Whether it was the last one."""
@@ -262,7 +262,7 @@ async def test_whatever_happens_a_reader_has_what_is_stored(streams: Streams, se
         readers = [asyncio.create_task(story.follow()) for _ in range(4)]
         await telling
         while not all(reader.done() for reader in readers):
-            await story.watch.look()
+            await story.watch.check()
             await asyncio.wait(readers, timeout=0.05)
     response = (await story.stored()).response or ""
     assert [reader.result() for reader in readers] == [response] * 4

@@ -199,7 +199,7 @@ class TestTake:
         running_valkey.kill()
         ids = [MessageId(IDS.new()) for _ in range(3)]
         async with worker(running_valkey) as one:
-            one.receiver.take(GENERATE_REPLY, ids)
+            one.receiver.run_now(GENERATE_REPLY, ids)
             await one.until(lambda: sorted(one.ended) == ids)
             running_valkey.start()
 
@@ -209,8 +209,8 @@ class TestTake:
             sent = await one.notify(2)
             await one.until(lambda: len(one.begun) == 2)
             taken = [MessageId(IDS.new()) for _ in range(4)]
-            one.receiver.take(GENERATE_REPLY, taken)
-            one.receiver.take(GENERATE_REPLY, taken[1:])
+            one.receiver.run_now(GENERATE_REPLY, taken)
+            one.receiver.run_now(GENERATE_REPLY, taken[1:])
             await one.until(lambda: len(one.begun) == 3)
             gate.set()
             await one.until(lambda: len(one.ended) == 3)
@@ -228,7 +228,7 @@ class TestTake:
             now -= 1
 
         async with worker(running_valkey, handler, concurrency=3) as one:
-            one.receiver.take(GENERATE_REPLY, [MessageId(IDS.new()) for _ in range(2)])
+            one.receiver.run_now(GENERATE_REPLY, [MessageId(IDS.new()) for _ in range(2)])
             await one.notify(10)
             await one.until(lambda: len(one.begun) >= 3)
             await asyncio.sleep(0.1)
@@ -241,7 +241,7 @@ class TestTake:
     ) -> None:
         gate = asyncio.Event()
         async with worker(running_valkey, lambda _: gate.wait(), concurrency=1) as one:
-            one.receiver.take(GENERATE_REPLY, [MessageId(IDS.new())])
+            one.receiver.run_now(GENERATE_REPLY, [MessageId(IDS.new())])
             await one.notify()
             await asyncio.sleep(0.2)
             one.stop.set()
@@ -254,7 +254,7 @@ class TestTake:
     async def test_is_drained_like_the_others(self, running_valkey: EmbeddedValkey) -> None:
         ids = [MessageId(IDS.new()) for _ in range(2)]
         async with worker(running_valkey, lambda _: asyncio.Event().wait()) as one:
-            one.receiver.take(GENERATE_REPLY, ids)
+            one.receiver.run_now(GENERATE_REPLY, ids)
             await one.until(lambda: len(one.begun) == 2)
             one.stop.set()
             await one.listening

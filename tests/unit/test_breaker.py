@@ -21,14 +21,14 @@ class Scene:
         self.clock = MemoryClock()
         self.breaker = Breaker(
             users=users,
-            least=least,
+            min_samples=least,
             pause=timedelta(seconds=PAUSE),
             memory=timedelta(seconds=MEMORY),
             patience=timedelta(seconds=PATIENCE),
         )
 
     def wait(self, *, fresh: bool = True) -> float | None:
-        return self.breaker.wait(self.clock.now(), fresh=fresh)
+        return self.breaker.time_until_allowed(self.clock.now(), fresh=fresh)
 
     def report(self, pattern: str, *, ago: float = 0) -> list[bool]:
         """Whether each of these opened it; `ago`: seconds since the calls were let through."""
@@ -169,7 +169,7 @@ class TestOpen:
         scene = Scene().opened()
         scene.pass_(PAUSE)
         scene.wait()
-        scene.breaker.forget(began=scene.clock.now())
+        scene.breaker.discard(began=scene.clock.now())
         assert scene.wait() is None
         assert scene.wait() is not None
         assert scene.report("a") == [False]
@@ -181,7 +181,7 @@ class TestOpen:
         scene.pass_(PAUSE)
         assert scene.wait() is None
         assert scene.report(late, ago=PAUSE + 1) == [False]
-        scene.breaker.forget(began=scene.clock.now() - timedelta(seconds=PAUSE + 1))
+        scene.breaker.discard(began=scene.clock.now() - timedelta(seconds=PAUSE + 1))
         assert scene.wait() is not None, "the probe is still out"
         assert scene.report("a") == [False]
         assert scene.wait() is None
@@ -197,5 +197,5 @@ class TestOpen:
 
     def test_forgetting_while_it_is_closed_is_nothing(self) -> None:
         scene = Scene()
-        scene.breaker.forget(began=scene.clock.now())
+        scene.breaker.discard(began=scene.clock.now())
         assert scene.wait() is None

@@ -86,7 +86,7 @@ class Scene:
             return said(await to_end(following))
 
     async def look(self) -> None:
-        await self.world.container.reply_watch().look()
+        await self.world.container.reply_watch().check()
 
     def leaves_nothing(self) -> bool:
         return not self.world.stream.followed and not len(self.world.container.reply_watch())
@@ -374,7 +374,7 @@ class TestTrouble:
             async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
                 raise AssertionError("nothing is followed")
 
-        await World(Asked).container.reply_watch().look()
+        await World(Asked).container.reply_watch().check()
 
     async def test_a_needless_wake_loses_nothing(self, scene: Scene) -> None:
         async with scene.following() as following:
@@ -568,7 +568,7 @@ async def test_the_watch_goes_on_through_trouble() -> None:
     await world.messages.cancel(message.id, message.chatroom_id, message.user_id)
     await watch.start()
     try:
-        with watch.of(message.id, woken.set):
+        with watch.watching(message.id, woken.set):
             async with asyncio.timeout(HANG):
                 await woken.wait()
     finally:
