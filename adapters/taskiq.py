@@ -1,7 +1,7 @@
 """Notifications of jobs: Taskiq over a Redis stream.
 
-A job only says "look at this message" or "at this account". Postgres decides who does it, so jobs are
-acknowledged when they arrive and may be lost or come twice.
+A job only names a message or an account. Postgres decides which worker does it, so jobs are acknowledged
+on arrival, and may be lost or come twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ GENERATE_REPLY = "generate_reply"  # with the id of a message
 READ_SUBSCRIPTIONS = "read_subscriptions"  # with the id of a user
 _NEVER_MS = 3_600_000
 _REPEAT_SECONDS = 0.5
-_REPEATS = 10  # after that a worker's sweep is about as soon
+_REPEATS = 10  # afterwards a worker's sweep comes about as soon
 _MAX_UNSENT = 1_000
 
 
@@ -42,7 +42,7 @@ _Job = tuple[str, str]  # its name and its argument
 
 
 class StreamBroker(RedisStreamBroker, Resource):
-    """Taskiq's broker, with a stream that shrinks again and no job skipped before the first worker came."""
+    """Taskiq's broker, whose stream shrinks again and skips no job that was sent before the first worker started."""
 
     def __init__(
         self, url: str, *, namespace: str, command_seconds: float, repeat_seconds: float = _REPEAT_SECONDS
@@ -54,7 +54,7 @@ class StreamBroker(RedisStreamBroker, Resource):
             consumer_id="0",  # "$" would skip what was sent before the group existed
             xread_count=10,  # a larger batch starves the other workers
             xread_block=block_ms,
-            idle_timeout=_NEVER_MS,  # reclaiming is the leases' business
+            idle_timeout=_NEVER_MS,  # leases do the reclaiming
             max_connection_pool_size=20,
             **connection_options(command_seconds=command_seconds, block_seconds=block_ms / 1000),
         )
@@ -65,11 +65,11 @@ class StreamBroker(RedisStreamBroker, Resource):
         self._send: Batched[Sequence[_Job], None] = Batched(self._add)
         self._repeat_seconds = repeat_seconds
         self._unsent: dict[_Job, int] = {}
-        """What could not be sent, and how often it is still to be repeated."""
+        """Jobs that could not be sent, and how many tries are left."""
         self._repeating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """The consumer group is made by the receiver, which comes back after an outage and does it again."""
+        """The receiver creates the consumer group, also after an outage."""
 
     async def close(self) -> None:
         if self._repeating:
@@ -91,14 +91,14 @@ class StreamBroker(RedisStreamBroker, Resource):
         return len(self._unsent)
 
     def repeat(self, task_name: str, arguments: Sequence[str]) -> None:
-        """Send what could not be sent again, twice a second for a while; nobody waits for it.
+        """Retry jobs that could not be sent, in the background, twice a second for a while.
 
-        What is dropped, because there is too much of it or because the outage lasts, is left to the sweeps.
+        Jobs that are dropped, because there are too many or the outage lasts, are left to the sweeps.
         """
         for argument in arguments[: max(0, _MAX_UNSENT - len(self._unsent))]:
             self._unsent[task_name, argument] = _REPEATS
         if self._repeating is None or self._repeating.done():
-            # A context of its own: the caller's may hold a transaction.
+            # A new context, since the caller's may hold a transaction.
             self._repeating = asyncio.get_running_loop().create_task(self._repeat(), context=Context())
 
     async def _repeat(self) -> None:
@@ -132,10 +132,10 @@ class StreamBroker(RedisStreamBroker, Resource):
         return self.formatter.dumps(message).message
 
     async def listen(self) -> AsyncGenerator[bytes, None]:  # type: ignore[override]  # the receiver takes both
-        """Jobs, already out of the stream: leases, not acknowledgements, see to it that each is done.
+        """Jobs, already removed from the stream: leases, not acknowledgements, guarantee that each is done.
 
-        Taskiq's own acknowledges one by one, leaves the entries in the stream for ever, and strands
-        those that a full worker had fetched when it was stopped.
+        Taskiq's own method acknowledges one by one, leaves the entries in the stream forever, and strands
+        those that a busy worker had fetched when it stopped.
         """
         async with Redis(connection_pool=self.connection_pool) as redis:
             while True:
@@ -156,7 +156,7 @@ class StreamBroker(RedisStreamBroker, Resource):
                     await pipeline.execute()
 
     async def requeue_fetched(self) -> None:
-        """Put what was fetched and not begun into the stream again, for another worker."""
+        """Return jobs that were fetched but not started to the stream, for another worker."""
         async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
             pipeline = redis.pipeline(transaction=False)
             for job in self._fetched:
@@ -181,7 +181,7 @@ class TaskiqJobQueue(JobQueue):
 
 
 class JobReceiver:
-    """Runs a job's handler for each of its ids. Outlives Redis, and what is running does not notice."""
+    """Runs the handler of a job for each of its ids. A Redis outage does not disturb running handlers."""
 
     def __init__(
         self, broker: StreamBroker, handlers: Mapping[str, Callable[[Any], Awaitable[object]]], *, concurrency: int
@@ -196,10 +196,10 @@ class JobReceiver:
         self._receiver = Receiver(
             broker,
             max_async_tasks=concurrency,
-            max_prefetch=0,  # a job waits in the stream, where every worker can take it
+            max_prefetch=0,  # jobs wait in the stream, where every worker can take them
             run_startup=False,
             validate_params=False,
-            wait_tasks_timeout=0.001,  # draining is ours, below
+            wait_tasks_timeout=0.001,  # `drain` does this
         )
 
     async def listen(self, stop: asyncio.Event) -> None:
@@ -207,7 +207,7 @@ class JobReceiver:
         backoff = Backoff(0.1, 2.0)
         while not stop.is_set():
             try:
-                await self._broker.startup()  # makes the consumer group anew if Redis has lost it
+                await self._broker.startup()  # creates the consumer group again if Redis has lost it
                 backoff.reset()
                 await self._receiver.listen(stop)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes, also grouped; none ends a worker
@@ -221,7 +221,7 @@ class JobReceiver:
 
     @property
     def free_slots(self) -> int:
-        """For how many more there is room now."""
+        """How many more jobs can run now."""
         return 0 if self._stopped else self._concurrency - len(self._running)
 
     def run_now(self, job: str, ids: Sequence[UUID]) -> None:
@@ -230,7 +230,7 @@ class JobReceiver:
             self._start(job, id)
 
     async def drain(self, seconds: float) -> None:
-        """Let running jobs end; after `seconds` cancel those that have not, which hands them back."""
+        """Wait for running jobs; after `seconds` cancel the rest, which returns their messages to the queue."""
         if self._running:
             log.info("draining", jobs=len(self._running))
             _, late = await asyncio.wait(self._running, timeout=seconds)
@@ -250,7 +250,7 @@ class JobReceiver:
         return handle
 
     def _start(self, job: str, identifier: UUID) -> asyncio.Task[None]:
-        """A task of ours: Taskiq's receiver forgets its own when it loses Redis, and they could be collected."""
+        """Our own task: Taskiq's receiver drops its tasks when it loses Redis, and they could be collected."""
         task = asyncio.create_task(self._handle(job, identifier))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -261,6 +261,6 @@ class JobReceiver:
             await self._handlers[job](identifier)
         except Unavailable as error:
             log.warning("job_given_up", job=job, id=str(identifier), code=error.code)
-        except Exception as error:  # noqa: BLE001 - Taskiq would swallow it; where it was, not what it quotes
+        except Exception as error:  # noqa: BLE001 - Taskiq would swallow it; only the place is logged, since the text may quote a message
             where = traceback.format_tb(error.__traceback__)
             log.error("job_failed", job=job, id=str(identifier), error=type(error).__name__, where=where)

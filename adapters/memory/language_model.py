@@ -1,4 +1,4 @@
-"""A model that says what it was told to say."""
+"""A model that follows a script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from domain.errors import ModelError, ReplyEmpty
 class ScriptedReply:
     """What one call does: its thoughts, its pieces, `seconds` before each of them, then `error` or the end.
 
-    With `finish_reason` None and no error it hangs after its pieces until it is left. `cached` are tokens of the
+    With `finish_reason` None and no error it hangs after its pieces until it is closed. `cached` are tokens of the
     prompt that count as cached.
     """
 

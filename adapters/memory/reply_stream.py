@@ -16,14 +16,14 @@ from domain.ids import MessageId
 class _Reader(ReplyReader):
     def __init__(self, after: StreamPosition) -> None:
         self._end = after
-        self._queue: deque[ReplyPiece | None] = deque()  # None: look at the store
+        self._queue: deque[ReplyPiece | None] = deque()  # None: check the store
         self._woken = False
-        self._rung = asyncio.Event()
+        self._woken_up = asyncio.Event()
 
     async def read(self) -> Sequence[ReplyPiece]:
         while not self._woken and not self._queue:
-            self._rung.clear()
-            await self._rung.wait()
+            self._woken_up.clear()
+            await self._woken_up.wait()
         pieces: list[ReplyPiece] = []
         if self._woken:
             self._woken = False
@@ -37,7 +37,7 @@ class _Reader(ReplyReader):
 
     def wake(self) -> None:
         self._woken = True
-        self._rung.set()
+        self._woken_up.set()
 
     def offer(self, piece: ReplyPiece) -> None:
         if piece.position <= self._end:
@@ -53,16 +53,16 @@ class _Reader(ReplyReader):
             piece = ReplyPiece(piece.position, piece.text[known:])
         self._queue.append(piece)
         self._end = piece.position
-        self._rung.set()
+        self._woken_up.set()
 
-    def pass_on(self, thought: ReplyPiece) -> None:
+    def offer_thought(self, thought: ReplyPiece) -> None:
         if thought.position == self._end:
             self._queue.append(thought)
-            self._rung.set()
+            self._woken_up.set()
 
-    def look_at_store(self) -> None:
+    def wake_after_pieces(self) -> None:
         self._queue.append(None)
-        self._rung.set()
+        self._woken_up.set()
 
 
 @dataclass(eq=False)
@@ -101,7 +101,7 @@ class _Writer(ReplyWriter):
         if not self._is_closed and text and self._attempt == self._reply.attempt:
             thought = ReplyPiece(StreamPosition(self._attempt, self._kept + len(self._text)), thought=text)
             for reader in self._reply.readers:
-                reader.pass_on(thought)
+                reader.offer_thought(thought)
 
     async def close(self) -> None:
         self._is_closed = True
@@ -136,7 +136,7 @@ class MemoryReplyStream(ReplyStream):
 
     async def wake(self, message_id: MessageId) -> None:
         for reader in self._reply(message_id).readers:
-            reader.look_at_store()
+            reader.wake_after_pieces()
 
     def lose_all(self) -> None:
         """As ten minutes after the last piece, or when Redis has lost its data."""

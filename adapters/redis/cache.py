@@ -10,9 +10,9 @@ from domain.chat.chatrooms import Chatroom
 from domain.ids import UserId
 
 _ROOMS = TypeAdapter(list[Chatroom])
-_SHAPE = 3  # of what is cached: to be raised with Chatroom's fields, so that two versions can serve side by side
+_SHAPE = 3  # of the entries: raise it when Chatroom's fields change, so that two versions can run side by side
 _LIFETIME_SECONDS = 600
-#: Of one user in Redis. A page without instructions has 15 kB; with long ones in all its rooms it would have 800.
+#: Bytes per user in Redis. A page without instructions has 15 kB; with long ones in all rooms, 800 kB.
 MAX_BYTES = 65_536
 
 

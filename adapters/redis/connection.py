@@ -25,7 +25,7 @@ class RedisConnection(Resource, Dependency):
         self.client = redis_client(url, command_seconds=command_seconds, max_connections=max_connections)
 
     async def start(self) -> None:
-        """Connects at the first command, so a Redis that is away does not stop the start."""
+        """Connects at the first command, so an unavailable Redis does not stop the start."""
 
     async def close(self) -> None:
         await self.client.aclose(close_connection_pool=True)

@@ -1,4 +1,4 @@
-"""Replies while they are written: one Redis stream a message, and one channel by the same name.
+"""Replies while they are written: one Redis stream per message, and a channel of the same name.
 
 An entry's id is the position at which its text ends, `<attempt>-<characters>`, so it orders pieces,
 shows gaps and fences earlier attempts, all in one. Writers are here, readers in reply_hub.py.
@@ -22,18 +22,17 @@ from application.ports.chat import ReplyReader, ReplyStream, ReplyWriter
 from domain.chat.streams import START, StreamPosition
 from domain.ids import MessageId
 
-_BATCH = 256  # streams in one pipeline: packing more would hold up the loop
+_BATCH = 256  # streams in one pipeline: packing more would block the loop
 _LIFETIME_MS = 600_000
-_MAX_ENTRIES = 4_096  # at 20 a second more than a reply may take
+_MAX_ENTRIES = 4_096  # more than the longest reply has, at 20 a second
 _MAX_THOUGHT = 16_384  # characters that wait for a flush
 _PAUSES = 0.05, 1.0  # seconds of a retry
 _FENCED = -1
 
 # Appends a piece if it begins where the stream ends. Returns how many characters of the attempt the
-# stream has now, whatever it was sent: so a writer that does not know how its last call ended, or whose
-# stream was lost, learns where to go on. One script, so that nobody hears a piece that was refused.
-# ARGV[5] is where the attempt begins, 0 if it is left out. A thought, ARGV[6], is published alone: only who listens
-# now is to have it.
+# stream has now, so that a writer whose last call ended unknown, or whose stream was lost, learns where to
+# continue. One script, so that a refused piece is not published.
+# ARGV[5] is where the attempt begins, 0 by default. A thought, ARGV[6], is only published, for connected readers.
 _APPEND = f"""
 local key, attempt, start, ends, text = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local kept = tonumber(ARGV[5] or '0')
@@ -70,7 +69,7 @@ _APPEND_SHA = hashlib.sha1(_APPEND.encode(), usedforsecurity=False).hexdigest()
 
 
 class RedisReplyStream(ReplyStream):
-    """Three connections at most: one writes, one reads, one listens.
+    """At most three connections: one writes, one reads, one listens.
 
     Pieces wait `flush_seconds` for others, to go together; what is followed is read every `safety_seconds`.
     """
@@ -85,7 +84,7 @@ class RedisReplyStream(ReplyStream):
         safety_seconds: float = 5.0,
     ) -> None:
         self._prefix = f"{namespace}:reply"
-        # Not the pool that others use: neither is to wait for the other.
+        # A separate pool, so that neither waits for the other.
         self._redis = redis_client(
             url,
             command_seconds=command_seconds,
@@ -96,7 +95,7 @@ class RedisReplyStream(ReplyStream):
         self._hub = ReplyHub(self._redis, command_seconds=command_seconds, safety_seconds=safety_seconds)
 
     async def start(self) -> None:
-        """Connects when somebody first writes or follows."""
+        """Connects at the first write or read."""
 
     async def close(self) -> None:
         await self._flusher.close()
@@ -121,7 +120,7 @@ class RedisReplyStream(ReplyStream):
 
 
 class _Writer(ReplyWriter):
-    """Keeps the attempt's whole text: the stream may lose it at any time and is then written anew."""
+    """Keeps the attempt's whole text: the stream may lose it at any time and is then written again."""
 
     def __init__(self, flusher: _Flusher, key: str, attempt: int, kept: int) -> None:
         self.key = key
@@ -153,9 +152,9 @@ class _Writer(ReplyWriter):
             self._flusher.mark(self)
 
     def arguments(self) -> list[str | int | bytes]:
-        """Of the script. A thought is sent once: if that fails, it is lost."""
+        """The script's arguments. A thought is sent once; if that fails, it is lost."""
         start, ends = self.kept + self.sent, self.kept + len(self.text)
-        # A model that is cut between two surrogates must not stop the others' pieces.
+        # A reply that was cut between two surrogates must not stop other replies.
         piece = self.text[self.sent :].encode(errors="surrogatepass")
         arguments: list[str | int | bytes] = [self.attempt, start, ends, piece]
         if self.kept or self.thoughts:
@@ -172,7 +171,7 @@ class _Writer(ReplyWriter):
             self.discard()
 
     def acknowledge(self, characters: int) -> None:
-        """The stream has so much of this attempt."""
+        """The stream has this much of the attempt."""
         if characters == _FENCED:
             self.discard()
         else:
@@ -182,12 +181,12 @@ class _Writer(ReplyWriter):
             self.settled.set()
 
     def discard(self) -> None:
-        """Send no more, and keep nothing."""
+        """Send nothing more, and keep nothing."""
         self.discarded, self.text, self.thoughts = True, "", ""
 
 
 class _Flusher:
-    """One task that sends what all writers of this process have, in one pipeline a tick."""
+    """One task that sends the pieces of all writers in this process, in one pipeline per tick."""
 
     def __init__(self, redis: Redis, *, command_seconds: float, flush_seconds: float) -> None:
         self._redis = redis
@@ -216,7 +215,7 @@ class _Flusher:
                 self._tick = asyncio.get_running_loop().call_later(self._flush_seconds, self._ticked)
 
     async def finish(self, writer: _Writer) -> bool:
-        """False if there is no use in trying on: during an outage there would be more and more of them."""
+        """False if trying on is useless: in an outage, waiting writers would pile up."""
         writer.settled.clear()
         self.mark(writer, at_once=True)
         await self._wait_for(writer.settled)
@@ -256,7 +255,9 @@ class _Flusher:
 
     def _notify(self) -> None:
         if self._task is None:
-            self._task = asyncio.create_task(self._run(), context=Context())  # of its own: it works for others, too
+            self._task = asyncio.create_task(
+                self._run(), context=Context()
+            )  # a new context, since it works for all writers
         self._wakeup.set()
 
     async def _run(self) -> None:
@@ -271,7 +272,7 @@ class _Flusher:
                     await asyncio.sleep(backoff.jittered())
 
     async def _flush(self) -> bool:
-        """False when nothing came through; then everything is still to be sent."""
+        """False if nothing was sent; then everything is still pending."""
         batch = list(islice(self._ready, _BATCH))
         for writer in batch:
             del self._ready[writer]
@@ -297,7 +298,7 @@ class _Flusher:
         for writer, reply in zip(batch, replies, strict=False):  # those of the wakeups come last
             if not isinstance(reply, Exception):
                 writer.acknowledge(reply)
-            if writer.pending:  # it was refused, or the stream is not what we thought it was
+            if writer.pending:  # it was refused, or the stream has changed
                 self.mark(writer)
         return True
 

@@ -1,4 +1,4 @@
-"""A circuit breaker: a model that fails most users is left alone for a while, then probed."""
+"""A circuit breaker: pauses calls of a model that fails for most users, then probes it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 
 from domain.ids import UserId
 
-PROBE_SECONDS = 5.0  # until it is worth asking how the probe went
+PROBE_SECONDS = 5.0  # until the probe has probably ended
 
 
 class Breaker:
     """One process's view of the model's health.
 
-    Each user has one verdict, that of their latest call, so nobody's messages can make the model look
-    ill to others. It opens when at least half of the users whose calls ended lately, and no fewer than
-    `min_samples`, were failed. While it is open, nobody calls; after `pause` one call is let through as a
-    probe, and its end decides. A message that has failed already may be what is wrong, so it is a probe
-    only if no other one came for `patience`.
+    Only each user's latest call counts, so one user's messages cannot make the model look unhealthy to
+    others. The breaker opens when the calls of at least half of the recent users, and of no fewer than
+    `min_samples`, failed. While it is open there are no calls; after `pause` one call passes as a probe,
+    and its result decides. A message that has failed before may itself be the cause, so it becomes the
+    probe only if no other message came for `patience`.
     """
 
     def __init__(
@@ -33,14 +33,16 @@ class Breaker:
         self._pause = pause
         self._memory = memory
         self._patience = patience
-        self._verdicts: dict[UserId, tuple[datetime, bool]] = {}  # when, and whether it failed; the latest last
+        self._verdicts: dict[
+            UserId, tuple[datetime, bool]
+        ] = {}  # when the call ended, and whether it failed; the latest last
         self._open = False
         self._probing = False
-        #: The end of the latest pause. Calls from before it were overtaken by what has been seen since.
+        #: The end of the latest pause. Calls that began before it no longer count.
         self._closed_after = datetime.min.replace(tzinfo=UTC)
 
     def time_until_allowed(self, now: datetime, *, fresh: bool = True) -> float | None:
-        """Seconds for which no call may be made; None lets one through, and it must be reported.
+        """Seconds until a call may be tried; None allows one now, which must be reported or discarded.
 
         `fresh`: the message has not failed before.
         """
@@ -57,9 +59,9 @@ class Breaker:
         return None
 
     def report(self, user: UserId, *, failed: bool, began: datetime, now: datetime) -> bool:
-        """Tell how this user's call went that was let through when it `began`; True if this opened the breaker.
+        """Report how this user's call went that `began` then; True if this opened the breaker.
 
-        A call may be reported more than once: the last report holds.
+        A call may be reported more than once; the last report counts.
         """
         if began < self._closed_after:
             return False
@@ -74,7 +76,7 @@ class Breaker:
         return self._open
 
     def discard(self, *, began: datetime) -> None:
-        """A call ended without a verdict, such as one that was cancelled: another may probe."""
+        """A call ended without a result, for example because it was cancelled: another may be the probe."""
         if began >= self._closed_after:
             self._probing = False
 

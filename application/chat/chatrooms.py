@@ -23,24 +23,24 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """`items` newest first; `next` is the id to ask onwards from, None at the end."""
+    """`items`, newest first, and the cursor of the `next` page, None at the end."""
 
     items: Sequence[T]
     next: ChatroomId | MessageId | None
 
     @classmethod
     def cut(cls, found: Sequence[T], limit: int) -> Page[T]:
-        """From what was found when one more than `limit` was asked for."""
+        """Of items that were requested with one more than `limit`."""
         items = found[:limit]
         return cls(items, items[-1].id if len(found) > limit else None)
 
 
 @dataclass(frozen=True, slots=True)
 class CreateChatroom:
-    """Open a new chatroom. With a `chatroom_id` of the caller's, doing it again has no further effect.
+    """Open a new chatroom. With the caller's own `chatroom_id`, repeating it has no further effect.
 
-    Its `instructions` are what the model is told before every conversation in it; with `auto_title`
-    the model renames it after the first exchange.
+    `instructions` are the system instruction of every conversation in it; with `auto_title` the model
+    renames it after the first exchange.
     """
 
     chatrooms: Chatrooms
@@ -69,7 +69,7 @@ class CreateChatroom:
 
 @dataclass(frozen=True, slots=True)
 class ListChatrooms:
-    """The caller's chatrooms, newest first; the usual first page from the cache while nothing has changed."""
+    """The caller's chatrooms, newest first. The first page of the usual size is cached until it changes."""
 
     chatrooms: Chatrooms
     lists: ChatroomLists
@@ -99,7 +99,7 @@ class OpenedChatroom(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OpenChatroom:
-    """A chatroom with its messages: the newest `limit`, or those before a given one."""
+    """A chatroom with its newest `limit` messages, or those before a given one."""
 
     chatrooms: Chatrooms
 
@@ -112,7 +112,7 @@ class OpenChatroom:
 
 @dataclass(frozen=True, slots=True)
 class ChangeChatroom:
-    """Rename a chatroom, or instruct the model anew from the next message on; "" takes instructions away."""
+    """Rename a chatroom, or change its instructions from the next message on; "" removes them."""
 
     chatrooms: Chatrooms
 
@@ -124,7 +124,7 @@ class ChangeChatroom:
 
 @dataclass(frozen=True, slots=True)
 class DeleteChatroom:
-    """Delete a chatroom with all its messages. Whoever follows one that was unanswered learns of it."""
+    """Delete a chatroom with all its messages. Readers of unanswered messages are informed."""
 
     chatrooms: Chatrooms
     stream: ReplyStream

@@ -28,8 +28,8 @@ class Accepted(NamedTuple):
 class SendMessage:
     """Accept a message. It will be answered, or end in a named state, whatever happens from here on.
 
-    The allowance is consumed and the message stored in one step. A worker is notified afterwards: if
-    that fails, the next sweep finds the message. With the caller's own
+    One step consumes the allowance and stores the message. Workers are notified afterwards; if that
+    fails, the next sweep finds the message. With the caller's own
     `message_id`, sending again has no further effect.
     """
 
@@ -66,7 +66,7 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class GetMessage:
-    """One message with its state and, once it is there, its reply."""
+    """One message with its state and, once there is one, its reply."""
 
     messages: Messages
 
@@ -76,12 +76,10 @@ class GetMessage:
 
 @dataclass(frozen=True, slots=True)
 class CancelMessage:
-    """End a message that is not answered yet. What the model has written is kept.
+    """End a message that is not answered yet. The text written so far is kept.
 
-    The allowance is given back if the model was not asked yet.
-
-    Where nobody answers it, it has ended when this returns. Else whoever does is asked to stop, and
-    ends it soon. Raises MessageEnded.
+    The allowance is given back if the model was not called yet. If no worker has the message, it has
+    ended when this returns; else its worker ends it soon. Raises MessageEnded.
     """
 
     messages: Messages
@@ -177,7 +175,7 @@ class ListMessages:
 
 @dataclass(frozen=True, slots=True)
 class GetAllowance:
-    """What the user has used of today's allowance."""
+    """The user's use of today's allowance."""
 
     messages: Messages
     clock: Clock

@@ -1,4 +1,4 @@
-"""Asking the model: within its budget, not while it is ill, not for ever, and not when nobody wants the reply."""
+"""Calls of the model, subject to the budget, the circuit breaker, timeouts and cancellation."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from domain.ids import UserId
 
 log = logging.getLogger(__name__)
 
-#: Seconds. A call whose turn comes sooner is waited for; a later one is put off, so that it can run elsewhere.
+#: Seconds to wait for the budget. A call whose turn comes later is deferred, so that another worker can make it.
 LONGEST_WAIT = 5.0
 
 
 class Stop:
-    """A request to end a call of the model, which may come at any moment and takes effect at once."""
+    """A request to end a call of the model, which may come at any time and takes effect at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -50,7 +50,7 @@ class Stop:
 
     @asynccontextmanager
     async def honoured(self) -> AsyncIterator[None]:
-        """Raises TimeoutError from the block once it is requested."""
+        """Raises TimeoutError from the block once the stop is requested."""
         if self.requested:
             raise TimeoutError
         async with asyncio.timeout(None) as self._call:
@@ -62,20 +62,20 @@ class Stop:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call of the model as its caller sees it: for whom, how to stop it, and what it came to, however it ends."""
+    """One call of the model: for which user, how to stop it, and its result, however it ends."""
 
     user_id: UserId
     #: The message has not failed before.
     fresh: bool = True
     stop: Stop = field(default_factory=Stop)
-    #: Which model was asked; None if none was, and then nothing was spent.
+    #: The model that was called; None if none was, and then nothing was spent.
     model: str | None = None
-    #: What it reported last.
+    #: The last reported usage.
     usage: TokenUsage | None = None
     outcome: str = INTERRUPTED
 
     def booked(self, message: Message, purpose: CallPurpose = CallPurpose.REPLY) -> ModelCall | None:
-        """What is to be booked of it; None if no model was asked."""
+        """The entry to book; None if no model was called."""
         if self.model is None:
             return None
         return message.call(purpose=purpose, model=self.model, outcome=self.outcome, usage=self.usage)
@@ -83,7 +83,7 @@ class Call:
 
 @dataclass(slots=True)
 class _Reply:
-    """What the model has said so far."""
+    """What the model has written so far."""
 
     writer: ReplyWriter
     began: float = 0.0
@@ -132,11 +132,11 @@ class _Reply:
 
 @dataclass(frozen=True, slots=True)
 class CallModel:
-    """One call of the model, from question to whole reply, which `writer` is given piece by piece.
+    """One call of the model, from the conversation to the whole reply, which `writer` gets piece by piece.
 
-    Stopped, it ends as cancelled with what was said until then. Raises ModelError; ModelDeferred if
-    the model was not asked at all, because it fails at the moment or its calls a minute are used up.
-    `call` tells, however it ends, whether the model was asked and what that took.
+    If stopped, it ends as cancelled with the text so far. Raises ModelError; ModelDeferred if the model
+    was not called at all, because the breaker is open or the budget is used up. However it ends, `call`
+    says whether the model was called and what it used.
     """
 
     model: LanguageModel
@@ -145,7 +145,7 @@ class CallModel:
     breaker: Breaker
     setup: WatchSetup
     clock: Clock
-    #: Until the first chunk, whatever it brings, and then from each to the next.
+    #: Timeouts: until the first chunk, with or without text, and then from each chunk to the next.
     first_token_seconds: float
     silence_seconds: float
     reply_seconds: float
@@ -193,7 +193,7 @@ class CallModel:
         try:
             wait = await self.budget.reserve(within=LONGEST_WAIT)
         except Unavailable:
-            wait = None  # a lost database must not look like a lost worker
+            wait = None  # an unavailable database must not look like a dead worker
         if wait is None:
             raise ModelDeferred(retry_after=LONGEST_WAIT)
         await asyncio.sleep(wait)
@@ -210,7 +210,7 @@ class CallModel:
             ):
                 async for chunk in chunks:
                     deadline.reschedule(min(loop.time() + self.silence_seconds, end))
-                    if is_silent:  # it answers: others need not wait until it has thought to the end
+                    if is_silent:  # it works: other calls need not wait for the end of its thoughts
                         self._report(call, began, failed=False)
                         is_silent = False
                     call.usage = chunk.usage or call.usage
@@ -226,10 +226,10 @@ class CallModel:
 
 
 def _counts_as_failure(error: ModelError) -> bool:
-    """A limit, a refusal, or a blocked or empty reply comes from a model that is well."""
+    """A limit, a refusal, or a blocked or empty reply comes from a healthy model."""
     return isinstance(error, ModelUnavailable) and not isinstance(error, ModelRateLimited)
 
 
 def _sanitised(text: str) -> str:
-    """Without what Postgres refuses as text, which would cost the whole reply: NUL, and half a surrogate pair."""
+    """Without NUL and lone surrogates, which Postgres refuses as text and which would cost the whole reply."""
     return text.replace("\0", "").encode(errors="replace").decode()

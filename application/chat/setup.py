@@ -1,4 +1,4 @@
-"""Whether the model takes the deployment's key: a mistake that only its operator can mend, so that is who is told."""
+"""Whether the model accepts the deployment's key. Only operators can fix that, so it is reported to them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from domain.errors import ModelError, ModelNotConfigured, Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Every call is refused, so this often is often enough.
+#: Every call is refused; more reports would say nothing new.
 QUIET = timedelta(minutes=1)
 
 
 class WatchSetup:
-    """One process's part in it: says in the log, and in the store for all processes, that the key is refused.
+    """Reports, in this process's log and in the store for all processes, that the key is refused.
 
-    What is stored holds until the model takes the key of some process that had been refused, or that starts.
+    The stored report holds until the model accepts the key from a process that was refused before or starts.
     """
 
     def __init__(self, model: LanguageModel, setup: ModelSetup, clock: Clock) -> None:
@@ -29,7 +29,7 @@ class WatchSetup:
         self._quiet_until = datetime.min.replace(tzinfo=UTC)
 
     async def check(self) -> None:
-        """Ask the model, before anybody's message does. It may be away, which says nothing of the key."""
+        """Check the key before the first message. An unavailable model says nothing about it."""
         try:
             await self._model.check()
         except ModelNotConfigured as error:
@@ -47,7 +47,7 @@ class WatchSetup:
             await self._report(error.reason or error.code)
 
     async def accepted(self) -> None:
-        """A call went well. Costs nothing, unless one was refused before."""
+        """A call succeeded. Costs nothing unless one was refused before."""
         if self._is_refused and await self._report(None):
             self._is_refused = False
             self._quiet_until = datetime.min.replace(tzinfo=UTC)

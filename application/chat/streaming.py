@@ -21,15 +21,15 @@ from domain.ids import ChatroomId, MessageId
 
 log = logging.getLogger(__name__)
 
-#: Of an end of which the attempt has no text: what it said until then, and is void now, may have had any length.
+#: The length in the end position of an attempt without text: what it wrote before, now void, had any length.
 _VOID_LENGTH = 999_999_999
-#: After every piece: to be woken, and to read nothing.
+#: After every piece, for readers that are only woken.
 _END_OF_STREAM = StreamPosition(attempt=_VOID_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """The reply goes on."""
+    """More of the reply."""
 
     position: StreamPosition
     text: str
@@ -37,21 +37,21 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """The model goes on thinking. Only who is connected gets it; in the end the message has all its thoughts."""
+    """More of the model's thoughts, for connected readers only. In the end the message has all of them."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """All text so far is void; the reply begins anew."""
+    """All text so far is void; the reply starts again."""
 
     position: StreamPosition
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The last event: the message as it is stored, whose response is what was said."""
+    """The last event: the stored message, whose response is the text of the events."""
 
     position: StreamPosition
     message: Message
@@ -66,10 +66,10 @@ ReplyEvent: TypeAlias = Delta | Thought | Reset | Ended | Gone
 
 
 class ReplyWatch(Resource):
-    """Asks the store now and then which of the followed messages have ended, and wakes who follows them.
+    """Checks the store regularly for followed messages that have ended, and wakes their readers.
 
-    So nobody hangs on a reply whose end could not be announced: with Redis away, or its worker dead.
-    One statement a tick for the whole process.
+    So no reader hangs when the end could not be published because Redis was unavailable or the worker died.
+    One statement per tick for the whole process.
     """
 
     def __init__(self, messages: Messages, *, seconds: float = 2.0) -> None:
@@ -79,7 +79,7 @@ class ReplyWatch(Resource):
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """Messages that are followed."""
+        """How many messages are followed."""
         return len(self._wakes)
 
     async def start(self) -> None:
@@ -93,7 +93,7 @@ class ReplyWatch(Resource):
 
     @contextmanager
     def watching(self, message_id: MessageId, wake: Callable[[], None]) -> Iterator[None]:
-        """Have `wake` called from time to time once the message has ended."""
+        """Inside the block, call `wake` at each tick once the message has ended."""
         wakes = self._wakes.setdefault(message_id, [])
         wakes.append(wake)
         try:
@@ -116,15 +116,15 @@ class ReplyWatch(Resource):
             try:
                 await self.check()
             except Unavailable:
-                pass  # it will be back, and nobody learns anything without it
+                pass  # nothing can be learned until it is back
             except Exception:
                 log.exception("reply_watch_failed")
 
 
 class ReplyCursor:
-    """One reader's way through a reply, from `after` to its end.
+    """One reader's progress through a reply, from `after` to its end.
 
-    The text that a continuation goes on from comes from the store, what it adds from the stream.
+    For a continuation, the kept text comes from the store, and what is added from the stream.
     """
 
     def __init__(self, message: Message, reload: Callable[[], Awaitable[Message]], reader: ReplyReader) -> None:
@@ -135,7 +135,7 @@ class ReplyCursor:
         self._reader = reader
         self._floor = 0
         self.position = START
-        #: Nothing is left to be read.
+        #: There is nothing left to read.
         self.has_ended = False
 
     def begin(self, after: StreamPosition) -> None:
@@ -144,9 +144,9 @@ class ReplyCursor:
         self.position = after if after.attempt else START
 
     async def read(self) -> Sequence[ReplyEvent]:
-        """The next events, at least one; all that are there. None after the last.
+        """All events that are there, at least one; none after the last.
 
-        May be cancelled and called again: nothing is lost by it.
+        May be cancelled and called again without losing any.
         """
         while not self.has_ended:
             if self._message is None:
@@ -161,7 +161,7 @@ class ReplyCursor:
                 return self._rest(self._message)
             if self._is_new:
                 self._is_new = False
-                # What an attempt has said that is over is void, though the stream may still have it.
+                # What earlier attempts wrote is void, though the stream may still have it.
                 self._floor = self._message.attempt + (self._message.status is MessageStatus.QUEUED)
                 if events := self._kept(self._message):
                     return events
@@ -185,13 +185,13 @@ class ReplyCursor:
             elif not piece.position.characters:
                 self._begin_attempt(piece.position.attempt, events)
             elif piece.position != StreamPosition(self._floor, message.kept_characters):
-                # It continues a text that was not there yet when we looked.
+                # It continues a text that was not there yet at the last reload.
                 self._message, self._unread = None, pieces[index + 1 :]
                 break
         return events
 
     def _kept(self, message: Message) -> list[ReplyEvent]:
-        """To the end of the text that is being continued, unless the reader is in what the present attempt adds."""
+        """To the end of the kept text, unless the reader is already past it."""
         if not message.kept_characters or self.position.attempt == self._floor:
             return []
         events: list[ReplyEvent] = []
@@ -224,11 +224,11 @@ class ReplyCursor:
 
 @dataclass(frozen=True, slots=True)
 class StreamReply:
-    """Follow a reply while it is written, from wherever the caller has got to, to its end.
+    """Follow a reply while it is written, from the caller's position to its end.
 
-    What the stream does not bring the store has in the end: the very same text, whatever was lost on
-    the way. An `after` that nobody can have got to is answered with a reset and the whole reply.
-    Raises MessageNotFound or DatabaseUnavailable at the beginning, and nothing after it.
+    Whatever the stream loses, the store has in the end, so the reader gets exactly the stored text. An
+    impossible `after` is answered with a reset and the whole reply. Raises MessageNotFound or
+    DatabaseUnavailable at the beginning, and nothing afterwards.
     """
 
     messages: Messages
@@ -251,9 +251,9 @@ class StreamReply:
 
 @dataclass(frozen=True, slots=True)
 class AwaitReply:
-    """Wait until the message has ended, `seconds` at most; returns it as it is then.
+    """Wait until the message has ended, at most `seconds`; returns it as it is then.
 
-    Raises MessageNotFound, also when it is deleted meanwhile, or DatabaseUnavailable.
+    Raises MessageNotFound, also if it is deleted meanwhile, or DatabaseUnavailable.
     """
 
     messages: Messages
@@ -283,8 +283,8 @@ def _end(message: Message) -> StreamPosition:
 
 
 def _known(message: Message, position: StreamPosition) -> int | None:
-    """How much of a continued text a reader at `position` has: part of it, or all and its end, or all of it
-    and the end of an attempt that added nothing. None if what the reader has is void.
+    """How much of the kept text a reader at `position` has: part of it, all of it and its end, or all of it and
+    the end of an attempt that added nothing. None if what the reader has is void.
     """
     kept = message.kept_characters
     if kept and position.attempt == message.kept_attempt and position.characters <= kept + 1:

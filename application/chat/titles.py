@@ -1,4 +1,4 @@
-"""Titles: a name for a chatroom whose owner gave it none."""
+"""Titles: names for chatrooms whose owners gave them none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 MAX_TITLE_CHARACTERS = 60
 _SECONDS = 20.0
 _TOKENS = 256
-_EXCERPT = 1_000  # characters of each side: what it is about shows early
+_EXCERPT = 1_000  # characters of each side; the subject shows early
 _INSTRUCTIONS = (
     "You name conversations. Answer with nothing but a title of at most six words, in the language of the conversation."
 )
@@ -31,14 +31,14 @@ _INSTRUCTIONS = (
 class SuggestTitle:
     """Name the chatroom after this message and its reply, if it still waits for a name.
 
-    A courtesy: whatever goes wrong is only logged, and the next message may try again.
+    Best effort: failures are only logged, and the next message may try again.
     """
 
     chatrooms: Chatrooms
     messages: MessageQueue
     call_model: CallModel
     thinking: ThinkingLevel
-    #: What thoughts may take at each level.
+    #: The budget for thoughts at each level, in tokens.
     thought_tokens: Mapping[ThinkingLevel, int]
 
     async def __call__(self, *, message: Message) -> None:
@@ -55,7 +55,7 @@ class SuggestTitle:
                     await self.chatrooms.set_title(message.chatroom_id, title)
         except (DomainError, TimeoutError) as error:
             log.info("no_title: %s", type(error).__name__)
-        except Exception as error:  # noqa: BLE001 - the reply is stored; a title must not make it look failed
+        except Exception as error:  # noqa: BLE001 - the reply is stored, and a title must not make it look failed
             log.warning("no_title: %s", type(error).__name__)
         finally:
             if booked := call.booked(message, CallPurpose.TITLE):
@@ -63,7 +63,7 @@ class SuggestTitle:
 
 
 def clean_title(text: str) -> str:
-    """One line without markup, quotes or a full stop, cut between words; "" if nothing is left."""
+    """One line without markup, quotes or a final stop, cut between words; "" if nothing is left."""
     line = next((line for line in text.splitlines() if re.search(r"\w", line)), "")
     line = re.sub(r"[*_`#>\"“”„«»]+", "", line)
     line = re.sub(r"^\s*title\s*:", "", line, flags=re.IGNORECASE)

@@ -41,7 +41,6 @@ EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 STEPS = 40
 #: Time moves in steps of 100 s and leases end between two steps, so it does not matter how long a game takes.
 UNIT = timedelta(seconds=100)
-FAILED = Outcome.of_error(GenerationFailed())
 OUTCOMES = (
     Outcome(status=MessageStatus.COMPLETED, response="Hello.", finish_reason="STOP", output_tokens=3, input_tokens=2),
     Outcome(status=MessageStatus.COMPLETED, response="Hello.", thoughts="Well", thinking_seconds=1.5, thought_tokens=4),
@@ -49,9 +48,9 @@ OUTCOMES = (
     Outcome(status=MessageStatus.COMPLETED, response=" reply", finish_reason=CUT_OFF, thoughts="Hm"),
     Outcome(status=MessageStatus.CANCELLED, response="Half", output_tokens=1, thinking_seconds=0.5),
     Outcome(status=MessageStatus.CANCELLED),
-    FAILED,
-    Outcome.of_error(ReplyEmpty(CUT_OFF)),
+    Outcome.of_error(GenerationFailed()),
     Outcome.of_error(ReplyBlocked("SAFETY")),
+    *[Outcome.of_error(ReplyEmpty(CUT_OFF))] * 4,
 )
 
 messages = st.sampled_from([0, 0, 0, 0, 1, 2, 5])  # the last one most often, so that its story goes on
@@ -132,6 +131,13 @@ class Game(RuleBasedStateMachine):
         claimed = self.both(lambda adapters: adapters.messages.claim(chosen.id, lease=lease, alone=alone))
         if isinstance(claimed, Message):
             self.attempts.append(Attempt(claimed, claimed.attempt))
+
+    @rule(room=st.sampled_from([0, 0, 0, 1]), outcome=st.sampled_from(OUTCOMES), usage=usages)
+    def send_and_answer(self, room: int, outcome: Outcome, usage: TokenUsage | None) -> None:
+        self.send(room, SendingLimits(), False)
+        self.claim(0, UNIT * 1.5, True)
+        if self.attempts:
+            self.finish(0, outcome, True, usage, False)
 
     @precondition(lambda self: self.attempts)
     @rule(chosen=st.lists(messages, max_size=4), lease=leases)
