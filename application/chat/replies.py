@@ -119,7 +119,7 @@ class GenerateReply:
             outcome = await self._reply(message, context, call)
         except ModelError as error:
             return await self._fail(message, error, call)
-        except Exception as error:  # noqa: BLE001 - a bug of ours must not look like a dead worker
+        except Exception as error:  # noqa: BLE001 - our own bug must not look like a dead worker
             # The place only: an exception's text may quote the conversation.
             log.error("attempt_failed: %s\n%s", type(error).__name__, "".join(format_tb(error.__traceback__)))
             return await self._fail(message, GenerationFailed(), call)
