@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := domain application adapters entrypoints local tests
+SOURCES := domain application adapters entrypoints local tests docs
 
 .PHONY: help setup run test test-browser test-postman test-clients test-stripe-cli check format chaos security bench postman web \
 	migration lock clean
@@ -60,7 +60,7 @@ security: setup ## attack the product at length; prints a table
 	@$(BIN)/python -m tests.security
 
 postman: setup ## write docs/postman from the OpenAPI document
-	@$(BIN)/python -m entrypoints.http.documents.postman docs/postman
+	@$(BIN)/python -m docs.postman.build docs/postman
 
 web: ## build the page into entrypoints/web/dist; needs npm
 	@cd entrypoints/web && npm ci --no-fund --no-audit --silent && npm run --silent build

@@ -1,4 +1,4 @@
-"""Objects that depend on several settings or on which one is chosen. The container asks for them by these functions."""
+"""Builds what depends on a choice among adapters or on several settings, for the container."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def payment_timeout(settings: Settings) -> float:
 
 
 def sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
-    """The daily allowance is the product; the rest protects the service, and tests may switch it off."""
+    """The daily allowance is part of the product; the other limits protect the service, and tests may disable them."""
     on = settings.limits.enabled
     return {
         Tier.BASIC: SendingLimits(
@@ -61,7 +61,7 @@ def reply_plans(settings: Settings) -> dict[Tier, ReplyPlan]:
 
 
 def language_model(settings: Settings) -> LanguageModel:
-    # Imported here: each SDK takes over a second and 65 MB, and only the worker asks.
+    # Imported here: each SDK takes over a second and 65 MB, and only the worker needs it.
     from adapters.gemini.model import DEFAULT_BASE_URL, Endpoint, GeminiModel
 
     endpoint = Endpoint(
@@ -86,7 +86,7 @@ def language_model(settings: Settings) -> LanguageModel:
 
 
 def payment_gateway(settings: Settings) -> PaymentGateway:
-    # Imported here: not every deployment sells anything, and the SDK takes a quarter of a second.
+    # Imported here: not every deployment has payments, and the SDK takes a quarter of a second.
     if not settings.stripe.secret_key.get_secret_value():
         return NoPayments()
     from adapters.stripe import CheckoutPage, StripeGateway

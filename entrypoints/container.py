@@ -88,7 +88,7 @@ single, wired = _wiring.single, _wiring.wired
 
 
 class Container(containers.DeclarativeContainer):
-    """Sync providers only: one asynchronous one would turn all that depend on it into futures."""
+    """Only synchronous providers: an asynchronous one would turn all its dependents into futures."""
 
     settings = providers.Dependency(instance_of=Settings)
     _wiring.add(Settings, settings)
@@ -144,7 +144,7 @@ class Container(containers.DeclarativeContainer):
     send_limits = single(PostgresOtpSendLimits, number_digests)
     common_passwords = single(ZxcvbnCommonPasswords)
     refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(builders.key_for, settings, "refresh tokens"))
-    # Parameters after OWASP ASVS 5.0: 64 MiB and three passes for passwords, its floor for short-lived codes.
+    # Parameters follow OWASP ASVS 5.0: 64 MiB and three passes for passwords, its minimum for short-lived codes.
     password_hasher = single(Argon2Hasher, memory_mib=64, iterations=3)
     code_hasher = single(
         Argon2Hasher, memory_mib=46, iterations=1, key=providers.Callable(builders.key_for, settings, "one-time codes")
@@ -254,13 +254,13 @@ class Container(containers.DeclarativeContainer):
 
     #: Started in this order, closed in reverse.
     resources = providers.List(postgres, redis, broker, reply_stream)
-    #: What /ready and `check` look at.
+    #: Checked by /ready and by the command `check`.
     watched = providers.List(postgres, redis)
     check_readiness = wired(CheckReadiness, dependencies=watched)
 
 
 def provider_of(container: Container, kind: type[T]) -> Callable[[], T]:
-    """The container's one provider of this type, or of what implements it."""
+    """The container's only provider of this type or of an implementation of it."""
     provider = _wiring.provider_of(kind)
     name = next(name for name, known in Container.providers.items() if known is provider)
     found: Callable[[], T] = container.providers[name]

@@ -1,6 +1,6 @@
-"""What Prometheus may know: counts of calls and events, never of whom.
+"""Metrics for Prometheus: counts of calls and events, without user data.
 
-Several processes behind one port share theirs in a folder, so that a scrape tells of all of them whoever answers it.
+Processes behind one port share their metrics in a folder, so that any of them can answer a scrape for all.
 """
 
 from __future__ import annotations
@@ -41,26 +41,33 @@ from entrypoints.settings import SettingsError
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # which the library looks at when it is imported
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library reads it when it is imported
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # an unused second series for each
 
-HTTP_REQUESTS = Counter("http_requests", "Answered requests.", ["call", "status"])
+HTTP_REQUESTS = Counter("http_requests", "HTTP requests by call and status.", ["call", "status"])
 HTTP_SECONDS = Histogram(
-    "http_request_duration_seconds", "From a request's headers to its answer's.", ["call"], buckets=_SECONDS
+    "http_request_duration_seconds",
+    "Time from the request's headers to the response's headers.",
+    ["call"],
+    buckets=_SECONDS,
 )
-STREAMS_OPEN = Gauge("http_streams_open", "Streams of replies that are open.", multiprocess_mode="livesum")
+STREAMS_OPEN = Gauge("http_streams_open", "Open reply streams.", multiprocess_mode="livesum")
 RATE_LIMITED = Counter("rate_limited", "Calls refused by a rate limit.", ["rule"])
-RATE_LIMITS_UNCHECKED = Counter("rate_limits_unchecked", "Calls let through because Redis could not be asked.")
-LOG_EVENTS = Counter("log_events", "Warnings and errors in the log, by their name.", ["event", "level"])
-MESSAGES_ATTEMPTED = Counter("messages_attempted", "Attempts at a reply, by what the message became.", ["status"])
+RATE_LIMITS_UNCHECKED = Counter(
+    "rate_limits_unchecked", "Calls that skipped the rate limits because Redis was unavailable."
+)
+LOG_EVENTS = Counter("log_events", "Warnings and errors in the log, by event name.", ["event", "level"])
+MESSAGES_ATTEMPTED = Counter(
+    "messages_attempted", "Reply attempts, by the resulting status of the message.", ["status"]
+)
 
 _COUNTED = {"warning", "error", "critical", "exception"}
 
 
 def count_log_event(_: WrappedLogger, level: str, event: EventDict) -> EventDict:
-    """A processor of structlog's. Our events are named by constants, so they are few and tell nothing of anybody."""
+    """A structlog processor. Event names are constants, so they are few and contain no user data."""
     if level in _COUNTED:
         LOG_EVENTS.labels(event["event"], level).inc()
     return event
@@ -68,7 +75,7 @@ def count_log_event(_: WrappedLogger, level: str, event: EventDict) -> EventDict
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Processes that are started within share their metrics."""
+    """Processes started inside the block share their metrics."""
     with tempfile.TemporaryDirectory(prefix="gemini-metrics-") as folder:
         os.environ[_FOLDER] = folder
         try:
@@ -78,14 +85,14 @@ def shared() -> Iterator[None]:
 
 
 def generate() -> bytes:
-    """All that is known, in Prometheus' text format. It may take tens of milliseconds of CPU."""
+    """All metrics in Prometheus' text format. This may take tens of milliseconds of CPU."""
     return generate_latest(_registry())
 
 
 class Exposition:
-    """The text for those who scrape: however many they are, it is made once in `seconds`, by one thread at a time.
+    """The text for scrapers, generated at most once per `seconds`, by one thread at a time.
 
-    That thread is its own, so that neither the event loop nor what waits for a password's hash waits for it.
+    The thread is separate, so that neither the event loop nor password hashing waits for it.
     """
 
     def __init__(self, make: Callable[[], bytes] = generate, *, seconds: float = 1.0) -> None:
@@ -98,7 +105,7 @@ class Exposition:
         self._pending: asyncio.Future[bytes] | None = None
 
     def text(self) -> bytes:
-        """For threads: it blocks while another one makes the text."""
+        """For threads: blocks while another thread generates the text."""
         with self._lock:
             if time.monotonic() >= self._fresh_until:
                 self._text = self._make()
@@ -106,7 +113,7 @@ class Exposition:
             return self._text
 
     async def wait(self) -> bytes:
-        """For the event loop: all who ask while the text is being made wait for the same."""
+        """For the event loop: concurrent callers share one generation."""
         if time.monotonic() < self._fresh_until:
             return self._text
         if self._pending is None or self._pending.done():
@@ -114,12 +121,12 @@ class Exposition:
         return await asyncio.shield(self._pending)
 
 
-#: This process's, on whatever port it is asked for.
+#: Of this process, for all its ports.
 EXPOSITION = Exposition()
 
 
 def listen(host: str, port: int, exposition: Exposition = EXPOSITION) -> int:
-    """Answer scrapes beside what this process does; returns the port.
+    """Serve scrapes in a thread of this process; returns the port.
 
     Raises SettingsError if the address cannot be listened on.
     """
@@ -141,16 +148,16 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Scrape)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's own asks the name service who we are, which may take seconds
+        TCPServer.server_bind(self)  # HTTPServer's version resolves our name, which may take seconds
 
     def handle_error(self, request: object, client_address: object) -> None:
         error = sys.exception()
-        if not isinstance(error, OSError):  # whoever scraped has gone
+        if not isinstance(error, OSError):  # the scraper has disconnected
             log.error("unexpected_error", exc_info=error)
 
 
 class _Scrape(BaseHTTPRequestHandler):
-    """Whatever the path, as there is nothing else at this port."""
+    """Responds with the metrics on every path of this port."""
 
     server: _Server
     timeout = 10  # seconds for a request to arrive
@@ -167,7 +174,7 @@ class _Scrape(BaseHTTPRequestHandler):
         return "metrics"
 
     def log_message(self, format: str, *values: object) -> None:
-        """Nothing: a line for each scrape tells nobody anything."""
+        """Scrapes are not logged."""
 
 
 def _registry() -> CollectorRegistry:
@@ -183,7 +190,7 @@ class _AllProcesses(MultiProcessCollector):
     def collect(self) -> Iterable[Metric]:
         for file in Path(self._path).glob("gauge_live*_*.db"):
             pid = int(file.stem.rsplit("_", 1)[1])
-            if not _is_alive(pid):  # what it had open it has no more
+            if not _is_alive(pid):  # its open streams ended with it
                 mark_process_dead(pid, self._path)  # type: ignore[no-untyped-call]
         return super().collect()  # type: ignore[no-any-return,no-untyped-call]
 

@@ -46,7 +46,7 @@ def configure_logs(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # These log what they are given: SQL values, job payloads, request lines, prompts.
+    # These log their input: SQL values, job payloads, request lines, prompts.
     for name in (
         "tortoise",
         "taskiq",
@@ -60,19 +60,21 @@ def configure_logs(settings: Settings) -> None:
         "sanic.access",
     ):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    # asyncpg reports a database that went away with a traceback, which is ordinary here and logged by us.
+    # asyncpg logs a traceback when the database disconnects, which is expected here and logged by us.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
 
 
 def where_and_what(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:
-    """An exception and what led to it, by place and type alone.
+    """An exception and its causes, by location and type, without its message.
 
-    What one says may quote what somebody sent: the database's, for instance, the number that is there already. Those
-    of the operating system do not, and without their words nobody knows what is wrong.
+    A message may quote user input: the database's, for example, a duplicate number. Those of the operating system do
+    not, and without them the error cannot be understood.
     """
     error = exc_info[1]
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     inside = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    parts = [where_and_what((type(one), one, one.__traceback__)) for one in (*([before] if before else []), *inside)]
+    parts = [
+        where_and_what((type(cause), cause, cause.__traceback__)) for cause in (*([before] if before else []), *inside)
+    ]
     said = f": {error}" if isinstance(error, OSError) else ""
     return "\n".join([*parts, "".join(format_tb(error.__traceback__)) + type(error).__qualname__ + said])

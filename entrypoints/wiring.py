@@ -1,4 +1,4 @@
-"""Providers that find their arguments by type, so that the container states only what does not follow from types."""
+"""Providers that find their arguments by type; the container states only what does not follow from types."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NO_PORTS = (object, Protocol, Generic)
 
 
 class Wiring:
-    """The providers of one container, each known by the type that it makes and by the ports of that type."""
+    """The providers of one container, registered by the type that they make and by its ports."""
 
     def __init__(self) -> None:
         self._provided: defaultdict[type, list[providers.Provider[Any]]] = defaultdict(list)
 
     def single(self, make: Callable[..., T], *arguments: Any, **named: Any) -> providers.Singleton[T]:
-        """One object for the process. A function is known by the type that it returns."""
+        """One object per process. A function is registered by its return type."""
         provider = providers.Singleton(make, *arguments, **named)
         made = make if inspect.isclass(make) else get_type_hints(make)["return"]
         for kind in inspect.getmro(made):
@@ -31,20 +31,20 @@ class Wiring:
         return provider
 
     def add(self, kind: type[T], provider: providers.Provider[T]) -> None:
-        """Have this provider found under the type."""
+        """Register a provider for the type."""
         self._provided[kind].append(provider)
 
     def provider_of(self, kind: type[T]) -> providers.Provider[T]:
-        """Raises TypeError unless there is just one."""
+        """Raises TypeError unless there is exactly one."""
         found = self._provided.get(kind, [])
         if len(found) != 1:
             raise TypeError(f"{kind.__name__} is provided {len(found)} times")
         return found[0]
 
     def wired(self, use_case: type[T], **given: Any) -> providers.Singleton[T]:
-        """A dataclass whose fields are looked up by type; those that are values, or of a type made twice, are given.
+        """A dataclass with its fields filled by type. Values, and types with several providers, are given by name.
 
-        Raises TypeError for a field that has neither.
+        Raises TypeError for a field that is neither found nor given.
         """
         types = get_type_hints(use_case)
         for field in dataclasses.fields(use_case):  # type: ignore[arg-type]  # T is a dataclass

@@ -1,4 +1,4 @@
-"""The worker process: takes jobs, keeps leases, sweeps, and drains when told to stop."""
+"""The worker process: handles jobs, renews leases, sweeps, and drains on shutdown."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from entrypoints.telemetry import configure_logs
 log = structlog.get_logger(__name__)
 
 PURGE_SECONDS = 600
-#: A cancelled reply ends within a second, wherever it was cancelled.
+#: A cancelled reply ends within a second, on whichever server it was cancelled.
 CANCEL_POLL_SECONDS = 0.25
 
 
 async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
-    """Run until `stop` is set or SIGTERM or SIGINT arrives, then let running replies end.
+    """Run until `stop` is set or SIGTERM or SIGINT arrives, then let running replies finish.
 
-    Leases are renewed while draining; what does not end in time goes back to the queue.
+    Leases are renewed while draining; a reply that does not finish in time goes back to the queue.
     """
     stop = stop or _stop_at_signal()
     container = Container(settings=settings)
@@ -55,7 +55,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
         resume_syncs = container.resume_syncs()
 
         async def sweep() -> None:
-            # Our own leases first: after an outage of the database they have expired, though we live.
+            # Our own leases first: after an outage of the database they have expired although we are alive.
             await leases.renew()
             receiver.run_now(GENERATE_REPLY, await recover())
 
@@ -66,20 +66,20 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
         async with (
             _every(settings.worker.heartbeat_seconds, leases.renew),
             _every(CANCEL_POLL_SECONDS, leases.stop_cancelled, after_failure=1.0),
-            # After an outage the others get the time to renew theirs, too.
+            # After an outage the other workers get time to renew theirs, too.
             _every(settings.worker.sweep_seconds, sweep, after_failure=settings.worker.heartbeat_seconds * 1.5),
             _every(settings.worker.sweep_seconds, sweep_readings),
             _every(PURGE_SECONDS, container.purge_expired()),
             _beside(container.watch_setup().check),
         ):
             await receiver.listen(stop)
-            # A reserve for handing back what does not end and for closing connections.
+            # The rest is for returning unfinished replies to the queue and for closing connections.
             await receiver.drain(settings.http.shutdown_seconds * 0.8)
     log.info("worker_stopped")
 
 
 def run(settings: Settings, *, workers: int) -> int:
-    """Work in this process, or look after several that do."""
+    """Run one worker in this process, or supervise several."""
     with metrics.shared() if workers > 1 else contextlib.nullcontext():
         if settings.metrics_port:
             metrics.listen(settings.host, settings.metrics_port)
@@ -98,7 +98,7 @@ def _run_one(settings: Settings) -> None:
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
-    except ImportError:  # it does not exist for Windows
+    except ImportError:  # not available on Windows
         return None
     return uvloop.new_event_loop
 
@@ -112,7 +112,7 @@ def _stop_at_signal() -> asyncio.Event:
 
 @contextlib.asynccontextmanager
 async def _beside(action: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Do it once beside the block, which does not wait for it."""
+    """Run the action once, concurrently with the block, which does not wait for it."""
     task = asyncio.ensure_future(action())
     try:
         yield
@@ -125,7 +125,7 @@ async def _beside(action: Callable[[], Awaitable[object]]) -> AsyncIterator[None
 async def _every(
     seconds: float, action: Callable[[], Awaitable[object]], *, after_failure: float = 0
 ) -> AsyncIterator[None]:
-    """Repeat an action beside the block. It may fail: the next time is soon enough."""
+    """Repeat the action concurrently with the block. After a failure it is simply tried again."""
     name = getattr(action, "__name__", type(action).__name__)
 
     async def repeat() -> None:

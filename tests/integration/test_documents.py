@@ -21,10 +21,10 @@ import yaml
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic import BaseModel, SecretStr
 
+from docs.postman.build import files as postman_files
 from domain import errors
 from entrypoints import metrics
 from entrypoints.cli import _parser as cli_parser
-from entrypoints.http.documents.postman import files as postman_files
 from entrypoints.http.server.errors import status_of
 from entrypoints.settings import Settings
 from local.postgres import MAJOR, SETTINGS

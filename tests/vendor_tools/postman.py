@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from entrypoints.http.documents.postman import COLLECTION, ENVIRONMENT, STEPS, STORY
+from docs.postman.build import COLLECTION, ENVIRONMENT, STEPS, STORY
 from tests.support.patience import PROCESS_HANG
 from tests.support.processes import ROOT, whole_product
 from tests.vendor_tools.conftest import Installed

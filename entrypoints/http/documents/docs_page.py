@@ -1,4 +1,4 @@
-"""/docs: the OpenAPI document as one page to read, with no script and nothing fetched from anywhere."""
+"""/docs: the OpenAPI document as one page, without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -8,58 +8,17 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import Any
 
 from entrypoints.http.documents.openapi_examples import Schema, example, not_null, resolve
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2127; --soft: #57606a; --page: #fff; --tint: #f3f5f7; --line: #d5dae0;
-  --link: #0b57b0; --get: #0a6640; --post: #0b57b0; --patch: #8a4b00; --delete: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #a4adb7; --page: #14181c; --tint: #1f252b;
-  --line: #39424b; --link: #8ab8ff; --get: #6fd3a0; --post: #8ab8ff; --patch: #f0b465; --delete: #ff9d94; } }
-* { box-sizing: border-box; }
-html { scroll-padding-top: 1rem; }
-body { margin: 0; color: var(--ink); background: var(--page); font: 16px/1.55 system-ui, sans-serif; }
-a { color: var(--link); }
-.skip { position: absolute; left: -99rem; }
-.skip:focus { left: 1rem; top: 1rem; padding: .5rem 1rem; background: var(--page); }
-nav { padding: 1.5rem; border-bottom: 1px solid var(--line); font-size: .9rem; }
-nav h2 { margin: 1.2rem 0 .3rem; font-size: .8rem; letter-spacing: .06em; text-transform: uppercase; }
-nav h2, .soft, th { color: var(--soft); }
-nav ul { list-style: none; margin: 0; padding: 0; columns: 15rem; }
-nav li { break-inside: avoid; }
-nav li a { display: block; padding: .15rem 0; overflow-wrap: anywhere; text-decoration: none; }
-nav .method { display: inline-block; min-width: 3.6rem; margin: 0; }
-nav li a:hover { text-decoration: underline; }
-main { max-width: 58rem; padding: 1.5rem; }
-@media (min-width: 62rem) {
-  body { display: grid; grid-template-columns: 21rem minmax(0, 1fr); }
-  nav { position: sticky; top: 0; height: 100vh; overflow-y: auto; border: 0; border-right: 1px solid var(--line); }
-  nav ul { columns: auto; }
-  main { padding: 1.5rem 3rem 6rem; }
-}
-h1 { margin: 0; font-size: 1.9rem; line-height: 1.2; }
-main h2 { margin: 3.5rem 0 0; font-size: 1.5rem; }
-h3 { margin: 0 0 .6rem; font-size: 1.05rem; overflow-wrap: anywhere; }
-h4 { margin: 1.3rem 0 .3rem; font-size: .95rem; }
-p, ul { margin: .5rem 0; }
-article { margin-top: 1.5rem; padding: 1.2rem 0 0; border-top: 1px solid var(--line); }
-article:target h3 { outline: 2px solid var(--link); outline-offset: .3rem; }
-code, pre { font: .875em/1.5 ui-monospace, monospace; }
-pre, .wide { overflow-x: auto; }
-pre { margin: .4rem 0; padding: .8rem 1rem; border-radius: .4rem; background: var(--tint); }
-.method { margin-right: .5rem; font: 700 .85em ui-monospace, monospace; }
-.get { color: var(--get); } .post { color: var(--post); }
-.patch { color: var(--patch); } .delete { color: var(--delete); }
-summary { cursor: pointer; color: var(--soft); }
-table { width: 100%; border-collapse: collapse; font-size: .93rem; }
-td, th { padding: .3rem 1rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; }
-td:last-child { min-width: 9rem; }
-"""
-#: For the page's Content-Security-Policy: this style and nothing else.
+_FOLDER = Path(__file__).parent
+_STYLE = (_FOLDER / "docs_page.css").read_text()
+_PAGE = Template((_FOLDER / "docs_page.html").read_text())
+#: For the page's Content-Security-Policy, which allows only this style.
 STYLE_HASH = f"sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}"
-_ICON = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'/>"
 
 
 def docs_page(document: dict[str, Any]) -> str:
@@ -78,17 +37,14 @@ class _Page:
 
     def html(self) -> str:
         info = self._document["info"]
-        title = escape(info["title"])
-        return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>{title}: API</title><link rel="icon" href="{_ICON}"><style>{_STYLE}</style></head><body>'
-            '<nav aria-label="Calls"><a class="skip" href="#main">Skip to the text</a>'
-            f'{"".join(map(self._contents, self._document["tags"]))}</nav><main id="main">'
-            f'<h1>{title}</h1><p class="soft">{escape(info["summary"])} Version {escape(info["version"])}; '
-            'the same for tools: <a href="/openapi.json">/openapi.json</a>.</p>'
-            f"{self._text(info['description'])}{''.join(map(self._section, self._document['tags']))}"
-            "</main></body></html>"
+        return _PAGE.substitute(
+            style=_STYLE,
+            title=escape(info["title"]),
+            summary=escape(info["summary"]),
+            version=escape(info["version"]),
+            contents="".join(map(self._contents, self._document["tags"])),
+            introduction=self._text(info["description"]),
+            sections="".join(map(self._section, self._document["tags"])),
         )
 
     def _of(self, tag: dict[str, str]) -> list[tuple[str, str, dict[str, Any]]]:
@@ -109,13 +65,15 @@ class _Page:
         name = operation["operationId"]
         parts = [f"<h3>{_method(method)}<code>{escape(path)}</code></h3>", self._text(operation["summary"])]
         parts.append(self._text(operation.get("description", "")))
-        parts.append(f'<p class="soft"><code>{name}</code>{" · needs a token" if "security" in operation else ""}</p>')
+        parts.append(
+            f'<p class="soft"><code>{name}</code>{" · requires a token" if "security" in operation else ""}</p>'
+        )
         if operation["parameters"]:
             rows = (
                 (_code(p["name"]), f"{p['in']}, {self._type(p['schema'])}", self._inline(p.get("description", "")))
                 for p in operation["parameters"]
             )
-            parts.append(f"<h4>Parameters</h4>{_table(('name', 'where and what', 'meaning'), rows)}")
+            parts.append(f"<h4>Parameters</h4>{_table(('name', 'type', 'meaning'), rows)}")
         if "requestBody" in operation:
             schema = operation["requestBody"]["content"]["application/json"]["schema"]
             about = self._resolve(schema).get("description", "")
@@ -160,10 +118,10 @@ class _Page:
             )
             for name, part, required in self._flattened(schema, "")
         ]
-        return _table(("field", "what", "meaning"), rows)
+        return _table(("field", "type", "meaning"), rows)
 
     def _flattened(self, schema: Schema, prefix: str) -> Iterator[tuple[str, Schema, bool]]:
-        """Every field at whatever depth, by its path: data.id, data[].id."""
+        """Every nested field by its path: data.id, data[].id."""
         whole = self._resolve(schema)
         for name, part in whole.get("properties", {}).items():
             yield f"{prefix}{name}", part, name in whole.get("required", ()) or "const" in part
@@ -179,12 +137,12 @@ class _Page:
     def _type(self, schema: Schema) -> str:
         """In words."""
         if "anyOf" in schema:
-            return " or ".join(self._type(one) for one in schema["anyOf"])
+            return " or ".join(self._type(part) for part in schema["anyOf"])
         found = self._resolve(schema)
         if "const" in found:
             return _code(json.dumps(found["const"]))
         if "enum" in found:
-            return "one of " + ", ".join(_code(str(one)) for one in found["enum"])
+            return "one of " + ", ".join(_code(str(value)) for value in found["enum"])
         words = {
             ("string", "uuid"): "UUID",
             ("string", "date-time"): "time",
@@ -199,7 +157,7 @@ class _Page:
             if high in found:
                 at_least = f"{found[low]:,} to " if low in found else "at most "
                 text += f", {at_least}{found[high]:,}{unit}"
-        return f"{text}, {_code(json.dumps(found['default']))} if left out" if "default" in found else text
+        return f"{text}, {_code(json.dumps(found['default']))} if omitted" if "default" in found else text
 
     def _example(self, schema: Schema) -> str:
         return _pre(json.dumps(example(self._document, schema), indent=2, ensure_ascii=False))
@@ -211,7 +169,7 @@ class _Page:
         return "".join(f"<p>{self._inline(paragraph)}</p>" for paragraph in markdown.split("\n\n") if paragraph)
 
     def _inline(self, markdown: str) -> str:
-        """The little of Markdown that our descriptions use; a call's name leads to it."""
+        """The subset of Markdown in our descriptions; names of calls become links."""
         bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", escape(markdown, quote=False))
         return re.sub(r"`([^`]+)`", self._linked, bold)
 
@@ -233,7 +191,7 @@ def _code(text: str) -> str:
 
 
 def _pre(text: str) -> str:
-    # What scrolls can be reached by the keyboard.
+    # Focusable, so that it can be scrolled by the keyboard.
     return f'<pre tabindex="0">{escape(text, quote=False)}</pre>'
 
 

@@ -331,10 +331,10 @@ def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
 def _shown(part: Any) -> Any:
     """In the form that clients and generators handle best."""
     if isinstance(part, list):
-        return [_shown(one) for one in part]
+        return [_shown(item) for item in part]
     if not isinstance(part, dict):
         return part
-    found = {name: _shown(one) for name, one in part.items()}
+    found = {name: _shown(value) for name, value in part.items()}
     if isinstance(found.get("description"), str):
         found["description"] = _prose(found["description"])
     if isinstance(found.get("const"), str):  # clients by openapi-python-client refuse "const or a number"

@@ -1,4 +1,4 @@
-"""What values look like, by their schemas in the OpenAPI document."""
+"""Example values from the schemas of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def resolve(document: dict[str, Any], schema: Schema) -> Schema:
 
 
 def not_null(schema: Schema) -> Schema:
-    found: Schema = next((one for one in schema.get("anyOf", ()) if one.get("type") != "null"), schema)
+    found: Schema = next((part for part in schema.get("anyOf", ()) if part.get("type") != "null"), schema)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Who is calling, as far as an address tells."""
+"""The caller's address."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ _NOWHERE = IPv4Address("0.0.0.0")  # noqa: S104 - nothing listens on it
 
 
 def client_address(request: Request, trusted_proxies: Sequence[Network]) -> Address:
-    """The peer's; behind proxies that we trust, the last hop that none of them made up.
+    """The peer's address or, behind trusted proxies, the last hop that none of them could have invented.
 
-    X-Forwarded-For is read from the right: what is left of the first untrusted hop was written by
-    the caller, who can write anything.
+    X-Forwarded-For is read from the right: everything left of the first untrusted hop comes from the caller.
     """
     address = _address(request.client_ip or "") or _NOWHERE
     if not _is_trusted(address, trusted_proxies):
@@ -34,12 +33,12 @@ def client_address(request: Request, trusted_proxies: Sequence[Network]) -> Addr
 
 
 def network_of(address: Address) -> str:
-    """Enough to recognise where a device was, too little to find it: the first three bytes, or /48 of IPv6."""
+    """Enough to recognise a device's location, too little to find it: the /24 of IPv4, the /48 of IPv6."""
     return str(ip_network((address, 24 if address.version == 4 else 48), strict=False))
 
 
 def bucket_of(address: Address) -> str:
-    """What is counted as one caller: an IPv6 site has a /64 of addresses to choose from."""
+    """What counts as one caller: an IPv6 site can use any address of its /64."""
     return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
 
 

@@ -1,6 +1,6 @@
-"""GET /: the chat page for whoever asks for HTML, a line of text for everybody else; and the page's files.
+"""GET /: the chat page for clients that accept HTML by name, a line of text for all others; and the page's files.
 
-The page is built from entrypoints/web/src by `make web` and read once, at start.
+`make web` builds the page from entrypoints/web/src. It is read once, at start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from entrypoints.settings import Settings
 DIST = Path(__file__).parents[2] / "web" / "dist"
 
 _READ = ["GET", "HEAD"]
-# Nothing from anywhere else, nothing inline, and text becomes HTML by DOMPurify's hands alone.
+# Nothing from other origins, nothing inline, and only DOMPurify may turn text into HTML.
 _POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -37,14 +37,14 @@ _POLICY = "; ".join(
         "trusted-types dompurify",
     ]
 )
-_A_YEAR = "public, max-age=31536000, immutable"  # a file's name is its content's
+_A_YEAR = "public, max-age=31536000, immutable"  # a file's name has its content's hash
 _ENCODINGS = {"br": ".br", "gzip": ".gz"}  # the smaller one first
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     type: str
-    #: By content coding; "" is the file as it is.
+    #: By content coding; "" is the plain file.
     bodies: dict[str, bytes]
 
     def answer(self, request: Request, headers: dict[str, str]) -> HTTPResponse:
@@ -63,7 +63,7 @@ class File:
 
 @cache
 def files() -> dict[str, File]:
-    """By name, as the build's manifest lists them."""
+    """By name, as listed in the build's manifest."""
     manifest: dict[str, str] = json.loads((DIST / "manifest.json").read_text())
     found = {}
     for name, media_type in manifest.items():
@@ -85,7 +85,7 @@ def route_page(app: Sanic[Any, Any], settings: Settings) -> None:
 
     if not settings.http.web_page:
         return
-    files()  # if they are missing, it is better known now
+    files()  # fails at start if they are missing
 
     @app.route("/assets/<name>", methods=_READ, name="assets")
     async def assets(request: Request, name: str) -> HTTPResponse:
@@ -109,7 +109,7 @@ def _page(request: Request) -> HTTPResponse:
 
 
 def _asks_for_html(accept: str) -> bool:
-    """By name: `*/*`, which curl and most libraries send, is content with the text that was always there."""
+    """By name: for `*/*`, which curl and most libraries send, the reply stays the line of text."""
     return any(
         part.partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml") for part in accept.split(",")
     )

@@ -1,4 +1,4 @@
-"""Who is asking: the bearer token's user and session."""
+"""Identifies the caller: the user and the session of the bearer token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps pass to each other, and what they are made with."""
+"""What steps pass to each other, and what they are built with."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ from entrypoints.settings import Settings
 
 @dataclass(slots=True)
 class Call:
-    """A request on its way to the handler, and the arguments collected for it."""
+    """A request, and the arguments collected for its handler."""
 
     request: Request
-    #: The ids of its path, as they came.
+    #: The ids of its path as text.
     path: Mapping[str, str]
     arguments: dict[str, Any] = field(default_factory=dict)
     caller: Caller | None = None
 
     @property
     def user_id(self) -> UserId:
-        assert self.caller is not None, "only authenticated calls ask"
+        assert self.caller is not None, "only authenticated calls have a user"
         return self.caller.user.id
 
 
 @dataclass
 class Answer:
-    """A reply that is not encoded yet, or one that was kept."""
+    """A reply that is not encoded yet, or a stored one."""
 
     status: int
     content: Schema | bytes
     headers: dict[str, str] = field(default_factory=dict)
-    #: Fields that do not go into the body.
+    #: Fields to leave out of the body.
     left_out: set[str] | None = None
-    #: The refresh token for the cookie: "" removes the cookie, None leaves it as it is.
+    #: The refresh token for the cookie; "" removes the cookie, None leaves it unchanged.
     cookie: str | None = None
 
     @cached_property
     def body(self) -> bytes:
         if isinstance(self.content, bytes):
             return self.content
-        # Two fields may be left out rather than null: a code, and a token that goes into a cookie.
+        # Two fields are omitted instead of null: a code, and a token that goes into a cookie.
         return self.content.model_dump_json(by_alias=True, exclude_unset=True, exclude=self.left_out).encode()
 
 
-#: None if everything was sent already.
+#: None if the response was sent already.
 Step: TypeAlias = Callable[[Call], Awaitable[Answer | HTTPResponse | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Kit:
-    """What steps need beside their endpoint, made once for the process."""
+    """What steps need besides their endpoint, built once per process."""
 
     container: Container
     settings: Settings
@@ -72,7 +72,7 @@ class Kit:
     rate_limits: RateLimits
     authenticate: Authenticate
     keys: IdempotencyKeys
-    #: Of bodies that are kept with a key.
+    #: For the hashes of bodies that are stored with an Idempotency-Key.
     hash_key: bytes
     ids: Ids
     mobile_numbers: MobileNumbers

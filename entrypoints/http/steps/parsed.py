@@ -31,7 +31,7 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def identified(step: Step, kit: Kit) -> Step:
-    """The device that the request comes from."""
+    """Adds the device that sent the request."""
     trusted_proxies = kit.settings.http.trusted_proxies
 
     async def identify(call: Call) -> Answer | HTTPResponse | None:

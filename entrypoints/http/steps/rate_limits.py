@@ -1,4 +1,4 @@
-"""Who may call what how often: the rules, the one place that applies them, and what clients are told of them."""
+"""Rate limits: the rules, their application to a call, and the headers that report them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from entrypoints.settings import RateSettings, Settings
 
 log = structlog.get_logger(__name__)
 
-#: Of a number in E.164 form: its country, and the block that it is in.
+#: Of a number in E.164 format: its country code and its block.
 PREFIX_CHARACTERS = 8
-#: After Redis has failed, calls are let through unasked for so long; then one of them looks whether it is back.
+#: After a failure of Redis, calls skip the limits for this time. Then one call tries Redis again.
 _BLIND_SECONDS = 5.0
 
 
@@ -43,7 +43,7 @@ class Rule:
 
 
 def rules_of(rates: RateSettings) -> dict[str, Rule]:
-    """What endpoints are declared with, by its name. Each has a setting."""
+    """The rules by the names that endpoints are declared with. Each has a setting."""
     rules = (
         Rule("signup", Per.ADDRESS, rates.signup),
         Rule("login", Per.ADDRESS, rates.login),
@@ -57,7 +57,7 @@ def rules_of(rates: RateSettings) -> dict[str, Rule]:
 
 
 class RateLimits:
-    """Without Redis everything goes through: what protects accounts is counted in Postgres, not here."""
+    """Without Redis all calls pass: the limits that protect accounts are in Postgres, not here."""
 
     def __init__(self, settings: Settings, limiter: RateLimiter, mobile_numbers: MobileNumbers) -> None:
         self._limiter = limiter
@@ -67,19 +67,19 @@ class RateLimits:
         self._blind_until = 0.0
 
     def named(self, names: Sequence[str]) -> list[Rule]:
-        """None while limits are off."""
+        """Empty while limits are off."""
         return [self._rules[name] for name in names] if self._rules else []
 
     async def apply(
         self, request: Request, rules: Sequence[Rule], *, user_id: UserId | None = None, body: Schema | None = None
     ) -> None:
-        """Count the call. Raises RateLimited, or InvalidMobile where a number is looked at."""
+        """Count the call. Raises RateLimited, and InvalidMobile for a rule by number."""
         buckets = [Bucket(rule.name, self._subject(rule.per, request, user_id, body), rule.rate) for rule in rules]
         now = time.monotonic()
         if now < self._blind_until:
             metrics.RATE_LIMITS_UNCHECKED.inc()
             return
-        if self._blind_until:  # the others need not wait for what this one finds
+        if self._blind_until:  # only this call tries Redis; the others keep skipping
             self._blind_until = now + _BLIND_SECONDS
         try:
             decision = await self._limiter.hit(buckets)
@@ -100,14 +100,14 @@ class RateLimits:
             case Per.ADDRESS:
                 return bucket_of(client_address(request, self._trusted_proxies))
             case Per.NUMBER_PREFIX:
-                mobile: str = getattr(body, "mobile")  # noqa: B009 - such bodies have one
+                mobile: str = getattr(body, "mobile")  # noqa: B009 - bodies of such calls have it
                 return self._mobile_numbers.parse(mobile)[:PREFIX_CHARACTERS]
             case Per.USER:
                 return str(user_id)
 
 
 def _headers(rules: Sequence[Rule], remaining: Sequence[Remaining]) -> dict[str, str]:
-    """As the IETF's draft-ietf-httpapi-ratelimit-headers has them."""
+    """In the format of draft-ietf-httpapi-ratelimit-headers."""
     return {
         "ratelimit-policy": ", ".join(
             f'"{rule.name}";q={rule.rate.calls};w={math.ceil(rule.rate.seconds)}' for rule in rules

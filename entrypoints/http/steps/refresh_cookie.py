@@ -1,8 +1,8 @@
-"""The refresh token in a cookie that no script can read, for pages in a browser.
+"""The refresh token in an HttpOnly cookie, for browser pages.
 
-A page that keeps it in JavaScript's reach loses it to the first script that is injected. So it may ask, with
-the header `X-Refresh-Token: cookie`, to have it in an HttpOnly cookie instead of the body. No other site can
-use that cookie: SameSite=Strict keeps it at home, and none but our own origin may send the header.
+A page that stores the token where JavaScript can read it loses it to the first injected script. With the header
+`X-Refresh-Token: cookie` the token is set as an HttpOnly cookie instead of being returned in the body. Other sites
+cannot use the cookie: it is SameSite=Strict, and only our own origin may send the header.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATH = "/auth"
 
 
 def cookied(step: Step) -> Step:
-    """Moves the refresh token from the reply to the cookie, if the caller asks for it."""
+    """Moves the refresh token from the reply to the cookie on request."""
 
     async def move(call: Call) -> Answer | HTTPResponse | None:
         answer = await step(call)
@@ -41,7 +41,7 @@ def wants_cookie(request: Request) -> bool:
 
 
 def body(request: Request) -> RefreshBody | None:
-    """What stands in for a body that is not there. Raises RefreshTokenInvalid if there is no cookie either."""
+    """Replaces a missing body by the cookie. Raises RefreshTokenInvalid if that is missing, too."""
     if request.body.removeprefix(codecs.BOM_UTF8).strip() not in (b"", b"{}") or not wants_cookie(request):
         return None
     try:
@@ -51,7 +51,7 @@ def body(request: Request) -> RefreshBody | None:
 
 
 def put(response: HTTPResponse, token: str, settings: Settings) -> None:
-    """Have the browser keep the token; without one, forget what it has."""
+    """Set the cookie; an empty token removes it."""
     response.add_cookie(
         COOKIE,
         token,

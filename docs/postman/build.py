@@ -1,6 +1,6 @@
-"""A Postman collection and environment, made from the OpenAPI document: `make postman` writes them.
+"""Generates a Postman collection and environment from the OpenAPI document: `make postman`.
 
-The first folder tells the product's story in order and passes tokens and ids on; the second has every call.
+The first folder is the product's story in order, which passes tokens and ids on; the second has every call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STORY = "The story"
 COLLECTION, ENVIRONMENT = f"{NAME}.postman_collection.json", f"{NAME}.postman_environment.json"
 
 _SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
-#: Fields that requests take from what earlier ones have saved.
+#: Fields of requests that are filled from earlier responses.
 _SAVED = ("mobile", "otp", "refreshToken", "chatroomId", "messageId", "sessionId")
 
 _EVERYWHERE = """\
@@ -39,7 +39,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """A call of the story. `tests` may use `body`, the JSON of a good answer; so may `save`, name by expression."""
+    """A call of the story. `tests` and `save` (expressions by name) may use `body`, the JSON of a success."""
 
     name: str
     call: str
