@@ -49,8 +49,8 @@ log = structlog.get_logger(__name__)
 USERS, SESSIONS, CODES, GUESSES = (Statements(area) for area in ("users", "sessions", "codes", "guesses"))
 
 _GUESS_LIMITS = {
-    "free": GUESSES_BEFORE_BACKOFF,
-    "longest_wait": MAX_GUESS_BACKOFF,
+    "before_backoff": GUESSES_BEFORE_BACKOFF,
+    "max_backoff": MAX_GUESS_BACKOFF,
     "an_hour": GUESSES_AN_HOUR,
     "a_day": GUESSES_A_DAY,
 }

@@ -130,6 +130,15 @@ class TestGuessing:
         await ann.guess(LOCKOUT_STREAK + 10)
         assert await ann.wait_after() is not None
 
+    async def test_one_that_comes_late_with_an_earlier_time_is_not_refused(
+        self, adapters: Adapters, kind: GuessKind
+    ) -> None:
+        ann = Guesser(adapters, kind)
+        for _ in range(5):
+            assert await ann.wait_after() is None
+            ann.now -= MOMENT
+        assert await ann.wait_after() == pytest.approx(1.001)
+
     async def test_numbers_and_kinds_have_budgets_of_their_own(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         await ann.guess(5)

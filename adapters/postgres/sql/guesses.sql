@@ -1,15 +1,15 @@
 -- next_guess --
--- When the next guess may be made: after the wait for wrong ones in a row, and within the hour's and the day's budget.
+-- When the next guess is allowed: after the wait for a streak of wrong ones, and within the hour's and the day's budget.
+-- NULL, which `greatest` passes over, is no wait: a request that is a moment late may come with an earlier time.
 greatest(
-    budget.wrong_at[1] + CASE WHEN budget.in_a_row > :free
-        THEN least(power(2, least(budget.in_a_row - :free - 1, 30)) * interval '1 s', :longest_wait)
-        ELSE interval '0' END,
+    budget.wrong_at[1] + CASE WHEN budget.in_a_row > :before_backoff
+        THEN least(power(2, least(budget.in_a_row - :before_backoff - 1, 30)) * interval '1 s', :max_backoff) END,
     budget.wrong_at[:an_hour] + interval '1 hour',
     budget.wrong_at[:a_day] + interval '1 day'
 )
 
 -- record_wrong --
--- Count a guess as wrong, if it may be made. Of `max_streak` NULL is no limit.
+-- Count a guess as wrong, if it is allowed. NULL as `max_streak` is no limit.
 INSERT INTO wrong_guesses AS budget (number_digest, kind, wrong_at, in_a_row)
 VALUES (:number_digest, :kind, ARRAY[:now::timestamptz], 1)
 ON CONFLICT (number_digest, kind) DO UPDATE SET
@@ -22,18 +22,18 @@ WHERE coalesce(
 RETURNING budget.in_a_row;
 
 -- budget --
--- How many wrong guesses there were in a row, and when the next may be made.
+-- The streak of wrong guesses, and when the next is allowed.
 SELECT in_a_row,
 -- include next_guess --
 AS next_at
 FROM wrong_guesses AS budget WHERE number_digest = :number_digest AND kind = :kind;
 
 -- clear --
--- The last guess was right: it does not count, and the wrong ones in a row end.
+-- The last guess was right: it is not counted, and the streak of wrong ones ends.
 UPDATE wrong_guesses SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_digest = :number_digest AND kind = :kind;
 
 -- reset --
--- Forget all wrong guesses at a number.
+-- Delete all wrong guesses made for a number.
 DELETE FROM wrong_guesses WHERE number_digest = :number_digest RETURNING id;
 
 -- purge --
