@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := domain application adapters entrypoints local tests docs
 
-.PHONY: help setup run test test-browser test-postman test-clients test-stripe-cli check format chaos security bench postman web \
+.PHONY: help setup run test test-browser test-postman test-clients check format chaos security bench postman web \
 	migration lock clean
 
 help: ## print this help
@@ -35,9 +35,6 @@ test-postman: setup ## the Postman collection's story, by newman; needs npm
 
 test-clients: setup ## a TypeScript client and the guide's JavaScript; needs npm
 	@$(BIN)/pytest tests/vendor_tools/clients.py
-
-test-stripe-cli: setup ## Stripe's own command line against its stand-in; needs npm
-	@$(BIN)/pytest tests/vendor_tools/stripe_cli.py
 
 check: setup ## linter, formatter, types, import rules and language
 	@$(BIN)/ruff check $(SOURCES)

@@ -12,16 +12,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from local.processes import (
-    LOCALHOST,
-    MYSELF,
-    EmbeddedServer,
-    LocalServerError,
-    RunAs,
-    kept_secret,
-    packaged,
-    spawn,
-)
+from local.embedded import EmbeddedServer
+from local.files import LOCALHOST, LocalServerError, kept_secret, packaged
+from local.processes import CURRENT_USER, RunAs, spawn
 
 MAJOR = "18"
 NAME = "gemini"  # of the user and of the database
@@ -143,7 +136,7 @@ def _ordinary_user(folder: Path, server: Path) -> RunAs:
     Raises LocalServerError where root cannot become anybody else.
     """
     if os.geteuid() != 0:
-        return MYSELF
+        return CURRENT_USER
     import pwd  # does not exist on Windows, where this module must still import
 
     owner = folder.stat()

@@ -7,15 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from local.processes import (
-    LOCALHOST,
-    EmbeddedServer,
-    LocalServerError,
-    kept_secret,
-    packaged,
-    spawn,
-    write_private,
-)
+from local.embedded import EmbeddedServer
+from local.files import LOCALHOST, LocalServerError, kept_secret, packaged, write_private
+from local.processes import spawn
 
 # In a file because a command line can be read by every user of the machine.
 CONFIGURATION = """\

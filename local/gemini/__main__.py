@@ -1,31 +1,23 @@
-"""Starts Gemini's stand-in; the package's docstring says what it does."""
+"""Starts Gemini's stand-in. The package's docstring describes it."""
 
 from __future__ import annotations
 
-import argparse
-import socket
-
-from local.gemini.app import create_app
+import local.gemini
+from local.gemini.app import gemini_app
 from local.gemini.directives import Pace, in_text
 from local.gemini.service import StandIn
+from local.standin import command_line, serve
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(prog="python -m local.gemini", description=__doc__)
-    arguments.add_argument("--host", default="127.0.0.1")
-    arguments.add_argument("--port", type=int, required=True, help="0 takes a free one, named in the first line")
-    arguments.add_argument("--first-chunk-seconds", type=float, default=Pace.first_chunk_seconds)
-    arguments.add_argument("--chunk-seconds", type=float, default=Pace.chunk_seconds)
-    arguments.add_argument("--chunks", type=int, default=Pace.chunks)
-    arguments.add_argument("--directives", default="", help="of every prompt, such as '[[echo]] [[thoughts tokens=0]]'")
-    given = arguments.parse_args()
-    pace = Pace(given.first_chunk_seconds, given.chunk_seconds, given.chunks)
-    app = create_app(StandIn(pace, in_text(given.directives)))
-
-    # Listening before the line is printed: whoever reads it may call at once.
-    listener = socket.create_server((given.host, given.port), backlog=4096)
-    print(f"Gemini's stand-in listens on http://{given.host}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
-    app.run(sock=listener, single_process=True, backlog=4096)
+    parser = command_line("local.gemini", local.gemini.__doc__ or "")
+    parser.add_argument("--first-chunk-seconds", type=float, default=Pace.first_chunk_seconds)
+    parser.add_argument("--chunk-seconds", type=float, default=Pace.chunk_seconds)
+    parser.add_argument("--chunks", type=int, default=Pace.chunks)
+    parser.add_argument("--directives", default="", help="for every prompt, such as '[[echo]] [[thoughts tokens=0]]'")
+    options = parser.parse_args()
+    pace = Pace(options.first_chunk_seconds, options.chunk_seconds, options.chunks)
+    serve("Gemini's stand-in", options, lambda _: gemini_app(StandIn(pace, in_text(options.directives))))
 
 
 if __name__ == "__main__":

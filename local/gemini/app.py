@@ -13,27 +13,15 @@ from local.gemini.google import GoogleError, check_key, error_body
 from local.gemini.models import LISTED, model_named
 from local.gemini.service import StandIn
 from local.gemini.sold import Calls
-from local.gemini.wire import json_response
+from local.standin import create_app, json_response, object_in
 
 
-def create_app(stand_in: StandIn) -> Sanic[Any, Any]:
-    # Sanic's own logging would greet and tell of each start; what is left says only what goes wrong.
-    app: Sanic[Any, Any] = Sanic("gemini-stand-in", configure_logging=False)
-    app.config.MOTD = False
-    app.config.ACCESS_LOG = False
-    app.config.FALLBACK_ERROR_FORMAT = "json"
-    app.config.RESPONSE_TIMEOUT = 24 * 3600  # `hang` hangs
-    app.config.KEEP_ALIVE_TIMEOUT = 75
-    app.config.GRACEFUL_SHUTDOWN_TIMEOUT = 0.2
-    app.blueprint(_google(stand_in))
-    app.blueprint(_control(stand_in))
-
-    @app.get("/health")
-    async def health(_: Request) -> HTTPResponse:
-        return json_response({"status": "ok"})
+def gemini_app(stand_in: StandIn) -> Sanic[Any, Any]:
+    app = create_app("gemini-stand-in")
+    app.blueprint([_google(stand_in), _control(stand_in)])
 
     @app.exception(GoogleError)
-    async def as_google_says_it(_: Request, error: GoogleError) -> HTTPResponse:
+    async def as_google_does(_: Request, error: GoogleError) -> HTTPResponse:
         return json_response(error.body, error.code)
 
     @app.exception(SanicException)
@@ -77,7 +65,7 @@ def _control(stand_in: StandIn) -> Blueprint:
     @blueprint.post("/faults")
     async def add_fault(request: Request) -> HTTPResponse:
         try:
-            stand_in.faults.add(request.json)
+            stand_in.faults.add(object_in(request))
         except (TypeError, ValueError) as error:
             raise GoogleError("bad_request", str(error)) from None
         return json_response({}, 201)
@@ -90,15 +78,15 @@ def _control(stand_in: StandIn) -> Blueprint:
     @blueprint.put("/pace")
     async def set_pace(request: Request) -> HTTPResponse:
         try:
-            stand_in.pace = replace(stand_in.pace, **request.json)
-        except TypeError:
+            stand_in.pace = replace(stand_in.pace, **object_in(request))
+        except (TypeError, ValueError):
             names = ", ".join(vars(stand_in.pace))
             raise GoogleError("bad_request", f"A pace is an object of {names}.") from None
         return json_response(vars(stand_in.pace))
 
     @blueprint.put("/directives")
     async def set_directives(request: Request) -> HTTPResponse:
-        stand_in.directives = in_text(request.json["text"])
+        stand_in.directives = in_text(object_in(request)["text"])
         return json_response({"directives": [vars(directive) for directive in stand_in.directives]})
 
     @blueprint.delete("/cache")

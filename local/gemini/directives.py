@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from local.gemini.google import Json
+from local.standin import Json
 
 _DIRECTIVE = re.compile(r'\[\[\s*([a-z_]+)((?:\s+[a-z_]+=(?:"(?:[^"\\]|\\.)*"|[^\s"\]]+))*)\s*\]\]')
 _PARAMETER = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"\]]+)')

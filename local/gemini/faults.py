@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from typing import Any
 
 from local.gemini.directives import Directive, in_text
-from local.gemini.google import ERRORS, GoogleError, Json
+from local.gemini.google import ERRORS, GoogleError
 from local.gemini.question import Question
+from local.standin import Json, Limited, take
 
 #: The kinds beside those of ERRORS; the package's docstring says what each does and takes.
 KINDS = frozenset(ERRORS) | {
@@ -23,11 +25,10 @@ _ON = ("any", "message", "title")
 
 
 @dataclass
-class Rule:
-    """`times` None is without end; `until` is a time of the monotonic clock."""
+class Rule(Limited):
+    """`until` is a time of the monotonic clock."""
 
     kind: str = ""
-    times: int | None = None
     until: float | None = None
     match: str | None = None
     on: str = "any"
@@ -43,13 +44,14 @@ class Rule:
             raise ValueError(f"No such fault. There are: {', '.join(sorted(KINDS))}.")
         if seconds is not None and "times" not in given:
             times = None
-        return cls(kind, times, None if seconds is None else now + float(seconds), match, on, parameters)
+        until = None if seconds is None else now + float(seconds)
+        return cls(times, kind, until, match, on, parameters)
 
     def get(self, name: str, default: Any) -> Any:
         return self.parameters.get(name, default)
 
     def fits(self, question: Question, now: float) -> bool:
-        if (self.times is not None and self.times < 1) or (self.until is not None and self.until <= now):
+        if self.until is not None and self.until <= now:
             return False
         if self.on != "any" and (self.on == "title") != question.asks_for_title:
             return False
@@ -80,21 +82,9 @@ class Faults:
     def take(self, question: Question, defaults: Iterable[Directive] = ()) -> Rule:
         """The rule for this call; one without a kind when nothing is to go wrong."""
         now = self.clock()
-        if self.rules:
-            self.rules = [rule for rule in self.rules if rule.until is None or rule.until > now]
-        for rule in self.rules:
-            if rule.fits(question, now):
-                if rule.times is not None:
-                    rule.times -= 1
-                    if not rule.times:
-                        self.rules.remove(rule)
-                return rule
-        for rule in self._of_prompt(question, defaults, now):
-            if rule.fits(question, now):
-                if rule.times is not None:
-                    rule.times -= 1
-                return rule
-        return Rule()
+        self.rules = [rule for rule in self.rules if rule.times != 0 and (rule.until is None or rule.until > now)]
+        rules = chain(self.rules, self._of_prompt(question, defaults, now))
+        return take(rules, lambda rule: rule.fits(question, now)) or Rule()
 
     def _of_prompt(self, question: Question, defaults: Iterable[Directive], now: float) -> list[Rule]:
         faults = [given for given in (*in_text(question.last_user_text), *defaults) if given.kind in KINDS]

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from local.gemini.google import GoogleError, Json
+from local.gemini.google import GoogleError
+from local.standin import Json
 
 #: Those that the list of models names; every other name that begins with `gemini-` is served, too.
 LISTED = ("gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest")

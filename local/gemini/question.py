@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from local.gemini.google import GoogleError, Json
+from local.gemini.google import GoogleError
+from local.standin import Json
 
 CHARACTERS_PER_TOKEN = 4
 _TOKENS_OF_A_PICTURE = 258

@@ -15,8 +15,9 @@ from local.gemini.models import Model, model_named
 from local.gemini.question import Question
 from local.gemini.sold import Call, Calls
 from local.gemini.thinking import thinking_of
-from local.gemini.wire import MID_STREAM, HungUp, Stream, error_response, hang_up, json_response
+from local.gemini.wire import MID_STREAM, Stream, error_response
 from local.gemini.writing import Reply, compose
+from local.standin import Dropped, drop, json_response
 
 
 @dataclass
@@ -33,7 +34,7 @@ class StandIn:
         with self.calls.record(name, question, request.body) as call:
             try:
                 return await self._answer(request, question, call, streamed=streamed)
-            except HungUp:
+            except Dropped:
                 begun = streamed and call.status == 200
                 call.outcome = "failed"
                 return None if begun else HTTPResponse()  # goes nowhere
@@ -53,7 +54,7 @@ class StandIn:
         if rule.kind == "hang":
             await asyncio.Event().wait()  # the client's leaving cancels it
         if rule.kind == "disconnect":
-            hang_up(request)
+            drop(request)
         if rule.kind == "latency":
             await asyncio.sleep(float(rule.get("seconds", 1)))
         manner = Manner.of(question.last_user_text, self.directives, self.pace)
@@ -72,7 +73,7 @@ class StandIn:
     async def _whole(request: Request, reply: Reply, rule: Rule, call: Call) -> HTTPResponse:
         await asyncio.sleep(reply.seconds + (float(rule.get("seconds", 1)) if rule.kind == "silent" else 0))
         if rule.kind in MID_STREAM:
-            hang_up(request)
+            drop(request)
         step = reply.whole()
         call.usage, call.finish = reply.usage(step), step.finish
         call.outcome, call.complete = "completed", True

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic_core import from_json
 
-from local.gemini.google import Json
 from local.gemini.question import Question
+from local.standin import Json, last
 
 Outcome = Literal["completed", "client_left", "failed"]
 
@@ -124,7 +124,7 @@ class Calls:
             "mostOpen": self.most_open,
             "counts": self.outcomes,
             "lastBody": from_json(self.last_body),
-            "calls": [vars(call) for call in self._last(limit)],
+            "calls": [vars(call) for call in last(self.kept, limit)],
         }
 
     def sold_as_json(self, limit: int) -> Json:
@@ -133,11 +133,8 @@ class Calls:
             "open": self.open,
             "sums": self.sums,
             "models": self.sums_of_models,
-            "calls": [call.sold() for call in self._last(limit)],
+            "calls": [call.sold() for call in last(self.kept, limit)],
         }
-
-    def _last(self, limit: int) -> list[Call]:
-        return list(self.kept)[-limit:] if limit else []
 
 
 def _sums() -> dict[str, int]:

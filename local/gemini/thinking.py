@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from local.gemini.google import GoogleError, Json
+from local.gemini.google import GoogleError
 from local.gemini.models import Model, accepted
+from local.standin import Json
 
 #: The least and the most tokens of a level; those of one model at one level differ as widely as that.
 _LEVELS = {"MINIMAL": (0, 100), "LOW": (100, 1_500), "MEDIUM": (500, 5_000), "HIGH": (1_000, 15_000)}

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
 
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
 from local.gemini.faults import Rule
-from local.gemini.google import Json, error_body
+from local.gemini.google import error_body
 from local.gemini.sold import Call
 from local.gemini.writing import Reply
+from local.standin import Json, drop, json_response
 
 #: Faults that come after some chunks of a good reply.
 MID_STREAM = ("cut", "hang_mid_stream", "error_in_stream", "broken_json")
 
 _BROKEN = b'{"candidates": [{"content": {"parts": [{"text": }]}}]}'
-
-
-class HungUp(Exception):
-    """The connection was closed in the middle, as told."""
 
 
 class Stream:
@@ -62,7 +58,7 @@ class Stream:
     async def _break(self) -> None:
         kind = self._rule.kind
         if kind == "cut":
-            hang_up(self._request)
+            drop(self._request)
         if kind == "hang_mid_stream":
             await asyncio.Event().wait()  # the client's leaving cancels it
         self._call.outcome = "failed"
@@ -79,7 +75,7 @@ class Stream:
         if self._left is not None:
             if len(frame) >= self._left:
                 await self._response.send(frame[: self._left])
-                hang_up(self._request)
+                drop(self._request)
             self._left -= len(frame)
         for at in range(0, len(frame), self._slice or len(frame)):
             await self._response.send(frame[at : at + (self._slice or len(frame))])
@@ -100,13 +96,3 @@ def error_response(rule: Rule) -> HTTPResponse:
     code, body = error_of(rule, rule.kind)
     wait = rule.get("retry_after", None)
     return json_response(body, code, {} if wait is None else {"Retry-After": str(wait)})
-
-
-def json_response(body: object, code: int = 200, headers: dict[str, str] | None = None) -> HTTPResponse:
-    return HTTPResponse(to_json(body), code, headers, "application/json; charset=UTF-8")
-
-
-def hang_up(request: Request) -> NoReturn:
-    if request.transport:
-        request.transport.close()
-    raise HungUp

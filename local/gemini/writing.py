@@ -8,11 +8,11 @@ from uuid import uuid4
 
 from local.gemini.directives import Manner, Pace, changed
 from local.gemini.faults import Rule
-from local.gemini.google import Json
 from local.gemini.models import Model
 from local.gemini.question import CHARACTERS_PER_TOKEN, Question, tokens_of
 from local.gemini.replies import answer
 from local.gemini.thinking import Thinking, summaries
+from local.standin import Json
 
 #: Thinking takes the first chunk's time again for each so many tokens of it, and at most so often.
 _TOKENS_A_WAIT = 500

@@ -1,180 +1,179 @@
-"""Stripe's REST calls: which there are, and what each asks of the account, with parameters from forms.py."""
+"""Stripe's REST calls: those that the product makes, and those that a person makes in Stripe's dashboard."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
 
-from local.stripe import objects as objects
-from local.stripe.faults import Json, StripeError, invalid
-from local.stripe.forms import inner, metadata, needed, number, text, texts
-from local.stripe.money import method_of, set_default_method
-from local.stripe.subscriptions import LIVE, cancel
-from local.stripe.world import World
+from local.standin import Json
+from local.stripe import checkout
+from local.stripe.account import Account
+from local.stripe.errors import StripeError, invalid, missing
+from local.stripe.forms import flag, inner, metadata, number, required, text, texts, url
+from local.stripe.invoices import LIVE, cancel
+from local.stripe.subscriptions import plan_cancellation
 
-Call = Callable[..., Json]  # (world, params, *ids); the reply is an object of the world, or a finished list
-
-CALLS: list[tuple[str, re.Pattern[str], Call]] = []
-
-
-def call(method: str, path: str) -> Callable[[Call], Call]:
-    pattern = re.compile("^/v1" + path.replace(":id", "([^/]+)") + "/?$")
-
-    def add(function: Call) -> Call:
-        CALLS.append((method, pattern, function))
-        return function
-
-    return add
+ENDED = ("canceled", "incomplete_expired")
 
 
-def perform(world: World, method: str, path: str, params: Json) -> Json:
-    """Raises StripeError for what Stripe refuses."""
-    for known, pattern, function in CALLS:
-        if known == method and (match := pattern.match(path)):
-            reply = function(world, params, *match.groups())
-            world.changes += method != "GET"
-            return reply if reply.get("object") == "list" else world.shown(reply, texts(params, "expand"))
+def perform(account: Account, method: str, path: str, params: Json) -> Json:
+    """The reply to a call. Raises StripeError for what Stripe refuses."""
+    for known, pattern, call in CALLS:
+        if known == method and (match := pattern.fullmatch(path)):
+            reply = call(account, params, *match.groups())
+            account.changes += method != "GET"
+            return reply if reply["object"] == "list" else account.shown(reply, texts(params, "expand"))
     raise StripeError(404, "invalid_request_error", f"Unrecognized request URL ({method}: {path}).")
 
 
 # --- customers
 
 
-@call("POST", "/customers")
-def create_customer(world: World, params: Json) -> Json:
-    methods = [method_of(world, given) for name in ("payment_method", "source") if (given := text(params, name))]
-    made = objects.customer(world, metadata=metadata(params))
-    _fill_customer(world, made, params, created=True)
-    world.emit("customer.created", made)
-    for method in methods:
-        set_default_method(world, made, method)
-    return made
-
-
-@call("GET", "/customers/:id")
-def get_customer(world: World, params: Json, given: str) -> Json:
-    return world.of("customer").get(given) or world.get("customer", given)  # a deleted one is shown as such
-
-
-@call("GET", "/customers")
-def list_customers(world: World, params: Json) -> Json:
-    return world.page("customer", "/v1/customers", params, "email")
-
-
-@call("POST", "/customers/:id")
-def update_customer(world: World, params: Json, given: str) -> Json:
-    found = world.get("customer", given)
-    with world.change(found, "customer.updated"):
-        _fill_customer(world, found, params)
-    return found
-
-
-@call("DELETE", "/customers/:id")
-def delete_customer(world: World, params: Json, given: str) -> Json:
-    found = world.get("customer", given)
-    for sub in world.where("subscription", customer=given):
-        if sub["status"] in LIVE:
-            cancel(world, sub, None)
-    world.emit("customer.deleted", found)
-    deleted = {"id": given, "object": "customer", "deleted": True}
-    world.of("customer")[given] = deleted
-    return deleted
-
-
-def _fill_customer(world: World, made: Json, params: Json, *, created: bool = False) -> None:
-    for name in ("email", "name", "phone", "description"):
-        if name in params:
-            made[name] = text(params, name)
-    for name in ("address", "shipping"):
-        if name in params:
-            made[name] = (dict(objects.NO_ADDRESS) if name == "address" else {}) | inner(params, name)
-    if "metadata" in params:
-        made["metadata"] = metadata(params, made["metadata"])
-    if given := text(inner(params, "invoice_settings"), "default_payment_method"):
-        method = world.of("payment_method").get(given)
-        if not created and (method is None or method["customer"] != made["id"]):
-            raise invalid(
-                f"The customer does not have a payment method with the ID {given}. The payment method must be attached"
-                " to the customer.",
-                "invoice_settings[default_payment_method]",
-                "resource_missing",
-            )
-        if method:
-            made["invoice_settings"]["default_payment_method"] = given
-
-
-# --- products and prices
-
-
-@call("POST", "/products")
-def create_product(world: World, params: Json) -> Json:
-    description = text(params, "description")
-    made = objects.product(world, name=needed(params, "name"), description=description, metadata=metadata(params))
-    world.emit("product.created", made)
-    return made
-
-
-@call("GET", "/products/:id")
-def get_product(world: World, params: Json, given: str) -> Json:
-    return world.get("product", given)
-
-
-@call("POST", "/prices")
-def create_price(world: World, params: Json) -> Json:
-    recurring = inner(params, "recurring")
-    if not (owner := text(params, "product")):
-        name = needed(inner(params, "product_data"), "name")
-        owner = objects.product(world, name=name)["id"]
-    made = objects.price(
-        world,
-        amount=number(params, "unit_amount") or 0,
-        currency=needed(params, "currency"),
-        interval=text(recurring, "interval"),
-        interval_count=number(recurring, "interval_count") or 1,
-        metadata=metadata(params),
-        nickname=text(params, "nickname"),
-        product=world.get("product", owner, "product")["id"],
+def create_customer(account: Account, params: Json) -> Json:
+    return checkout.create_customer(
+        account, email=text(params, "email"), name=text(params, "name"), metadata=metadata(params)
     )
-    world.emit("price.created", made)
-    world.emit("plan.created", objects.plan_of(made)) if made["recurring"] else None
-    return made
 
 
-@call("GET", "/prices/:id")
-def get_price(world: World, params: Json, given: str) -> Json:
-    return world.get("price", given)
+def get_customer(account: Account, params: Json, customer_id: str) -> Json:
+    # A deleted customer is found, as an object that says so.
+    return account.table("customer").get(customer_id) or account.get("customer", customer_id)
 
 
-@call("GET", "/prices")
-def list_prices(world: World, params: Json) -> Json:
-    return world.page("price", "/v1/prices", params, "product")
+def delete_customer(account: Account, params: Json, customer_id: str) -> Json:
+    customer = account.get("customer", customer_id)
+    for sub in account.where("subscription", customer=customer_id):
+        if sub["status"] in LIVE:
+            cancel(account, sub, None)
+    account.emit("customer.deleted", customer)
+    return account.add({"id": customer_id, "object": "customer", "deleted": True})
 
 
-# --- events
+# --- prices
 
 
-@call("GET", "/events")
-def list_events(world: World, params: Json) -> Json:
-    wanted = texts(params, "types") or texts(params, "type")
-    items = [event for event in reversed(world.of("event").values())
-             if not wanted or any(_fits(event["type"], pattern) for pattern in wanted)]  # fmt: skip
-    if (delivered := params.get("delivery_success")) is not None:
-        items = [event for event in items if (event["pending_webhooks"] == 0) == (delivered == "true")]
-    return world.page("event", "/v1/events", params, items=items)
+def create_price(account: Account, params: Json) -> Json:
+    recurring = text(inner(params, "recurring"), "interval")
+    if recurring not in (None, "month"):
+        raise invalid("The stand-in renews by the month.", "recurring[interval]")
+    name = required(inner(params, "product_data"), "name")
+    return add_price(
+        account,
+        name,
+        amount=number(params, "unit_amount") or 0,
+        currency=required(params, "currency"),
+        recurring=recurring is not None,
+    )
 
 
-def _fits(type_: str, pattern: str) -> bool:
-    return type_ == pattern or (pattern.endswith("*") and type_.startswith(pattern[:-1]))
+def add_price(account: Account, name: str, *, amount: int, currency: str, recurring: bool, **fields: object) -> Json:
+    product = account.create("product", active=True, name=name)
+    return account.create(
+        "price",
+        active=True,
+        currency=currency,
+        product=product["id"],
+        recurring={"interval": "month", "interval_count": 1} if recurring else None,
+        unit_amount=amount,
+        **fields,
+    )
 
 
-def given_of(params: Json, *names: str) -> dict[str, str]:
-    return {name: value for name in names if (value := text(params, name)) is not None}
+def get_price(account: Account, params: Json, price_id: str) -> Json:
+    return account.get("price", price_id)
 
 
-def get_by_id(kind: str, path: str) -> None:
-    @call("GET", f"{path}/:id")
-    def get(world: World, params: Json, given: str) -> Json:
-        return world.get(kind, given)
+# --- Checkout and the portal
 
 
-get_by_id("event", "/events")
+def get_session(account: Account, params: Json, session_id: str) -> Json:
+    return account.get("checkout.session", session_id)
+
+
+def list_sessions(account: Account, params: Json) -> Json:
+    return account.page(account.newest("checkout.session", params, "customer", "status"), params)
+
+
+def expire_session(account: Account, params: Json, session_id: str) -> Json:
+    return checkout.expire(account, account.get("checkout.session", session_id))
+
+
+def create_portal_session(account: Account, params: Json) -> Json:
+    customer = account.get("customer", required(params, "customer"), "customer")
+    session = account.create(
+        "billing_portal.session", customer=customer["id"], return_url=url(params, "return_url"), url=None
+    )
+    session["_path"] = f"/p/session/{session['id']}"
+    return session
+
+
+# --- subscriptions
+
+
+def get_subscription(account: Account, params: Json, subscription_id: str) -> Json:
+    return account.get("subscription", subscription_id)
+
+
+def list_subscriptions(account: Account, params: Json) -> Json:
+    """Without a `status` all that have not ended."""
+    status = text(params, "status")
+    found = [
+        sub
+        for sub in account.newest("subscription", params, "customer")
+        if status in ("all", sub["status"]) or (status is None and sub["status"] not in ENDED)
+    ]
+    return account.page(found, params)
+
+
+def update_subscription(account: Account, params: Json, subscription_id: str) -> Json:
+    sub = account.get("subscription", subscription_id)
+    if sub["status"] in ENDED:
+        raise invalid("A canceled subscription can only update its cancellation_details and metadata.")
+    if "cancel_at_period_end" in params:
+        plan_cancellation(account, sub, at_period_end=flag(params, "cancel_at_period_end"))
+    return sub
+
+
+def cancel_subscription(account: Account, params: Json, subscription_id: str) -> Json:
+    sub = account.get("subscription", subscription_id)
+    if sub["status"] in ENDED:
+        raise missing("subscription", subscription_id)
+    return cancel(account, sub, "cancellation_requested")
+
+
+# --- invoices and disputes
+
+
+def list_invoices(account: Account, params: Json) -> Json:
+    sub = text(params, "subscription")
+    found = account.newest("invoice", params, "customer", "status")
+    return account.page([invoice for invoice in found if sub in (None, invoice["_subscription"])], params)
+
+
+def list_disputes(account: Account, params: Json) -> Json:
+    return account.page(account.newest("dispute", params, "charge", "payment_intent"), params)
+
+
+#: (account, params, *ids) -> an object of the account, or a list made by `Account.page`
+Call = Callable[..., Json]
+CALLS: list[tuple[str, re.Pattern[str], Call]] = [
+    (method, re.compile("/v1" + path.replace(":id", "([^/]+)") + "/?"), call)
+    for method, path, call in (
+        ("POST", "/customers", create_customer),
+        ("GET", "/customers/:id", get_customer),
+        ("DELETE", "/customers/:id", delete_customer),
+        ("POST", "/prices", create_price),
+        ("GET", "/prices/:id", get_price),
+        ("POST", "/checkout/sessions", checkout.create),
+        ("GET", "/checkout/sessions", list_sessions),
+        ("GET", "/checkout/sessions/:id", get_session),
+        ("POST", "/checkout/sessions/:id/expire", expire_session),
+        ("POST", "/billing_portal/sessions", create_portal_session),
+        ("GET", "/subscriptions", list_subscriptions),
+        ("GET", "/subscriptions/:id", get_subscription),
+        ("POST", "/subscriptions/:id", update_subscription),
+        ("DELETE", "/subscriptions/:id", cancel_subscription),
+        ("GET", "/invoices", list_invoices),
+        ("GET", "/disputes", list_disputes),
+    )
+]

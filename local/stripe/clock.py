@@ -1,4 +1,4 @@
-"""What falls due as the stand-in's clock moves, and doing it in its order."""
+"""The stand-in's clock: what falls due as it goes on, by itself or because it is moved forward."""
 
 from __future__ import annotations
 
@@ -6,75 +6,61 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from local.stripe import billing as billing
-from local.stripe import invoices as invoices
-from local.stripe import subscriptions as subscriptions
-from local.stripe.calendar import DAY, HOUR
+from local.standin import Json
+from local.stripe import invoices, subscriptions
+from local.stripe.account import Account
+from local.stripe.calendar import HOUR
 from local.stripe.checkout import expire, settle_payment
-from local.stripe.faults import Json
-from local.stripe.world import World
 
-Due = tuple[int, str, Callable[[], object]]  # when, whose, what
+Due = tuple[int, str, Callable[[], object]]  # time, customer, action
 
 
-def advance(world: World, to: int) -> int:
-    """Does all that is due until then; returns how much it was. What is past stays past: going back does nothing."""
+def advance(account: Account, to: int) -> int:
+    """Carry out all that is due by then; returns how many actions that was. Time never goes back."""
     done = 0
-    while ready := sorted((due for due in _due(world) if due[0] <= to), key=lambda due: due[0]):
-        # One thing changes what is due of the same customer; nothing makes work for less than an hour later. So each
-        # customer's first thing within an hour may be done before looking again.
+    while ready := sorted((due for due in _due(account) if due[0] <= to), key=lambda due: due[0]):
+        # An action changes only what is due for its own customer, and adds nothing that is due within the next hour.
+        # So the first action of each customer within an hour can be carried out before looking again.
         served: set[str] = set()
-        for moment, whose, act in ready:
+        for moment, customer, act in ready:
             if moment >= ready[0][0] + HOUR:
                 break
-            if whose not in served:
-                served.add(whose)
-                world.moment = moment
+            if customer not in served:
+                served.add(customer)
+                account.moment = moment
                 try:
                     act()
                 finally:
-                    world.moment = None
+                    account.moment = None
                 done += 1
-    world.offset = max(world.offset, to - time.time())
+    account.offset = max(account.offset, to - time.time())
     return done
 
 
-def _due(world: World) -> Iterator[Due]:
-    for session in world.where("checkout.session", status="open"):
-        yield session["expires_at"], session["customer"] or session["id"], partial(expire, world, session)
-    for intent in world.where("payment_intent", status="processing"):
+def _due(account: Account) -> Iterator[Due]:
+    for session in account.where("checkout.session", status="open"):
+        yield session["expires_at"], session["customer"] or session["id"], partial(expire, account, session)
+    for intent in account.where("payment_intent", status="processing"):
         if intent["_settle_at"] is not None:
-            whose = intent["customer"] or intent["id"]
-            yield intent["_settle_at"], whose, partial(settle_payment, world, intent, succeed=not intent["_bounces"])
-    for invoice in world.where("invoice"):
-        if invoice["status"] == "draft" and invoice.get("_finalize_at"):
-            yield invoice["_finalize_at"], invoice["customer"], partial(invoices.pay, world, invoice)
-        elif invoice["status"] == "open" and invoice["next_payment_attempt"] and not _processing(world, invoice):
-            yield invoice["next_payment_attempt"], invoice["customer"], partial(invoices.pay, world, invoice)
-    for sub in world.where("subscription"):
-        yield from _due_of(world, sub)
+            customer = intent["customer"] or intent["id"]
+            settle = partial(settle_payment, account, intent, succeed=not intent["_bounces"])
+            yield intent["_settle_at"], customer, settle
+    for invoice in account.where("invoice"):
+        at = invoice.get("_finalize_at") if invoice["status"] == "draft" else invoice["next_payment_attempt"]
+        if at and invoice["status"] in ("draft", "open") and not _is_processing(account, invoice):
+            yield at, invoice["customer"], partial(invoices.pay, account, invoice)
+    for sub in account.where("subscription"):
+        if sub["status"] in ("active", "trialing", "past_due", "unpaid"):
+            yield _next_step(account, sub)
 
 
-def _due_of(world: World, sub: Json) -> Iterator[Due]:
+def _next_step(account: Account, sub: Json) -> Due:
     end = min(item["current_period_end"] for item in sub["items"]["data"])
-    status, whose = sub["status"], sub["customer"]
-    if status == "incomplete":
-        yield sub["created"] + billing.INCOMPLETE_SECONDS, whose, partial(billing.expire_incomplete, world, sub)
-    if status not in ("active", "trialing", "past_due", "unpaid"):
-        return
     if sub["cancel_at"] is not None and sub["cancel_at"] <= end:
-        yield sub["cancel_at"], whose, partial(subscriptions.cancel, world, sub, "cancellation_requested")
-    elif status == "trialing":
-        if not sub.get("_warned"):
-            yield (
-                max(sub["created"], sub["trial_end"] - 3 * DAY),
-                whose,
-                partial(subscriptions.warn_of_trial_end, world, sub),
-            )
-        yield end, whose, partial(billing.end_trial, world, sub)
-    else:
-        yield end, whose, partial(billing.renew, world, sub)
+        return sub["cancel_at"], sub["customer"], partial(invoices.cancel, account, sub, "cancellation_requested")
+    return end, sub["customer"], partial(subscriptions.renew, account, sub)
 
 
-def _processing(world: World, invoice: Json) -> bool:
-    return bool(invoice.get("_intent")) and world.get("payment_intent", invoice["_intent"])["status"] == "processing"
+def _is_processing(account: Account, invoice: Json) -> bool:
+    intent = account.table("payment_intent").get(invoice.get("_intent") or "")
+    return intent is not None and intent["status"] == "processing"

@@ -1,4 +1,4 @@
-"""What a caller of Stripe sends: nested keys in a form, and values that are all text."""
+"""Form parameters as Stripe reads them: nested keys, and values that are all text."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local.stripe.faults import Json, invalid
+from local.standin import Json
+from local.stripe.errors import invalid
 
 _KEY = re.compile(r"^([^\[\]]+)((?:\[[^\[\]]*\])*)$")
 
 
 def decode(*forms: str) -> Json:
-    """`a[b][0][c]=1` and `a[]=1` as objects and lists. Raises StripeError for a key that is neither."""
-    found: Json = {}
+    """`a[b][0][c]=1` and `a[]=1` as objects and lists. Raises StripeError for a malformed key."""
+    params: Json = {}
     for form in forms:
         for key, value in parse_qsl(form, keep_blank_values=True):
             match = _KEY.match(key)
             if not match:
                 raise invalid(f"Invalid parameter name: {key}", key)
-            path = [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])]
-            _put(found, path, value, key)
-    return {name: _lists(value) for name, value in found.items()}
+            _put(params, [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])], value, key)
+    return {name: _with_lists(value) for name, value in params.items()}
 
 
 def _put(into: Json, path: list[str], value: str, key: str) -> None:
@@ -32,30 +32,30 @@ def _put(into: Json, path: list[str], value: str, key: str) -> None:
     into[path[-1] or str(len(into))] = value
 
 
-def _lists(value: Any) -> Any:
+def _with_lists(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if value and all(name.isdigit() for name in value):
-        return [_lists(value[name]) for name in sorted(value, key=int)]
-    return {name: _lists(inner) for name, inner in value.items()}
+        return [_with_lists(value[name]) for name in sorted(value, key=int)]
+    return {name: _with_lists(inner) for name, inner in value.items()}
 
 
 def text(params: Json, name: str) -> str | None:
-    """None when it is missing or empty, which is how a caller unsets it."""
+    """None if it is missing or empty; callers unset a value with the empty string."""
     value = params.get(name)
     if isinstance(value, dict | list):
         raise invalid(f"Invalid string: {name}", name)
     return value or None
 
 
-def needed(params: Json, name: str) -> str:
+def required(params: Json, name: str) -> str:
     value = text(params, name)
     if value is None:
         raise invalid(f"Missing required param: {name}.", name, "parameter_missing")
     return value
 
 
-def address(params: Json, name: str) -> str | None:
+def url(params: Json, name: str) -> str | None:
     value = text(params, name)
     if value and not value.startswith(("http://", "https://")):
         raise invalid("Not a valid URL", name, "url_invalid")
@@ -93,11 +93,8 @@ def rows(params: Json, name: str) -> list[Json]:
 
 def texts(params: Json, name: str) -> list[str]:
     value = params.get(name) or []
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
-def metadata(params: Json, before: Json | None = None) -> Json:
-    """Merged into what there is; an empty value removes its key, an empty `metadata` all of them."""
-    if params.get("metadata") == "":
-        return {}
-    return {name: value for name, value in ((before or {}) | inner(params, "metadata")).items() if value != ""}
+def metadata(params: Json) -> Json:
+    return {name: value for name, value in inner(params, "metadata").items() if value != ""}

@@ -1,183 +1,154 @@
-"""Invoices: drafts, payments that succeed, take their time or fail, and what each means for the subscription."""
+"""Invoices: drafts, payments that succeed, take time or fail, and what each means for the subscription."""
 
 from __future__ import annotations
 
-from local.stripe.billing_objects import invoice, invoice_line
+from local.standin import Json
+from local.stripe.account import Account, listed
 from local.stripe.calendar import DAY
-from local.stripe.faults import Json, invalid
-from local.stripe.money import attempt, default_method, method_of
-from local.stripe.objects import payment_intent
-from local.stripe.subscriptions import become, cancel, subscription_of
-from local.stripe.world import World
+from local.stripe.errors import invalid
+from local.stripe.payments import attempt, create_intent, default_method
 
 RETRY_DAYS = (3, 5, 7)  # after a failed renewal, each counted from the attempt before
+LIVE = ("active", "trialing", "past_due", "unpaid", "incomplete")
 
 
-def subscription_invoice(world: World, sub: Json, reason: str, period: tuple[int, int], *, free: bool = False) -> Json:
-    """A draft for one period."""
-    made = invoice(
-        world,
-        world.get("customer", sub["customer"]),
+def create_invoice(account: Account, sub: Json, reason: str, period: tuple[int, int], *, free: bool = False) -> Json:
+    """A draft for one period of a subscription."""
+    lines = [_line(account, item, period, free=free) for item in sub["items"]["data"]]
+    total = sum(line["amount"] for line in lines)
+    details = {"metadata": dict(sub["metadata"]), "subscription": sub["id"]}
+    invoice = account.create(
+        "invoice",
+        amount_due=total,
+        amount_paid=0,
+        amount_remaining=total,
+        attempt_count=0,
         billing_reason=reason,
         currency=sub["currency"],
-        period_start=period[0],
+        customer=sub["customer"],
+        lines=listed(lines),
+        next_payment_attempt=None,
+        parent={"subscription_details": details, "type": "subscription_details"},
         period_end=period[1],
-        parent={
-            "quote_details": None,
-            "subscription_details": {"metadata": dict(sub["metadata"]), "subscription": sub["id"]},
-            "type": "subscription_details",
-        },
+        period_start=period[0],
+        status="draft",
+        status_transitions={"finalized_at": None, "paid_at": None},
+        total=total,
         _subscription=sub["id"],
     )
-    for item in sub["items"]["data"]:
-        price, quantity = item["price"], item["quantity"]
-        product = world.get("product", price["product"])["name"]
-        amount = 0 if free else (price["unit_amount"] or 0) * quantity
-        text = (
-            f"Trial period for {product}" if free else f"{quantity} × {product} (at ${price['unit_amount'] / 100:.2f})"
-        )
-        invoice_line(
-            world, made, amount=amount, description=text, period=period, quantity=quantity, price=price, item=item
-        )
-    with world.change(sub):
-        sub["latest_invoice"] = made["id"]
-    world.emit("invoice.created", made)
-    return made
+    with account.change(sub):
+        sub["latest_invoice"] = invoice["id"]
+    account.emit("invoice.created", invoice)
+    return invoice
 
 
-def finalize(world: World, made: Json) -> Json:
-    """Raises StripeError unless it is a draft."""
-    if made["status"] != "draft":
-        raise invalid("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
-    owner = world.get("customer", made["customer"])
-    with world.change(made):
-        made.update(status="open", number=f"{owner['invoice_prefix']}-{owner['next_invoice_sequence']:04}")
-        made.update(effective_at=world.now, _finalize_at=None, _path=f"/i/{made['id']}")
-        made["status_transitions"]["finalized_at"] = world.now
-    owner["next_invoice_sequence"] += 1
-    world.emit("invoice.finalized", made)
-    if made["total"]:
-        intent = payment_intent(
-            world,
-            amount=made["amount_due"],
-            currency=made["currency"],
-            customer=made["customer"],
-            description="Subscription creation" if made["billing_reason"] == "subscription_create" else "Invoice",
-            setup_future_usage="off_session" if made["billing_reason"] == "subscription_create" else None,
-        )
-        made["_intent"] = intent["id"]
-        _paid_with(world, made, intent)
-        world.emit("payment_intent.created", intent)
-    return made
+def _line(account: Account, item: Json, period: tuple[int, int], *, free: bool) -> Json:
+    price, quantity = item["price"], item["quantity"]
+    product = account.get("product", price["product"])["name"]
+    return {
+        "id": account.new_id("line_item"),
+        "object": "line_item",
+        "amount": 0 if free else (price["unit_amount"] or 0) * quantity,
+        "currency": price["currency"],
+        "description": f"Trial period for {product}" if free else f"{quantity} × {product}",
+        "period": {"end": period[1], "start": period[0]},
+        "quantity": quantity,
+    }
 
 
-def pay(world: World, made: Json, method: Json | None = None, *, present: bool = False) -> str:
-    """Tries to. Returns paid, processing, or else what the payment intent is; without a card it only counts."""
-    if made["status"] == "draft":
-        finalize(world, made)
-    if made["status"] != "open":
-        raise invalid("Invoice is already paid" if made["status"] == "paid" else f"Invoice is {made['status']}")
-    if not made["total"]:
-        _mark_paid(world, made)
-        return "paid"
-    sub = subscription_of(world, made)
-    method = method or _method_for(world, made, sub)
+def pay(account: Account, invoice: Json, method: Json | None = None, *, in_checkout: bool = False) -> None:
+    """Try to pay, by default with the subscription's card. Raises StripeError for an invoice that is not open."""
+    if invoice["status"] == "draft":
+        _finalize(account, invoice)
+    if invoice["status"] != "open":
+        raise invalid("Invoice is already paid" if invoice["status"] == "paid" else f"Invoice is {invoice['status']}")
+    if not invoice["total"]:
+        _mark_paid(account, invoice)
+        return
+    method = method or _method_for(account, invoice)
     if method is None:
         status = "requires_payment_method"
     else:
-        status = attempt(world, world.get("payment_intent", made["_intent"]), method, present=present)
-    with world.change(made):
-        made.update(attempted=True, attempt_count=made["attempt_count"] + 1)
-    after_payment(world, made, status)
-    return "paid" if status == "succeeded" else status
+        intent = account.get("payment_intent", invoice["_intent"])
+        status = attempt(account, intent, method, in_checkout=in_checkout)
+    invoice["attempt_count"] += 1
+    after_payment(account, invoice, status)
 
 
-def after_payment(world: World, made: Json, status: str) -> None:
-    """What a payment's outcome means for its invoice and subscription."""
-    sub = subscription_of(world, made)
+def after_payment(account: Account, invoice: Json, status: str) -> None:
+    """Apply the status of the payment intent to the invoice and its subscription."""
+    sub = _subscription_of(account, invoice)
     if status == "succeeded":
-        _mark_paid(world, made)
+        _mark_paid(account, invoice)
     elif status == "processing":
         if sub and sub["status"] == "incomplete":
-            become(world, sub, "active")
+            set_status(account, sub, "active")
     else:
-        if status == "requires_action":
-            world.emit("invoice.payment_action_required", made)
-        _plan_next_attempt(world, made, sub)
-        world.emit("invoice.payment_failed", made)
+        _plan_next_attempt(account, invoice, sub)
+        account.emit("invoice.payment_failed", invoice)
         if sub and sub["status"] in ("active", "trialing", "past_due"):
-            if made["next_payment_attempt"] is None:
-                _end_dunning(world, sub)
+            if invoice["next_payment_attempt"] is not None:
+                set_status(account, sub, "past_due")
+            elif account.billing.dunning_end == "canceled":
+                cancel(account, sub, "payment_failed")
             else:
-                become(world, sub, "past_due")
+                set_status(account, sub, account.billing.dunning_end)
 
 
-def void(world: World, made: Json) -> Json:
-    with world.change(made):
-        made.update(status="void", next_payment_attempt=None, amount_remaining=0)
-        made["status_transitions"]["voided_at"] = world.now
-    world.emit("invoice.voided", made)
-    return made
+def set_status(account: Account, sub: Json, status: str) -> None:
+    with account.change(sub, "customer.subscription.updated"):
+        sub["status"] = status
 
 
-def _mark_paid(world: World, made: Json) -> None:
-    with world.change(made):
-        made.update(status="paid", amount_paid=made["total"], amount_remaining=0, attempted=True)
-        made.update(next_payment_attempt=None, auto_advance=False)
-        made["status_transitions"]["paid_at"] = world.now
-    for payment in world.where("invoice_payment", invoice=made["id"]):
-        payment.update(status="paid", amount_paid=made["total"])
-        payment["status_transitions"]["paid_at"] = world.now
-        world.emit("invoice_payment.paid", payment)
-    world.emit("invoice.paid", made)
-    world.emit("invoice.payment_succeeded", made)
-    sub = subscription_of(world, made)
-    if sub and sub["status"] in ("incomplete", "past_due", "unpaid") and not _owes(world, sub):
-        become(world, sub, "active")
+def cancel(account: Account, sub: Json, reason: str | None) -> Json:
+    with account.change(sub):
+        sub.update(status="canceled", ended_at=account.now, canceled_at=sub["canceled_at"] or account.now)
+        sub["cancellation_details"]["reason"] = sub["cancellation_details"]["reason"] or reason
+    account.emit("customer.subscription.deleted", sub)
+    for invoice in account.where("invoice", _subscription=sub["id"]):
+        if invoice["status"] in ("draft", "open"):
+            invoice.update(next_payment_attempt=None, _finalize_at=None)
+    return sub
 
 
-def _owes(world: World, sub: Json) -> bool:
-    return any(
-        other["_subscription"] == sub["id"]
-        for other in world.where("invoice", status="open")
-        if "_subscription" in other
-    )
+def _finalize(account: Account, invoice: Json) -> None:
+    with account.change(invoice):
+        invoice.update(status="open", _finalize_at=None)
+        invoice["status_transitions"]["finalized_at"] = account.now
+    account.emit("invoice.finalized", invoice)
+    if invoice["total"]:
+        intent = create_intent(
+            account, amount=invoice["amount_due"], currency=invoice["currency"], customer=invoice["customer"]
+        )
+        invoice["_intent"] = intent["id"]
 
 
-def _method_for(world: World, made: Json, sub: Json | None) -> Json | None:
+def _mark_paid(account: Account, invoice: Json) -> None:
+    with account.change(invoice):
+        invoice.update(status="paid", amount_paid=invoice["total"], amount_remaining=0, next_payment_attempt=None)
+        invoice["status_transitions"]["paid_at"] = account.now
+    account.emit("invoice.paid", invoice)
+    account.emit("invoice.payment_succeeded", invoice)
+    sub = _subscription_of(account, invoice)
+    owes = any(account.where("invoice", status="open", _subscription=invoice["_subscription"]))
+    if sub and sub["status"] in ("incomplete", "past_due", "unpaid") and not owes:
+        set_status(account, sub, "active")
+
+
+def _subscription_of(account: Account, invoice: Json) -> Json | None:
+    sub = account.table("subscription").get(invoice["_subscription"])
+    return sub if sub and sub["status"] in LIVE else None
+
+
+def _method_for(account: Account, invoice: Json) -> Json | None:
+    sub = _subscription_of(account, invoice)
     if sub and sub["default_payment_method"]:
-        return method_of(world, sub["default_payment_method"])
-    return default_method(world, world.get("customer", made["customer"]))
+        return account.get("payment_method", sub["default_payment_method"])
+    return default_method(account, account.get("customer", invoice["customer"]))
 
 
-def _paid_with(world: World, made: Json, intent: Json) -> None:
-    world.add(
-        {
-            "id": world.new_id("invoice_payment"),
-            "object": "invoice_payment",
-            "amount_paid": None,
-            "amount_requested": made["amount_due"],
-            "created": world.now,
-            "currency": made["currency"],
-            "invoice": made["id"],
-            "is_default": True,
-            "livemode": made["livemode"],
-            "payment": {"payment_intent": intent["id"], "type": "payment_intent"},
-            "status": "open",
-            "status_transitions": {"canceled_at": None, "paid_at": None},
-        }
-    )
-
-
-def _plan_next_attempt(world: World, made: Json, sub: Json | None) -> None:
-    tried = made["attempt_count"] - 1
-    retried = sub is not None and made["billing_reason"] != "subscription_create" and tried < len(RETRY_DAYS)
-    with world.change(made):
-        made["next_payment_attempt"] = world.now + RETRY_DAYS[tried] * DAY if retried else None
-
-
-def _end_dunning(world: World, sub: Json) -> None:
-    if world.billing.dunning_end == "canceled":
-        cancel(world, sub, "payment_failed")
-    else:
-        become(world, sub, world.billing.dunning_end)
+def _plan_next_attempt(account: Account, invoice: Json, sub: Json | None) -> None:
+    tried = invoice["attempt_count"] - 1
+    retried = sub is not None and invoice["billing_reason"] != "subscription_create" and tried < len(RETRY_DAYS)
+    with account.change(invoice):
+        invoice["next_payment_attempt"] = account.now + RETRY_DAYS[tried] * DAY if retried else None

@@ -25,8 +25,8 @@ import asyncpg
 import httpx
 
 from adapters.postgres.migrate import migrate
+from local.files import free_port
 from local.postgres import EmbeddedPostgres
-from local.processes import free_port
 from local.valkey import EmbeddedValkey
 from tests.benchmarks.load import Measured, load, request_bytes
 from tests.support.gemini_standin import start_gemini_standin

@@ -22,7 +22,7 @@ from adapters.gemini.model import Endpoint, GeminiModel, Transport
 from adapters.gemini.rest import RestTransport
 from domain.chat.calls import ThinkingLevel
 from domain.chat.conversation import Conversation, Role, Turn
-from local.processes import free_port
+from local.files import free_port
 from tests.benchmarks.__main__ import bare_server
 from tests.benchmarks.load import load, request_bytes
 from tests.support.processes import ROOT

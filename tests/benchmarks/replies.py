@@ -179,7 +179,7 @@ async def patience(bench: Bench, thinking_seconds: int) -> None:
         room, user = await bench.room()
         await bench.send(room, user, text)
     began = time.perf_counter()
-    bench.gemini._ask("DELETE", "/control/calls")  # noqa: SLF001 - the fixture's own way
+    bench.gemini.control("DELETE", "/calls")
     with worker_process(bench.environment):
         await bench.answered()
     sql = "SELECT input, status, finish_reason, attempt, thoughts FROM messages WHERE input IN ('Silent', 'Thinks')"

@@ -27,8 +27,8 @@ from entrypoints import metrics
 from entrypoints.cli import _parser as cli_parser
 from entrypoints.http.server.errors import status_of
 from entrypoints.settings import Settings
+from local.files import packaged
 from local.postgres import MAJOR, SETTINGS
-from local.processes import packaged
 from tests.chaos.scenarios import SCENARIOS
 from tests.support.database import new_database
 from tests.support.http_client import new_mobile

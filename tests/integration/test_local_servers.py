@@ -17,8 +17,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
 
+from local.embedded import EmbeddedServer
+from local.files import LocalServerError, try_lock
 from local.postgres import EmbeddedPostgres
-from local.processes import EmbeddedServer, LocalServerError, try_lock
 from local.valkey import EmbeddedValkey
 from tests.support.patience import PROCESS_HANG
 
@@ -28,7 +29,7 @@ LAUNCHER = """
 import sys, time
 from pathlib import Path
 from local.postgres import EmbeddedPostgres
-from local.processes import LocalServerError
+from local.files import LocalServerError
 from local.valkey import EmbeddedValkey
 from tests.support.patience import PROCESS_HANG
 for kind in (EmbeddedPostgres, EmbeddedValkey):
@@ -69,7 +70,7 @@ async def query(url: str, sql: str) -> list[asyncpg.Record]:
 
 
 def everybody_is_gone(server: EmbeddedServer) -> bool:
-    lock = try_lock(server.data_dir / "lock", patience=PROCESS_HANG)
+    lock = try_lock(server.data_dir / "lock", timeout=PROCESS_HANG)
     if lock is not None:
         os.close(lock)
     return lock is not None

@@ -276,7 +276,7 @@ async def test_a_paid_or_expired_checkout_leads_nowhere(
     _, paid = await subscribed(gateway, stripe_standin, user)
     other = UserId(uuid4())
     expired = await gateway.open_checkout(BillingAccount(user_id=other), await customer_of(gateway, other))
-    stripe_standin.control("POST", f"/checkout/{expired.id}/expire")
+    rest(stripe_standin, "POST", f"/checkout/sessions/{expired.id}/expire")
     for session, whose in ((paid["id"], user), (expired.id, other)):
         state = await look(gateway, session, whose)
         assert state.checkout.url is None
@@ -458,18 +458,23 @@ async def test_another_price_and_one_of_several(
     customer, session = await subscribed(gateway, stripe_standin, user)
     monthly = {"currency": "eur", "unit_amount": "100", "recurring[interval]": "month"}
     other = rest(stripe_standin, "POST", "/prices", **monthly, **{"product_data[name]": "Socks"})
-    rest(
+    items = stripe_standin.object(session["subscription"])["items"]
+    items["data"][0]["price"] = other
+    stripe_standin.control("PATCH", f"/objects/{session['subscription']}", {"set": {"items": items}})
+    basket = rest(
         stripe_standin,
         "POST",
-        "/subscriptions",
+        "/checkout/sessions",
         **{
+            "mode": "subscription",
             "customer": customer,
-            "items[0][price]": other["id"],
-            "items[1][price]": PRICE,
-            "metadata[user_id]": str(user),
+            "line_items[0][price]": other["id"],
+            "line_items[1][price]": PRICE,
+            "subscription_data[metadata][user_id]": str(user),
+            "success_url": "https://shop.example/success",
         },
     )
-    stripe_standin.control("POST", f"/subscriptions/{session['subscription']}", {"price": other["id"]})
+    stripe_standin.pay(basket["id"])
     found = {one.id: one for one in await gateway.subscriptions(customer, user)}
     moved = found.pop(session["subscription"])
     assert (moved.price_id, moved.pro_until(PAGE.prices)) == (other["id"], None)
@@ -685,7 +690,8 @@ async def test_every_event_of_a_life_names_whose_it_is(
 
     told: dict[str, set[str | None]] = {}
     now = datetime.now(UTC)
-    for event in rest(stripe_standin, "GET", "/events?limit=100")["data"]:
+    for happened in stripe_standin.events():
+        event = stripe_standin.object(happened["id"])
         body = json.dumps(event).encode()
         header = stripe.WebhookSignature.generate_signature_header(body.decode(), SECRET)
         read = gateway.read_event(body, header, now=now)

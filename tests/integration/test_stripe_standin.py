@@ -9,43 +9,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import httpx
 import pytest
 import stripe
 
 from tests.support.patience import HANG
-from tests.support.stripe_standin import PRICE, SECRET, Json, Receiver, StripeStandIn, receiving, start_stripe_standin
+from tests.support.stripe_standin import PRICE, Json, Receiver, StripeStandIn, receiving, start_stripe_standin
 
 DAY = 86_400
-#: Fields that Stripe too leaves out of a reply unless they are asked for, or that only other kinds of account have.
-ONLY_WHEN_ASKED: dict[type, set[str]] = {
-    stripe.Charge: {"level3", "presentment_details", "refunds", "transfer"},
-    stripe.Customer: {"cash_balance", "invoice_credit_balance", "sources", "subscriptions", "tax", "tax_ids"},
-    stripe.Event: {"account", "context"},
-    stripe.Invoice: {"confirmation_secret", "payments"},
-    stripe.LineItem: {"discounts", "taxes"},
-    stripe.PaymentIntent: {
-        "allowed_payment_method_types",
-        "excluded_payment_method_types",
-        "hooks",
-        "managed_payments",
-        "payment_details",
-        "payment_record",
-        "presentment_details",
-    },
-    stripe.Plan: {"tiers"},
-    stripe.Price: {"currency_options", "tiers", "deleted"},
-    stripe.Refund: {
-        "failure_balance_transaction",
-        "failure_reason",
-        "instructions_email",
-        "next_action",
-        "pending_reason",
-        "presentment_details",
-    },
-    stripe.checkout.Session: {"line_items"},
-}
 
 
 @pytest.fixture
@@ -108,68 +81,6 @@ async def subscribed(
 # --- shapes
 
 
-async def test_every_field_that_the_library_knows_is_there(
-    client: stripe.StripeClient, stripe_standin: StripeStandIn
-) -> None:
-    session = await session_for(client, (await customer(client)).id)
-    stripe_standin.pay(session.id, "disputed")
-    session = await client.v1.checkout.sessions.retrieve_async(
-        session.id, {"expand": ["line_items", "invoice.payments"]}
-    )
-    assert session.line_items
-    assert isinstance(session.invoice, stripe.Invoice)
-    assert session.invoice.payments
-    payment = session.invoice.payments.data[0]
-    assert isinstance(payment.payment.payment_intent, str)
-    intent = await client.v1.payment_intents.retrieve_async(
-        payment.payment.payment_intent, {"expand": ["latest_charge", "payment_method"]}
-    )
-    [dispute] = (await client.v1.disputes.list_async({"payment_intent": intent.id})).data
-    stripe_standin.control("POST", f"/disputes/{dispute.id}/close", {"won": True})
-    stripe_standin.object(intent.id)
-    charge = await client.v1.charges.retrieve_async(str(dispute.charge))
-    session_of_payment = await session_for(client, str(session.customer), mode="payment")
-    refunded = stripe_standin.pay(session_of_payment.id)["payment_intent"]
-    refund = await client.v1.refunds.create_async({"payment_intent": refunded})
-    subscription = await client.v1.subscriptions.retrieve_async(str(session.subscription))
-    item = subscription["items"].data[0]
-    product = await client.v1.products.retrieve_async(str(item.price.product))
-    portal = await client.v1.billing_portal.sessions.create_async(
-        {"customer": str(session.customer), "return_url": "https://shop.example/"}
-    )
-    [event, *_] = (await client.v1.events.list_async({"limit": 1})).data
-    objects: list[Any] = [
-        await client.v1.customers.retrieve_async(str(session.customer)),
-        session,
-        session.line_items.data[0],
-        session.invoice,
-        session.invoice.lines.data[0],
-        payment,
-        intent,
-        intent.payment_method,
-        charge,
-        dispute,
-        refund,
-        subscription,
-        item,
-        item.price,
-        item.plan,
-        product,
-        portal,
-        event,
-    ]
-    wrong = {}
-    for one in objects:
-        kind, has = type(one), set(one.to_dict())
-        fields = {name for name in kind.__annotations__ if name.islower() and name[0] != "_"}
-        lacking, surplus = fields - has - ONLY_WHEN_ASKED.get(kind, set()) - {"deleted"}, has - fields
-        if kind is stripe.PaymentMethod:  # one field for each type, of which it has its own
-            lacking = {name for name in lacking if name in ("id", "type", "customer", "billing_details", "created")}
-        if lacking or surplus:
-            wrong[kind.__name__] = (lacking, surplus)
-    assert wrong == {}, wrong
-
-
 async def test_periods_are_on_items_and_the_subscription_of_an_invoice_is_its_parent(
     client: stripe.StripeClient, stripe_standin: StripeStandIn
 ) -> None:
@@ -188,9 +99,10 @@ async def test_periods_are_on_items_and_the_subscription_of_an_invoice_is_its_pa
 
 
 async def test_ids_carry_the_prefixes_of_stripe(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
-    await subscribed(client, stripe_standin, "disputed")
+    subscription = await subscribed(client, stripe_standin)
+    stripe_standin.control("POST", "/disputes", {"of": subscription.id})
     prefixes = {event["object"].split("_")[0] for event in stripe_standin.events()}
-    assert prefixes >= {"cus", "cs", "sub", "in", "pi", "ch", "pm", "dp", "inpay"}
+    assert prefixes >= {"cus", "cs", "sub", "in", "pi", "ch", "pm", "dp"}
 
 
 # --- calls
@@ -205,22 +117,20 @@ async def test_a_deleted_customer_is_three_fields_and_its_subscription_ends(
     assert (await client.v1.customers.retrieve_async(deleted.id)).to_dict() == deleted.to_dict()
     assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "canceled"
     with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.customers.update_async(deleted.id, {"name": "Gone"})
+        await client.v1.customers.delete_async(deleted.id)
     assert (refused.value.http_status, refused.value.code, refused.value.param) == (404, "resource_missing", "id")
     with pytest.raises(stripe.InvalidRequestError) as refused:
         await session_for(client, deleted.id)
     assert (refused.value.http_status, refused.value.param) == (400, "customer")
 
 
-async def test_lists_are_paged_newest_first(client: stripe.StripeClient) -> None:
-    made = [(await customer(client)).id for _ in range(5)]
-    first = await client.v1.customers.list_async({"limit": 2})
-    assert [one.id for one in first.data] == made[:2:-1]
-    assert first.has_more
-    everyone = [one.id async for one in first.auto_paging_iter()]
-    assert everyone == made[::-1]
-    last = await client.v1.customers.list_async({"limit": 2, "starting_after": made[1]})
-    assert ([one.id for one in last.data], last.has_more) == ([made[0]], False)
+async def test_lists_are_newest_first_and_say_whether_there_is_more(client: stripe.StripeClient) -> None:
+    owner = (await customer(client)).id
+    made = [(await session_for(client, owner)).id for _ in range(3)]
+    first = await client.v1.checkout.sessions.list_async({"customer": owner, "limit": 2})
+    assert ([session.id for session in first.data], first.has_more) == (made[:0:-1], True)
+    all_of_them = await client.v1.checkout.sessions.list_async({"customer": owner})
+    assert ([session.id for session in all_of_them.data], all_of_them.has_more) == (made[::-1], False)
 
 
 async def test_what_is_expanded_is_an_object_and_what_cannot_be_is_refused(
@@ -234,7 +144,7 @@ async def test_what_is_expanded_is_an_object_and_what_cannot_be_is_refused(
     ).data
     assert isinstance(found.latest_invoice, stripe.Invoice)
     assert found.latest_invoice.status == "paid"
-    for wrong in ("data.nothing", "data.status", "nothing", "data.latest_invoice.payments.data.payment"):
+    for wrong in ("data.nothing", "data.status", "nothing", "data.latest_invoice.total.cents"):
         with pytest.raises(stripe.InvalidRequestError, match="expand"):
             await client.v1.subscriptions.list_async({"expand": [wrong]})
 
@@ -243,11 +153,11 @@ async def test_subscriptions_are_listed_by_status(client: stripe.StripeClient, s
     subscription = await subscribed(client, stripe_standin)
     await client.v1.subscriptions.cancel_async(subscription.id)
     listed = {}
-    statuses: list[Any] = ["all", "canceled", "active", "ended"]
+    statuses: list[Any] = ["all", "canceled", "active"]
     for status in statuses:
-        parameters: Any = {"customer": str(subscription.customer), "status": status, "price": PRICE}
+        parameters: Any = {"customer": str(subscription.customer), "status": status}
         listed[status] = len((await client.v1.subscriptions.list_async(parameters)).data)
-    assert listed == {"all": 1, "canceled": 1, "active": 0, "ended": 1}
+    assert listed == {"all": 1, "canceled": 1, "active": 0}
     assert (await client.v1.subscriptions.list_async({"customer": str(subscription.customer)})).data == []
 
 
@@ -285,23 +195,14 @@ def test_what_is_not_for_the_caller_is_not_told(
     assert reply.headers["Request-Id"].startswith("req_")
 
 
-async def test_cards_declined_by_the_api_are_card_errors(client: stripe.StripeClient) -> None:
-    with pytest.raises(stripe.CardError) as declined:
-        await client.v1.payment_intents.create_async(
-            {"amount": 100, "currency": "usd", "payment_method": "pm_card_chargeDeclined", "confirm": True}
-        )
-    assert (declined.value.http_status, declined.value.code) == (402, "card_declined")
-
-
 async def test_a_refund_is_given_once(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
     session = await session_for(client, (await customer(client)).id, mode="payment")
-    intent = stripe_standin.pay(session.id)["payment_intent"]
-    await client.v1.refunds.create_async({"payment_intent": intent, "amount": 99})
-    refund = await client.v1.refunds.create_async({"payment_intent": intent})
-    assert refund.amount == 900
-    with pytest.raises(stripe.InvalidRequestError) as refused:
-        await client.v1.refunds.create_async({"payment_intent": intent})
-    assert refused.value.code == "charge_already_refunded"
+    stripe_standin.pay(session.id)
+    stripe_standin.control("POST", "/refunds", {"of": session.id, "amount": 99})
+    assert stripe_standin.control("POST", "/refunds", {"of": session.id})["amount"] == 900
+    with pytest.raises(HTTPError) as refused:
+        stripe_standin.control("POST", "/refunds", {"of": session.id})
+    assert json.load(refused.value)["error"]["code"] == "charge_already_refunded"
     session = await client.v1.checkout.sessions.retrieve_async(
         session.id, {"expand": ["payment_intent.latest_charge", "line_items"]}
     )
@@ -371,8 +272,8 @@ async def test_faults_are_stripes_errors(client: stripe.StripeClient, stripe_sta
     for kind, error in errors.items():
         stripe_standin.fault(kind, times=2 if kind == "cut" else 1)  # aiohttp itself tries a read once more
         with pytest.raises(error):
-            await client.v1.customers.list_async()
-    assert (await client.v1.customers.list_async()).data == []
+            await client.v1.subscriptions.list_async()
+    assert (await client.v1.subscriptions.list_async()).data == []
 
 
 @pytest.mark.parametrize(
@@ -382,11 +283,11 @@ async def test_faults_are_stripes_errors(client: stripe.StripeClient, stripe_sta
         ("POST", "/faults", {"kind": "earthquake"}),
         ("POST", "/clock", {"years": 1}),
         ("POST", "/refunds", {}),
-        ("POST", "/events/release", {"order": ["nothing.held"]}),
+        ("POST", "/events", ["no object"]),
     ],
 )
 def test_what_control_does_not_know_is_refused(
-    stripe_standin: StripeStandIn, method: str, path: str, body: Json
+    stripe_standin: StripeStandIn, method: str, path: str, body: Any
 ) -> None:
     reply = httpx.request(method, f"{stripe_standin.url}/control{path}", json=body, trust_env=False)
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
@@ -427,10 +328,10 @@ async def test_a_story_of_renewals_a_failing_card_and_the_end(
 async def test_a_past_due_one_recovers_when_its_card_is_changed(
     client: stripe.StripeClient, stripe_standin: StripeStandIn
 ) -> None:
-    subscription = await subscribed(client, stripe_standin)
-    stripe_standin.billing(decline_next=1)
+    subscription = await subscribed(client, stripe_standin, "fails_later")
     stripe_standin.forward(months=1, hours=2)
     assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "past_due"
+    stripe_standin.control("POST", f"/customers/{subscription.customer}/card", {"card": "visa"})
     stripe_standin.forward(days=4)
     assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
 
@@ -457,16 +358,11 @@ async def test_one_that_is_cancelled_at_period_end_runs_until_then(
     assert len(stripe_standin.events(type="invoice.created")) == 1
 
 
-async def test_a_trial_is_announced_and_ends_in_a_payment(
-    client: stripe.StripeClient, stripe_standin: StripeStandIn
-) -> None:
-    subscription = await subscribed(
-        client, stripe_standin, subscription_data={"trial_period_days": 14, "metadata": {"user": "7"}}
-    )
+async def test_a_trial_ends_in_a_payment(client: stripe.StripeClient, stripe_standin: StripeStandIn) -> None:
+    stripe_standin.billing(trial_days=14)
+    subscription = await subscribed(client, stripe_standin)
     assert subscription.status == "trialing"
-    stripe_standin.forward(days=12)
-    assert len(stripe_standin.events(type="customer.subscription.trial_will_end")) == 1
-    stripe_standin.forward(days=3)
+    stripe_standin.forward(days=15)
     subscription = await client.v1.subscriptions.retrieve_async(subscription.id, {"expand": ["latest_invoice"]})
     assert isinstance(subscription.latest_invoice, stripe.Invoice)
     assert (subscription.status, subscription.latest_invoice.amount_paid) == ("active", 999)
@@ -524,14 +420,8 @@ async def test_disputes_are_opened_and_closed(client: stripe.StripeClient, strip
     dispute = stripe_standin.control("POST", "/disputes", {"of": subscription.id})
     [found] = (await client.v1.disputes.list_async({"payment_intent": dispute["payment_intent"]})).data
     assert (found.id, found.status, found.amount) == (dispute["id"], "needs_response", 999)
-    [payment] = (
-        await client.v1.invoice_payments.list_async(
-            {"payment": {"type": "payment_intent", "payment_intent": dispute["payment_intent"]}}
-        )
-    ).data
-    assert payment.invoice == subscription.latest_invoice
     stripe_standin.control("POST", f"/disputes/{found.id}/close", {"won": False})
-    assert (await client.v1.disputes.retrieve_async(found.id)).status == "lost"
+    assert stripe_standin.object(found.id)["status"] == "lost"
 
 
 # --- events
@@ -555,7 +445,7 @@ async def test_events_are_signed_snapshots(
     assert cancelled["data"]["previous_attributes"]["cancel_at_period_end"] is False
     assert cancelled["request"]["idempotency_key"] == "cancel-7"
     assert {event["state"] for event in stripe_standin.events()} == {"delivered"}
-    assert (await client.v1.events.retrieve_async(created.id)).pending_webhooks == 0
+    assert stripe_standin.object(created.id)["pending_webhooks"] == 0
 
 
 async def test_signatures_are_of_real_time_and_objects_of_the_moved_clock(
@@ -568,11 +458,6 @@ async def test_signatures_are_of_real_time_and_objects_of_the_moved_clock(
     assert event.created > time.time() + 100 * DAY
     [(headers, _)] = receiver.requests
     assert abs(int(headers["Stripe-Signature"].split(",")[0][2:]) - time.time()) < 60
-    sent = stripe_standin.control("POST", f"/events/{event.id}/send", {"signed_ago": 400})
-    assert sent["attempts"][0]["status"] == 200
-    headers, body = receiver.requests[-1]
-    with pytest.raises(stripe.SignatureVerificationError):
-        stripe.Webhook.construct_event(body, headers["Stripe-Signature"], SECRET)
 
 
 async def test_what_is_not_taken_is_sent_again(
@@ -584,21 +469,6 @@ async def test_what_is_not_taken_is_sent_again(
     assert receiver.types == ["customer.created"] * 4
     [event] = stripe_standin.events()
     assert [attempt["status"] for attempt in event["attempts"]] == [500, 302, 400, 200]
-
-
-async def test_deliveries_can_be_held_and_let_go_in_any_order(
-    client: stripe.StripeClient, receiver: Receiver, stripe_standin: StripeStandIn
-) -> None:
-    stripe_standin.delivery(hold=True)
-    await subscribed(client, stripe_standin)
-    await asyncio.sleep(0.1)
-    assert receiver.types == []
-    order = ["checkout.session.completed", "invoice.paid", "customer.subscription.created"]
-    stripe_standin.release(order=order, copies=2)
-    assert receiver.types == [name for name in order for _ in range(2)]
-    rest = [event["type"] for event in stripe_standin.release(order="last")]
-    assert receiver.types[6:] == rest
-    assert rest[-1] == "customer.created"
 
 
 async def test_deliveries_can_be_late_doubled_lost_and_shuffled(
@@ -617,7 +487,6 @@ async def test_deliveries_can_be_late_doubled_lost_and_shuffled(
     await stripe_standin.idle()
     assert "customer.created" not in receiver.types
     assert stripe_standin.events(type="customer.created", customer=str(subscription.customer))[0]["state"] == "lost"
-    assert (await client.v1.events.list_async({"type": "customer.created", "delivery_success": False})).data
 
     stripe_standin.delivery(lose=[], shuffle=4)
     receiver.requests.clear()
@@ -690,26 +559,27 @@ async def test_a_person_cancels_and_comes_back_in_the_portal(
         assert (cancelled.cancel_at_period_end, bool(cancelled.cancel_at)) == (False, True)
         await browser.post(portal.url, data={"do": "resume", "subscription": subscription.id})
         assert (await client.v1.subscriptions.retrieve_async(subscription.id)).cancel_at is None
-        page = await browser.post(portal.url, data={"do": "card", "card": "mastercard"})
-        assert "4444" in page.text
+        page = await browser.post(portal.url, data={"do": "card", "card": "fails_later"})
+        assert "ending in 0341" in page.text
 
 
-async def test_a_person_settles_an_open_invoice_and_looks_at_the_account(
+async def test_a_person_looks_at_the_account_and_moves_its_clock(
     client: stripe.StripeClient, stripe_standin: StripeStandIn
 ) -> None:
-    subscription = await subscribed(client, stripe_standin, "fails_later")
+    subscription = await subscribed(client, stripe_standin)
+    bank_debit = stripe_standin.pay((await session_for(client, str(subscription.customer))).id, "bank_debit")
+    intent = stripe_standin.object(bank_debit["invoice"])["_intent"]
     async with httpx.AsyncClient(trust_env=False, follow_redirects=True, timeout=HANG) as browser:
-        account = await browser.post(stripe_standin.url, data={"do": "month"})
+        account = await browser.get(stripe_standin.url)
         assert subscription.id in account.text
-        stripe_standin.forward(hours=2)
-        [invoice] = (await client.v1.invoices.list_async({"subscription": subscription.id, "status": "open"})).data
-        assert invoice.hosted_invoice_url
-        page = await browser.get(invoice.hosted_invoice_url)
-        assert "USD 9.99, open" in page.text
-        page = await browser.post(invoice.hosted_invoice_url, data={"card": "visa"})
-        assert "USD 9.99, paid" in page.text
+        assert intent in account.text
+        account = await browser.post(stripe_standin.url, data={"do": "settle", "payment": intent})
+        assert intent not in account.text
+        account = await browser.post(stripe_standin.url, data={"do": "month"})
+        assert "moved forward" in account.text
         assert (await browser.get(f"{stripe_standin.url}/c/pay/cs_test_none")).status_code == 404
-    assert (await client.v1.subscriptions.retrieve_async(subscription.id)).status == "active"
+    renewed = await client.v1.subscriptions.retrieve_async(subscription.id)
+    assert renewed["items"].data[0].current_period_start == subscription["items"].data[0].current_period_end
 
 
 # --- what lasts

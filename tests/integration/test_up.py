@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from local.processes import try_lock
+from local.files import try_lock
 from tests.support.gemini_standin import GeminiStandIn
 from tests.support.patience import HANG, PROCESS_HANG
 from tests.support.ports import free_port
@@ -91,7 +91,7 @@ class Up:
     def nobody_is_left(self, patience: float) -> bool:
         """Every child holds one of these locks for as long as it lives."""
         for path in [*self.data.glob("programs.lock"), *self.data.glob("*/lock")]:
-            lock = try_lock(path, patience=patience)
+            lock = try_lock(path, timeout=patience)
             if lock is None:
                 return False
             os.close(lock)
@@ -212,9 +212,9 @@ async def test_what_dies_is_started_again_in_the_same_place(up: Callable[..., Up
     postmaster = running.data / "postgres" / "cluster" / "data" / "postmaster.pid"
     os.kill(int(postmaster.read_text().splitlines()[0]), signal.SIGKILL)
     os.kill(told["pid"], signal.SIGKILL)
-    assert running.says("Postgres runs again.")
-    assert running.says("API runs again.")
-    assert "API ended (exit code -9); starting it again in 1 s." in running.output
+    assert running.says("Postgres is running again.")
+    assert running.says("API is running again.")
+    assert "API ended (exit code -9); restarting it in 1 s." in running.output
     assert running.until(lambda: running.ask() is not None)
     assert await execute(told["DATABASE_URL"], "SELECT 1") == 1
 
@@ -240,7 +240,8 @@ def test_a_second_instance_on_the_same_data_is_one_line(up: Callable[..., Up]) -
     first = up(**ELSEWHERE).ready()
     second = up(**ELSEWHERE)
     assert second.ends() == 1
-    assert second.output == (f"gemini-backend already runs on the data in {first.data} (process {first.process.pid})\n")
+    running = f"gemini-backend is already running on the data in {first.data} (process {first.process.pid})"
+    assert second.output == f"{running}\n"
 
 
 def test_a_wrong_setting_is_one_line(up: Callable[..., Up]) -> None:

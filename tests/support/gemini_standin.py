@@ -1,98 +1,63 @@
-"""Gemini's stand-in as a real server for tests, and what they tell it and ask of it."""
+"""Gemini's stand-in as a real server for tests."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.patience import HANG
+from tests.support.standin import Json, StandInProcess, start_standin, until
 
-#: Directives of every prompt in tests, which a prompt's own win over.
+#: Directives for every prompt in tests; a prompt's own override them.
 SIMPLE = "[[echo]] [[thoughts tokens=0]]"
 
 
-class GeminiStandIn:
-    """Blocking calls on loopback of about a millisecond: simple, and usable from any test."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
+class GeminiStandIn(StandInProcess):
     def fault(self, kind: str, *, times: int | None = 1, match: str | None = None, **parameters: Any) -> None:
-        """The next calls, or those whose text contains `match`, go wrong; the package's docstring has the kinds."""
-        self._ask("POST", "/control/faults", {"kind": kind, "times": times, "match": match} | parameters)
+        """The next calls, or those whose text contains `match`, fail; the docstring of local.gemini has the kinds."""
+        self.control("POST", "/faults", {"kind": kind, "times": times, "match": match} | parameters)
 
     def reply(self, text: str, **parameters: Any) -> None:
         self.fault("reply", text=text, **parameters)
 
     def clear(self) -> None:
-        """No faults, no calls, no waiting, nothing cached; short replies that quote the prompt, without thoughts."""
-        self._ask("DELETE", "/control/faults")
-        self._ask("DELETE", "/control/calls")
-        self._ask("DELETE", "/control/cache")
+        """No faults, calls, waiting or cache; short replies that quote the prompt, without thoughts."""
+        self.control("DELETE", "/faults")
+        self.control("DELETE", "/calls")
+        self.control("DELETE", "/cache")
         self.pace(first_chunk_seconds=0, chunk_seconds=0, chunks=9)
         self.directives(SIMPLE)
 
     def directives(self, text: str) -> None:
-        """Those of every prompt. "" lets it think and write as Gemini does."""
-        self._ask("PUT", "/control/directives", {"text": text})
+        """For every prompt. With "" it thinks and writes as Gemini does."""
+        self.control("PUT", "/directives", {"text": text})
 
-    def sold(self, limit: int = 50_000) -> dict[str, Any]:
+    def sold(self, limit: int = 50_000) -> Json:
         """{open, sums, models, calls}: what a ledger of the calls has to agree with."""
-        sold: dict[str, Any] = self._ask("GET", f"/control/sold?limit={limit}")
-        return sold
+        return self.control("GET", f"/sold?limit={limit}")
 
     def pace(self, **seconds: float) -> None:
-        """`first_chunk_seconds`, `chunk_seconds`, `chunks`; those not given stay."""
-        self._ask("PUT", "/control/pace", seconds)
+        """`first_chunk_seconds`, `chunk_seconds`, `chunks`; those left out stay."""
+        self.control("PUT", "/pace", seconds)
 
-    def log(self, limit: int = 50_000) -> dict[str, Any]:
+    def log(self, limit: int = 50_000) -> Json:
         """{total, open, mostOpen, counts, lastBody, calls}"""
-        log: dict[str, Any] = self._ask("GET", f"/control/calls?limit={limit}")
-        return log
+        return self.control("GET", f"/calls?limit={limit}")
 
-    def calls(self) -> list[dict[str, Any]]:
-        calls: list[dict[str, Any]] = self.log()["calls"]
+    def calls(self) -> list[Json]:
+        calls: list[Json] = self.log()["calls"]
         return calls
 
-    async def until(self, condition: Callable[[dict[str, Any]], bool], *, seconds: float = HANG) -> dict[str, Any]:
+    async def until(self, condition: Callable[[Json], bool], *, seconds: float = HANG) -> Json:
         """The log as soon as the condition holds for it, such as `lambda log: log["open"] == 0`."""
-        give_up = time.monotonic() + seconds
-        while not condition(log := self.log()):
-            assert time.monotonic() < give_up, f"did not come true within {seconds} s"
-            await asyncio.sleep(0.01)
-        return log
-
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = Request(self.url + path, data=data, method=method, headers=headers)  # noqa: S310 - loopback
-        with urlopen(request, timeout=HANG) as response:  # noqa: S310
-            return json.load(response)
+        return await until(self.log, condition, seconds=seconds)
 
 
 def start_gemini_standin(*arguments: str) -> Generator[GeminiStandIn, None, None]:
-    """A stand-in in a process of its own on a free port, until the iterator is closed; SIMPLE unless told otherwise."""
-    command = [sys.executable, "-m", "local.gemini", "--port", "0", "--directives", SIMPLE, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            assert "http://" in line, f"the stand-in did not start: {line!r}"
-            yield GeminiStandIn(line.split()[-1])
-        finally:
-            process.terminate()
-            try:
-                process.wait(PROCESS_HANG)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    """In its own process, until the iterator is closed; with SIMPLE unless the arguments change that."""
+    return start_standin(GeminiStandIn, "local.gemini", "--port", "0", "--directives", SIMPLE, *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +67,6 @@ def gemini_standin_server() -> Iterator[GeminiStandIn]:
 
 @pytest.fixture
 def gemini_standin(gemini_standin_server: GeminiStandIn) -> GeminiStandIn:
-    """The session's stand-in, forgetful of earlier tests and without waiting."""
+    """The session's stand-in, cleared of what earlier tests did."""
     gemini_standin_server.clear()
     return gemini_standin_server

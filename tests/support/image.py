@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from local.processes import MYSELF, RunAs
+from local.processes import CURRENT_USER, RunAs
 from tests.support.processes import ROOT
 
 #: Where the Dockerfile may write.
@@ -82,7 +82,7 @@ class Image:
     def _unprivileged(self) -> RunAs:
         """The image's user if we are root; if we are not, we are unprivileged enough."""
         if os.geteuid() != 0:
-            return MYSELF
+            return CURRENT_USER
         candidates = [RunAs(user=self.user, group=self.group)]
         # Where only root reaches the interpreter: in a user namespace root merely looks like somebody else.
         if unshare := shutil.which("unshare"):

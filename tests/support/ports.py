@@ -8,7 +8,7 @@ import random
 import tempfile
 from pathlib import Path
 
-from local.processes import port_is_free
+from local.files import port_is_free
 
 #: Below those that the kernel gives to whoever connects or listens meanwhile.
 _CANDIDATES = range(12_000, 32_000)

@@ -1,53 +1,45 @@
-"""Stripe's stand-in as a real server for tests, and what they tell it and ask of it."""
+"""Stripe's stand-in as a real server for tests, and a receiver of its events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 import stripe
 
-from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.patience import HANG
+from tests.support.standin import Json, StandInProcess, start_standin, until
 
-Json = dict[str, Any]
+__all__ = ["Json"]
 
 SECRET = "whsec_standin"
 PRICE = "price_standin_pro"
 
 
-class StripeStandIn:
-    """Blocking calls on loopback of about a millisecond: simple, and usable from any test."""
-
+class StripeStandIn(StandInProcess):
     secret = SECRET
     price = PRICE
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-
     def reset(self, webhook_url: str | None = None) -> None:
-        """A new account, told of by quick retries; bank debits settle only when told to."""
+        """A new account with quick retries of events, where bank debits settle only on request."""
         self.control("POST", "/reset")
         self.control("PUT", "/billing", {"settle_seconds": None})
         address = {} if webhook_url is None else {"url": webhook_url}
         self.delivery(secret=SECRET, retry_first=0.05, retry_longest=0.5, **address)
 
-    def delivery(self, **settings: Any) -> None:
-        """`url`, `secret`, `delay`, `copies`, `lose`, `hold`, `shuffle` …: Delivery in events.py."""
-        self.control("PUT", "/delivery", settings)
+    def delivery(self, **options: Any) -> None:
+        """`url`, `secret`, `delay`, `copies`, `lose`, `shuffle` …: DeliveryOptions in deliveries.py."""
+        self.control("PUT", "/delivery", options)
 
-    def billing(self, **settings: Any) -> None:
-        """`decline_next`, `trial_days`, `dunning_end` …: Billing in world.py."""
-        self.control("PUT", "/billing", settings)
+    def billing(self, **options: Any) -> None:
+        """`trial_days`, `dunning_end` …: BillingOptions in account.py."""
+        self.control("PUT", "/billing", options)
 
     def pay(self, session: str, card: str = "visa", **who: str) -> Json:
         """What the button of the Checkout page does. Returns the session."""
@@ -58,13 +50,8 @@ class StripeStandIn:
         self.control("POST", "/clock", by)
 
     def fault(self, kind: str | int, *, times: int | None = 1, path: str = "", **more: Any) -> None:
-        """The next calls, or those whose path contains `path`, go wrong; kinds in faults.py."""
+        """The next calls, or those whose path contains `path`, fail; faults.py has the kinds."""
         self.control("POST", "/faults", {"kind": kind, "times": times, "path": path} | more)
-
-    def release(self, **how: Any) -> list[Json]:
-        """Sends what is held, one by one; returns the events with their deliveries."""
-        events: list[Json] = self.control("POST", "/events/release", how)["events"]
-        return events
 
     def events(self, **filters: str) -> list[Json]:
         """In the order in which they happened: {id, type, object, customer, state, attempts, …}."""
@@ -72,9 +59,9 @@ class StripeStandIn:
         events: list[Json] = self.control("GET", f"/events?{query}")["events"]
         return events
 
-    def object(self, given: str) -> Json:
-        """Anything by its id, as it is kept."""
-        return self.control("GET", f"/objects/{given}")
+    def object(self, object_id: str) -> Json:
+        """Any object, with its private fields."""
+        return self.control("GET", f"/objects/{object_id}")
 
     def counts(self) -> dict[str, int]:
         """How often each call was made: {"POST /v1/customers": 2}."""
@@ -86,28 +73,16 @@ class StripeStandIn:
         return requests
 
     async def idle(self, seconds: float = HANG) -> None:
-        """Until nothing is being delivered any more."""
+        """Until no event is being delivered any more."""
         assert (await asyncio.to_thread(self.control, "POST", "/events/idle", {"seconds": seconds}))["idle"]
 
     async def until(self, condition: Callable[[list[Json]], bool], *, seconds: float = HANG) -> list[Json]:
         """The events as soon as the condition holds for them."""
-        give_up = time.monotonic() + seconds
-        while not condition(events := self.events()):
-            assert time.monotonic() < give_up, f"did not come true within {seconds} s"
-            await asyncio.sleep(0.01)
-        return events
-
-    def control(self, method: str, path: str, body: Any = None) -> Json:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        request = Request(f"{self.url}/control{path}", data=data, method=method, headers=headers)  # noqa: S310 - loopback
-        with urlopen(request, timeout=2 * HANG) as response:  # noqa: S310
-            reply: Json = json.load(response)
-            return reply
+        return await until(self.events, condition, seconds=seconds)
 
 
 class Receiver:
-    """Where the events go: a server in a thread of its own, which answers 200 or what it was told."""
+    """A server in its own thread that receives the events; answers 200 unless `statuses` says otherwise."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], str]] = []
@@ -133,7 +108,7 @@ class Receiver:
         return [json.loads(body)["type"] for _, body in self.requests]
 
     def event(self, type_: str) -> stripe.Event:
-        """The first of a type, its signature checked by Stripe's library."""
+        """The first event of a type; Stripe's library checks its signature."""
         headers, body = self.requests[self.types.index(type_)]
         event: stripe.Event = stripe.Webhook.construct_event(body, headers["Stripe-Signature"], SECRET)
         return event
@@ -153,31 +128,9 @@ def receiving() -> Iterator[Receiver]:
 
 
 def start_stripe_standin(*arguments: str) -> Generator[StripeStandIn, None, None]:
-    """A stand-in in a process of its own on a free port, until the iterator is closed."""
-    command = [
-        sys.executable,
-        "-m",
-        "local.stripe",
-        "--price",
-        PRICE,
-        "--webhook-secret",
-        SECRET,
-        *arguments,
-    ]
-    if "--port" not in arguments:
-        command += ["--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            assert "http://" in line, f"the stand-in did not start: {line!r}"
-            yield StripeStandIn(line.split()[-1])
-        finally:
-            process.terminate()
-            try:
-                process.wait(PROCESS_HANG)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    """In its own process, until the iterator is closed; on a free port unless the arguments name one."""
+    options = ("--port", "0", "--price", PRICE, "--webhook-secret", SECRET)
+    return start_standin(StripeStandIn, "local.stripe", *options, *arguments)
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +140,6 @@ def stripe_standin_server() -> Iterator[StripeStandIn]:
 
 @pytest.fixture
 def stripe_standin(stripe_standin_server: StripeStandIn) -> StripeStandIn:
-    """The session's stand-in with a new account, whose events go nowhere until a test names a `url`."""
+    """The session's stand-in with a new account, whose events go nowhere until a test sets a `url`."""
     stripe_standin_server.reset(webhook_url="")
     return stripe_standin_server

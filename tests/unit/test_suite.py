@@ -38,4 +38,4 @@ def test_a_file(path: Path) -> None:
     imported = {
         (node.module, name.name) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names
     }
-    assert ("local.processes", "free_port") not in imported, "use free_port of tests/support/ports.py"
+    assert ("local.files", "free_port") not in imported, "use free_port of tests/support/ports.py"
