@@ -1,9 +1,9 @@
-"""The former SDK's REST client, made to send our body once, hand over the response and be interruptible.
+"""The former SDK's REST client, adapted to send our body once, return the response and be interruptible.
 
-Imported in a thread and only if this SDK is chosen: it costs seconds and 70 MB.
+Imported in a thread, and only if this SDK is chosen: it costs seconds and 70 MB.
 """
 
-# The library has hardly any types of its own.
+# The library has hardly any types.
 # mypy: allow-untyped-calls
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from google.generativeai.client import get_default_generative_client
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-# genai.configure() is global to the process: two adapters must not take each other's settings.
+# genai.configure() is global: two adapters must not mix their settings.
 _configuring = threading.Lock()
 
 
@@ -30,8 +30,8 @@ class Watcher(Protocol):
     def watch(self, connection: Any) -> None: ...
 
 
-class OfThread(threading.local):
-    """The call that the present thread makes: who is told of its connection, its body and its response."""
+class _ThreadState(threading.local):
+    """The current thread's call: the watcher of its connection, its body and its response."""
 
     watcher: Watcher | None = None
     body: bytes = b""
@@ -41,7 +41,7 @@ class OfThread(threading.local):
         self.watcher, self.body, self.response = watcher, body, None
 
 
-of_thread = OfThread()
+_thread_state = _ThreadState()
 
 
 def open_client(api_key: str, base_url: str, proxy: str) -> Any:
@@ -49,38 +49,38 @@ def open_client(api_key: str, base_url: str, proxy: str) -> Any:
         return _Transport(api_key, proxy, **arguments)
 
     with _configuring:
-        # With its scheme, since without one the library takes https for granted.
-        # Its type says that a transport is a name; the client it goes to takes a factory as well.
+        # The URL has its scheme, without which the library assumes https.
+        # The signature allows only a transport's name; the client behind it takes a factory as well.
         configure: Any = genai.__dict__["configure"]
         configure(api_key=api_key, transport=transport, client_options={"api_endpoint": base_url})
         return get_default_generative_client()
 
 
 def ask(client: Any, model: str, body: bytes, watcher: Watcher, timeout: float) -> requests.Response:
-    """The response of one request, made in this thread; its body is still to be read."""
-    of_thread.begin(watcher, body)
+    """Send one request in this thread. The response's body is still unread."""
+    _thread_state.begin(watcher, body)
     try:
-        # `retry=None`: by default the library repeats a 503 for a minute.
+        # By default the library repeats a 503 for a minute.
         client.stream_generate_content(protos.GenerateContentRequest(model=model), retry=None, timeout=timeout)
     except Exception:
-        # What the library makes of a response that is an error, if it can read it at all, is not needed.
-        if of_thread.response is None:
+        # The library's reading of an error response is not needed.
+        if _thread_state.response is None:
             raise
-    if of_thread.response is None:
+    if _thread_state.response is None:
         raise RuntimeError("the SDK sent no request")
-    return of_thread.response
+    return _thread_state.response
 
 
 class _Session(requests.Session):
-    """Sends the body that the codec made, asks for server-sent events, and keeps the response.
+    """Sends our body, requests server-sent events, and keeps the response.
 
-    The library's own types are years old: they lose what is younger, such as thoughts and finish reasons.
+    The library's types are years old and drop newer fields, such as thoughts and finish reasons.
     """
 
     def post(self, url: Any, data: Any = None, json: Any = None, **named: Any) -> requests.Response:
         named |= {"params": {"alt": "sse"}, "allow_redirects": False}
-        of_thread.response = super().post(url, data=of_thread.body, **named)
-        return of_thread.response
+        _thread_state.response = super().post(url, data=_thread_state.body, **named)
+        return _thread_state.response
 
 
 class _Transport(GenerativeServiceRestTransport):
@@ -90,8 +90,8 @@ class _Transport(GenerativeServiceRestTransport):
         super().__init__(**arguments)
 
     def _prep_wrapped_messages(self, client_info: Any) -> None:
-        # The library's own session repeats a request that met a 401, and trusts the environment's
-        # proxies and .netrc. It is replaced here, since the methods about to be wrapped carry it.
+        # The library's session repeats a request after a 401, and uses the environment's proxies and .netrc.
+        # It is replaced here because the methods about to be wrapped refer to it.
         session = _Session()
         session.trust_env = False
         session.headers["x-goog-api-key"] = self._api_key
@@ -99,17 +99,17 @@ class _Transport(GenerativeServiceRestTransport):
             session.proxies = {"http": self._proxy, "https": self._proxy}
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Adapter(pool_maxsize=512))
-        self._session = session  # type: ignore[assignment] # it is declared to be the library's own
+        self._session = session  # type: ignore[assignment] # declared as the library's session
         super()._prep_wrapped_messages(client_info)
 
 
 def _report(connection: HTTPConnection) -> None:
-    if of_thread.watcher:
-        of_thread.watcher.watch(connection)
+    if _thread_state.watcher:
+        _thread_state.watcher.watch(connection)
 
 
 class _Http(HTTPConnection):
-    """Tells the watcher when a request begins on it, and again when the reply is awaited."""
+    """Reports to the watcher when a request begins, and again when the response is awaited."""
 
     def request(self, *arguments: Any, **named: Any) -> None:
         _report(self)
@@ -125,7 +125,7 @@ class _Https(_Http, HTTPSConnection):
 
 
 class _Adapter(HTTPAdapter):
-    """Takes the system's certificates beside those that requests brings along."""
+    """Trusts the system's certificates in addition to those of requests."""
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
         super().init_poolmanager(*arguments, ssl_context=ssl.create_default_context(), **named)
@@ -141,6 +141,6 @@ class _Adapter(HTTPAdapter):
     def close(self) -> None:
         # The library leaves its idle connections to the garbage collector.
         for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in manager.pools.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
+            for key in manager.pools.keys():  # noqa: SIM118 - not a dict, and not iterable
                 manager.pools[key].close()
         super().close()

@@ -1,4 +1,4 @@
-"""Gemini through google-genai, Google's current SDK, which makes the request; the reply is read as ours is."""
+"""Gemini through google-genai, Google's current SDK. It sends the request; our codec reads the reply."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class GoogleGenaiTransport:
     """The optional extra `google-genai`.
 
-    The SDK costs over a second and 65 MB to import, so `start()` does it, in a thread. What is called depends on the
-    arguments alone: neither GOOGLE_API_KEY, nor GOOGLE_GENAI_USE_VERTEXAI, nor a proxy in the environment changes it.
+    Importing the SDK costs over a second and 65 MB, so `start()` does it, in a thread. Requests depend on the arguments
+    alone: GOOGLE_API_KEY, GOOGLE_GENAI_USE_VERTEXAI and proxies of the environment have no effect.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -36,9 +36,9 @@ class GoogleGenaiTransport:
         async with self._starting:
             if self._client is None:
                 await asyncio.to_thread(importlib.import_module, "google.genai")
-                # The SDK's own session believes the environment's proxies.
+                # The SDK's session would use the environment's proxies.
                 self._session = open_session(self._endpoint.proxy or None, middlewares=(_take_answer,))
-                # In a thread too: it reads the certificates several times.
+                # Also in a thread, since it reads the certificates several times.
                 self._client = await asyncio.to_thread(self._open, self._session)
 
     async def close(self) -> None:
@@ -56,15 +56,15 @@ class GoogleGenaiTransport:
 
         assert self._client is not None, "start() comes first"
         config = GenerateContentConfig(
-            # The body goes past the SDK's types, whose validation takes 47 ms of CPU for 39 turns.
+            # The body bypasses the SDK's types, whose validation takes 47 ms of CPU for 39 turns.
             http_options=HttpOptions(extra_body=msgspec.to_builtins(body)),
-            # Both would make further requests out of one.
+            # Either would turn one request into several.
             automatic_continuation=False,
             automatic_function_calling=AutomaticFunctionCallingConfig(disable=True),
         )
         model = self._endpoint.resource
         try:
-            # `contents` must be something; those of `extra_body` take their place.
+            # `contents` is required; `extra_body` replaces it.
             events = await self._client.aio.models.generate_content_stream(model=model, contents="-", config=config)
             await anext(events)
         except _Answered as answered:
@@ -82,9 +82,8 @@ class GoogleGenaiTransport:
                 base_url=self._endpoint.base_url,
                 api_version="v1beta",
                 aiohttp_client=session,
-                async_client_args={"ssl": True},  # as aiohttp does it, by the system's certificates
-                # With no retry options at all the SDK waits 1 to 10 seconds after a lost connection
-                # and silently asks again. Options of one attempt are what turns that off.
+                async_client_args={"ssl": True},  # as in aiohttp: the system's certificates
+                # Without options the SDK repeats the request silently, 1 to 10 seconds after a lost connection.
                 retry_options=HttpRetryOptions(attempts=1),
             ),
             debug_config=DebugConfig(client_mode=None, replays_directory=None, replay_id=None),
@@ -92,8 +91,8 @@ class GoogleGenaiTransport:
 
 
 class _Answered(Exception):
-    """Takes a response past the SDK, which would read it by rules of its own, keep it in a reference cycle, and
-    follow a redirect with the key."""
+    """Carries a response past the SDK, which would parse it, keep it in a reference cycle, and send the key along with
+    redirects."""
 
     def __init__(self, response: ClientResponse) -> None:
         self.response = response

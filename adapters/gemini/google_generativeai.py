@@ -15,17 +15,17 @@ import msgspec
 from adapters.gemini.model import Endpoint
 from adapters.gemini.request import GenerateContent
 
-#: Pieces of a reply that a thread may be ahead of its reader.
-MAX_BUFFERED = 16
+#: How far a thread may be ahead of its reader.
+MAX_BUFFERED_BLOCKS = 16
 
 
 class GoogleGenerativeaiTransport:
-    """The optional extra `google-generativeai`, for those who must stay with it. The SDK makes the request and no more.
+    """The optional extra `google-generativeai`, for those who must stay with it. The SDK only sends the request.
 
-    Its asynchronous client does not work over REST, so each stream has a thread; that makes it the
-    costlier choice. Leaving a stream shuts its socket down at once, before the first byte too. What
-    cannot be interrupted is the opening of a connection, TLS included: such a thread ends by itself
-    after `idle_seconds`, which is also the longest silence that is borne between two bytes.
+    Its asynchronous client does not work over REST, so each stream has a thread, which makes it the most expensive
+    choice. Leaving a stream shuts its socket down at once, also before the first byte. Opening a connection, TLS
+    included, cannot be interrupted: such a thread ends after `idle_seconds`, which is also the longest silence
+    allowed between two bytes.
     """
 
     def __init__(self, endpoint: Endpoint, *, idle_seconds: float = 120) -> None:
@@ -48,7 +48,7 @@ class GoogleGenerativeaiTransport:
     async def ask(self, body: GenerateContent) -> AsyncIterator[_Call]:
         call = _Call(asyncio.get_running_loop())
         arguments = (self._client, self._endpoint.resource, msgspec.json.encode(body), self._idle_seconds)
-        # A daemon, since a thread that waits for Google must not hold the process at its end.
+        # A daemon, so that a thread waiting for Google does not keep the process alive.
         threading.Thread(target=call.run, args=arguments, name="gemini-stream", daemon=True).start()
         try:
             await call.begin()
@@ -58,14 +58,14 @@ class GoogleGenerativeaiTransport:
 
 
 class _Call:
-    """One request in its thread, and the bounded way of its reply to the event loop."""
+    """One request in its thread, and the bounded queue that brings its reply to the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
         self.headers: Mapping[str, str] = {}
         self._loop = loop
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
-        self._slots = threading.Semaphore(MAX_BUFFERED)
+        self._buffer_slots = threading.Semaphore(MAX_BUFFERED_BLOCKS)
         self._lock = threading.Lock()
         self._left = False
         self._ended = False
@@ -85,15 +85,15 @@ class _Call:
                     self._forget_connection()
                     response.close()
                 self._put(b"")
-            except Exception as error:  # noqa: BLE001 - it is raised again on the other side
+            except Exception as error:  # noqa: BLE001 - raised again in the event loop
                 self._put(error)
 
     def _put(self, item: Any) -> None:
-        self._slots.acquire()
+        self._buffer_slots.acquire()
         if self._left:
-            self._slots.release()
+            self._buffer_slots.release()
             raise _ReaderLeft
-        with suppress(RuntimeError):  # the loop is closed, nobody reads any more
+        with suppress(RuntimeError):  # the loop is closed: there is no reader
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     async def begin(self) -> None:
@@ -106,9 +106,9 @@ class _Call:
         return block
 
     async def _get(self) -> Any:
-        """The next item. Raises what the thread ran into."""
+        """The next item. Raises the thread's error."""
         item = await self._queue.get()
-        self._slots.release()
+        self._buffer_slots.release()
         if isinstance(item, Exception):
             raise item
         return item
@@ -120,29 +120,29 @@ class _Call:
             raise _ReaderLeft
 
     def leave(self) -> None:
-        """From the loop: end the thread, wherever it waits. Harmless when it has ended."""
+        """Called from the loop: end the thread, wherever it waits. No effect if it has ended."""
         self._left = True
-        self._slots.release()
+        self._buffer_slots.release()
         with self._lock:
             sock = getattr(self._connection, "sock", None)
             if sock is not None:
-                # Closing it would leave the thread that reads asleep; shutting it down wakes it.
+                # Unlike closing it, this wakes the thread that reads.
                 with suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
 
     def _forget_connection(self) -> None:
-        # It goes back to the pool, where the next call finds it.
+        # It returns to the pool, for the next call.
         with self._lock:
             self._connection = None
 
 
 class _ReaderLeft(BaseException):
-    """A signal to the thread, past every `except Exception` on its way."""
+    """Ends the thread, through every `except Exception` of the SDK."""
 
 
 def _open(endpoint: Endpoint) -> Any:
-    # It says that it is no longer supported, as do this module and the README. A permanent filter,
-    # not catch_warnings: that one is not safe in a thread.
+    # The warning says that the SDK is no longer supported, which the README says too. A permanent filter, since
+    # catch_warnings is not thread-safe.
     warnings.filterwarnings("ignore", message=r"\s*All support for the `google.generativeai`", category=FutureWarning)
     from adapters.gemini.generativeai_client import open_client
 

@@ -1,4 +1,4 @@
-"""Gemini: one conversation asked and its reply read, over whichever transport."""
+"""Gemini: sends a conversation and reads the reply, over any transport."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from domain.errors import ModelError, ModelNotConfigured, ModelTimedOut
 
 DEFAULT_BASE_URL = "https://generativelanguage.googleapis.com"
 
-#: Seconds to wait for the end of a stream that has told its finish reason.
+#: Seconds to wait for the end of a stream after its finish reason.
 END_SECONDS = 2.0
 
 CHECK_SECONDS = 2.0
@@ -31,7 +31,7 @@ _ERROR_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Which model, with whose key, and the way to it: `proxy` is a URL, or "" for none."""
+    """The model, the API key and the route: `proxy` is a URL, or "" for none."""
 
     api_key: str = field(repr=False)
     model: str
@@ -40,7 +40,7 @@ class Endpoint:
 
     @property
     def resource(self) -> str:
-        """`models/<name>`; a name with a slash is a resource already, such as `tunedModels/mine`."""
+        """`models/<name>`; a name with a slash is a resource name already, such as `tunedModels/mine`."""
         return self.model if "/" in self.model else f"models/{self.model}"
 
     @property
@@ -49,24 +49,24 @@ class Endpoint:
 
 
 class Answer(Protocol):
-    """An HTTP response whose body is still to be read."""
+    """An HTTP response with an unread body."""
 
     @property
     def status(self) -> int: ...
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Whatever the case of their names."""
+        """Names are case-insensitive."""
 
     async def read(self) -> bytes:
-        """The next bytes of the body, as they come; none at its end. Raises for a body that was cut."""
+        """The next bytes of the body as they arrive, empty at its end. Raises if the body was cut off."""
 
 
 class Transport(Resource, Protocol):
-    """The way to Google. Starting it twice does nothing more.
+    """Sends requests to Google. Starting it twice has no further effect.
 
-    Nothing is repeated, no redirect followed and no proxy taken from the environment. A block that
-    is left before the end of the body closes the connection at once.
+    It repeats nothing, follows no redirect and ignores proxies of the environment. Leaving the block before
+    the end of the body closes the connection at once.
     """
 
     def ask(self, body: GenerateContent) -> AbstractAsyncContextManager[Answer]:
@@ -74,7 +74,7 @@ class Transport(Resource, Protocol):
 
 
 class GeminiModel(LanguageModel):
-    """Has no deadlines of its own: whoever asks sets them with `asyncio.timeout`."""
+    """Sets no deadlines; callers do, with `asyncio.timeout`."""
 
     name = "gemini"
 
@@ -106,7 +106,7 @@ class GeminiModel(LanguageModel):
         except ModelError:
             raise
         except Exception as error:  # noqa: BLE001 - the port promises a ModelError for whatever happens
-            # What was broken after the finish reason does not make the reply worse.
+            # An error after the finish reason does not affect the reply.
             if reply.finish_reason is None:
                 raise failure_of_connection(error) from None
         yield reply.end()
@@ -119,18 +119,18 @@ class GeminiModel(LanguageModel):
             answer = await stack.enter_async_context(self._transport.ask(body))
             if answer.status == 200:
                 break
-            failure = failure_of(answer.status, await _whole(answer), answer.headers)
+            failure = failure_of(answer.status, await _error_body(answer), answer.headers)
             if config is None or not failure.is_invalid_argument:
                 raise failure.error
             config = self._thinking.less(config, failure.message)
             refusals.append(failure.message)
         self._thinking.accepted(conversation.thinking, config, refusals)
         if not answer.headers.get("Content-Type", "").startswith("text/event-stream"):
-            raise ValueError("no stream of events")  # a proxy's own page, for instance
+            raise ValueError("not an event stream")  # a proxy's page, for instance
         return answer
 
     async def check(self) -> None:
-        # Over REST whatever the SDK: an SDK takes longer to import than this may last.
+        # Always over REST: importing an SDK takes longer than this may last.
         from adapters.gemini.rest import RestTransport
 
         if not self._endpoint.api_key:
@@ -141,7 +141,7 @@ class GeminiModel(LanguageModel):
                 await transport.start()
                 async with transport.describe() as answer:
                     if answer.status != 200:
-                        raise failure_of(answer.status, await _whole(answer), answer.headers).error
+                        raise failure_of(answer.status, await _error_body(answer), answer.headers).error
         except ModelError:
             raise
         except TimeoutError:
@@ -155,12 +155,12 @@ class GeminiModel(LanguageModel):
 async def _next(answer: Answer, reply: Reply) -> bytes:
     if reply.finish_reason is None:
         return await answer.read()
-    # All is said, only the end of the stream is missing: not worth the whole deadline.
+    # The reply is complete. Only the end of the stream is missing, which is not worth the whole deadline.
     async with asyncio.timeout(END_SECONDS):
         return await answer.read()
 
 
-async def _whole(answer: Answer) -> bytes:
+async def _error_body(answer: Answer) -> bytes:
     body = bytearray()
     while len(body) < _ERROR_BYTES and (block := await answer.read()):
         body += block

@@ -1,4 +1,4 @@
-"""The events of a streamed reply, and what has become of the reply at its end."""
+"""The events of a streamed reply, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from domain.chat.calls import TokenUsage
 from domain.chat.conversation import ReplyChunk
 from domain.errors import ModelError, ModelUnavailable, ReplyBlocked, ReplyEmpty
 
-#: Finish reasons with which Google's filters stop a reply. RECITATION is among them: the text came
-#: too close to a protected source, so Google withdraws it, and asking again ends the same way.
+#: Finish reasons of Google's filters. RECITATION is one of them: the text was too close to a protected source, and
+#: another attempt ends the same way.
 _BLOCKED = frozenset({
     "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR",
     "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
@@ -22,7 +22,7 @@ _BLOCKED = frozenset({
 
 
 class _Received(Struct, rename="camel", gc=False):
-    """Fields that are not named here are skipped. Reasons stay text: Google adds new ones."""
+    """Unknown fields are skipped. Reasons stay text, since Google adds new ones."""
 
 
 class Part(_Received):
@@ -61,24 +61,24 @@ _decode = msgspec.json.Decoder(Event, strict=False).decode
 
 
 def event_of(data: bytes) -> Event:
-    """Raises what msgspec or json raise for what nobody can read."""
+    """Raises msgspec's or json's error for unreadable data."""
     try:
         return _decode(data)
     except msgspec.DecodeError:
-        # Python's reader takes what msgspec refuses and Google has sent: half of a surrogate pair.
+        # Google sends lone surrogates, which msgspec refuses and Python's reader accepts.
         return msgspec.convert(json.loads(data), Event, strict=False)
 
 
 class Reply:
-    """Reads a stream's events and knows, at its end, what has become of the reply.
+    """Reads a stream's events, and decides at its end how the reply ended.
 
-    The finish reason is kept for `end()`: some models repeat it on every chunk, so only the end of
-    the stream tells that there is no more.
+    The finish reason is kept for `end()`: some models repeat it on every chunk, so only the end of the
+    stream means that the reply is complete.
     """
 
     def __init__(self) -> None:
         self.finish_reason: str | None = None
-        #: To be raised after the chunk that came with it, which has the tokens used until then.
+        #: To be raised after its chunk, which has the usage so far.
         self.failure: ModelError | None = None
         self._has_candidate = False
         self._has_text = False
@@ -86,12 +86,12 @@ class Reply:
         self._usage: TokenUsage | None = None
 
     def read(self, data: bytes) -> ReplyChunk:
-        """Every event makes a chunk, since each of them is a sign of life."""
+        """Every event is a chunk, since each is a sign of life."""
         event = event_of(data)
         if event.usage_metadata is not None:
             self._count(event.usage_metadata)
         if event.error is not None:
-            if self.finish_reason is None:  # else all was said
+            if self.finish_reason is None:  # else the reply is complete
                 self.failure = failure_in_stream(event.error).error
             return ReplyChunk(usage=self._usage)
         candidate = event.candidates[0] if event.candidates else None
@@ -105,7 +105,7 @@ class Reply:
         return ReplyChunk(usage=self._usage) if candidate is None else self._read(candidate)
 
     def end(self) -> ReplyChunk:
-        """The last chunk. Raises ModelUnavailable for a stream that was cut, and ReplyEmpty."""
+        """The last chunk. Raises ModelUnavailable for a stream that was cut off, and ReplyEmpty."""
         if not self._has_candidate:
             raise ReplyEmpty("NO_CANDIDATES")
         if self.finish_reason is None:
@@ -127,7 +127,7 @@ class Reply:
         return ReplyChunk(text, thought, usage=self._usage)
 
     def _count(self, latest: UsageMetadata) -> None:
-        """Counts are cumulative; one that an event lacks stays. Thoughts are billed as output."""
+        """Counts are cumulative. A missing one keeps its value. Thoughts are billed as output."""
         counts = self._counts
         for name in UsageMetadata.__struct_fields__:
             if (number := getattr(latest, name)) is not None:

@@ -1,4 +1,4 @@
-"""The body of a request to Gemini, as its documented REST has it. What is not given is not sent."""
+"""The body of a request to Gemini, as its REST reference defines it. Unset fields are not sent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Content(_Sent):
 
 
 class ThinkingConfig(_Sent):
-    """A level, or a budget in tokens; neither leaves the amount to the model."""
+    """A level, or a budget in tokens. Without either, the model decides."""
 
     thinking_level: str | UnsetType = UNSET
     thinking_budget: int | UnsetType = UNSET
@@ -29,7 +29,7 @@ class ThinkingConfig(_Sent):
 
 
 class GenerationConfig(_Sent):
-    """Without temperature, topP and topK, which the newest models do not take."""
+    """Without temperature, topP and topK, which the newest models refuse."""
 
     max_output_tokens: int
     thinking_config: ThinkingConfig | UnsetType = UNSET
@@ -42,7 +42,7 @@ class GenerateContent(_Sent):
 
 
 def request_of(conversation: Conversation, thinking: ThinkingConfig | None) -> GenerateContent:
-    """Thoughts are taken from `maxOutputTokens`, so they are given room above the reply's own."""
+    """Thoughts count towards `maxOutputTokens`, so their budget is added to the reply's."""
     instructions = conversation.instructions
     return GenerateContent(
         contents=[Content([Part(turn.text)], turn.role.value) for turn in conversation.turns],

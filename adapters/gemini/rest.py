@@ -1,4 +1,4 @@
-"""Gemini's documented REST, by aiohttp."""
+"""Gemini's documented REST API, by aiohttp."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yarl import URL
 from adapters.gemini.model import Endpoint
 from adapters.gemini.request import GenerateContent
 
-#: Seconds that an idle connection is kept. Google closes it later than that.
+#: Seconds to keep an idle connection. Google's timeout is longer.
 KEEP_ALIVE_SECONDS = 60.0
 
 DNS_SECONDS = 60
@@ -21,13 +21,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RestTransport:
-    """Connections, TLS included, are kept between calls, as many as there are calls at a time."""
+    """Keeps connections, with their TLS sessions, between calls. Their number is not limited."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._session: ClientSession | None = None
         self._proxy = endpoint.proxy or None
         self._key = {"x-goog-api-key": endpoint.api_key}
-        # Parsed once: the model's name is quoted already.
+        # Parsed once; the model's name is already quoted.
         self._model = URL(endpoint.url, encoded=True)
         self._stream = URL(f"{endpoint.url}:streamGenerateContent?alt=sse", encoded=True)
         self._headers = {**self._key, "Content-Type": "application/json"}
@@ -62,7 +62,7 @@ class RestTransport:
 
 
 def open_session(proxy: str | None, middlewares: Sequence[ClientMiddlewareType] = ()) -> ClientSession:
-    """Certificates are the system's. No deadline, no cookies, no compression, and of the environment nothing."""
+    """With the system's certificates, and without deadline, cookies, compression and settings of the environment."""
     return ClientSession(
         # Without `limit=0` the 101st stream would wait for the first.
         connector=TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS, ttl_dns_cache=DNS_SECONDS),
@@ -89,4 +89,4 @@ async def received(response: ClientResponse) -> AsyncIterator[Received]:
     try:
         yield Received(response)
     finally:
-        response.close()  # does nothing to one that was read to its end
+        response.close()  # no effect after the end of the body

@@ -1,13 +1,13 @@
-"""Server-sent events, read as they come and in linear time, however the bytes are cut."""
+"""Parses server-sent events incrementally, in linear time, wherever the bytes are split."""
 
 from __future__ import annotations
 
 
 class EventStream:
-    """Lines end with CRLF, LF or CR; an event's lines of data are joined; comments and other fields are skipped."""
+    """Lines end with CRLF, LF or CR. The data lines of an event are joined; comments and other fields are skipped."""
 
     def __init__(self) -> None:
-        self._line: list[bytes] = []  # the pieces of one that has not ended
+        self._line: list[bytes] = []  # the pieces of an incomplete line
         self._data: list[bytes] = []
         self._after_cr = False
 

@@ -1,4 +1,4 @@
-"""How much a model is asked to think, in the words it takes, without those that it has refused."""
+"""How much thinking to request, in a form that the model accepts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from domain.chat.conversation import Conversation
 
 logger = structlog.get_logger(__name__)
 
-#: Models that take a budget in tokens instead of a level, by the beginning of their names.
-#: Each budget is one that the family's flash, flash-lite and pro all take.
+#: Models that take a budget in tokens instead of a level, by the prefix of their names.
+#: The flash, flash-lite and pro models of a family accept all of its budgets.
 BUDGETS: Mapping[str, Mapping[ThinkingLevel, int]] = {
     "gemini-2.5-": {
         ThinkingLevel.MINIMAL: 512,
@@ -23,44 +23,44 @@ BUDGETS: Mapping[str, Mapping[ThinkingLevel, int]] = {
     },
 }
 
-#: The amount is left to the model, whose summaries are still a sign of life while it thinks.
+#: The model decides the amount. Its summaries are still a sign of life while it thinks.
 _SUMMARIES = ThinkingConfig(include_thoughts=True)
 
 
 class Thinking:
-    """Models differ in what they take, and no list of them stays true: what one refuses is learned from it."""
+    """Models differ in what they accept, and no list stays current, so refusals are remembered."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         name = model.rpartition("/")[2]
         self._budgets = next((budgets for prefix, budgets in BUDGETS.items() if name.startswith(prefix)), None)
-        #: What is sent for a level that was refused.
-        self._instead: dict[ThinkingLevel, ThinkingConfig | None] = {}
+        #: What to send for a level that was refused.
+        self._replacements: dict[ThinkingLevel, ThinkingConfig | None] = {}
         self._doubted: set[ThinkingLevel] = set()
 
     def config(self, conversation: Conversation) -> ThinkingConfig | None:
         level = conversation.thinking
         if level is None:
             return None
-        if level in self._instead:
-            return self._instead[level]
+        if level in self._replacements:
+            return self._replacements[level]
         if self._budgets is None:
             return ThinkingConfig(thinking_level=level.value, include_thoughts=True)
-        # No more than there is room for: beyond it, thoughts would eat the reply.
+        # Limited by the tokens reserved for thoughts; more would be taken from the reply.
         budget = min(self._budgets[level], conversation.thought_tokens or self._budgets[level])
         return ThinkingConfig(thinking_budget=budget, include_thoughts=True)
 
     @staticmethod
     def less(refused: ThinkingConfig, message: str) -> ThinkingConfig | None:
-        """What to try after a refusal with this message, which need not have been about thinking."""
+        """What to try after a refusal with this message, which may have had another reason."""
         says = message.lower()
         is_amount = "level" in says or "budget" in says
         return _SUMMARIES if is_amount and refused != _SUMMARIES else None
 
     def accepted(self, level: ThinkingLevel | None, config: ThinkingConfig | None, refusals: Sequence[str]) -> None:
-        """That `config` was taken, after refusals with these messages, of what was sent for the level before it.
+        """Remember that `config` was accepted for the level after refusals with these messages.
 
-        A refusal that does not name its reason may have been Google's hiccup, so it has to come twice in a row.
+        A refusal that does not name thinking may be a transient error, so it has to occur twice in succession.
         """
         if level is None:
             return
@@ -70,6 +70,6 @@ class Thinking:
         is_named = any("think" in message.lower() for message in refusals)
         if not is_named and level not in self._doubted:
             self._doubted.add(level)
-        elif level not in self._instead or self._instead[level] != config:
-            self._instead[level] = config
+        elif level not in self._replacements or self._replacements[level] != config:
+            self._replacements[level] = config
             logger.warning("model_level_refused", model=self._model, level=level.value)

@@ -65,8 +65,8 @@ class PostgresUsers(Users):
         self._digests = digests
 
     async def add(self, user: User) -> None:
-        # Whoever is being deleted with this number is waited for, and what that leaves is seen by the second statement,
-        # not by the first.
+        # The insert waits for a concurrent deletion of the number's last account. What that deletion keeps is visible
+        # to the second statement, not to the first.
         async def run(connection: asyncpg.Connection) -> None:
             if not await USERS.add.on(connection, **to_row(user)):
                 raise MobileTaken
@@ -83,8 +83,8 @@ class PostgresUsers(Users):
         await UserRow.filter(id=user_id).update(name=name)
 
     async def delete(self, user_id: UserId) -> None:
-        # Locked in the order in which messages are sent and finished, codes used and subscriptions read: the user
-        # last, then the sessions in the order of their ids.
+        # Locks are taken in the order in which sending and finishing messages, using codes and syncing subscriptions
+        # take them: the user last, then the sessions in the order of their ids.
         async def run(connection: asyncpg.Connection) -> None:
             for statement in (
                 USERS.lock_chatrooms,
@@ -99,10 +99,10 @@ class PostgresUsers(Users):
                 return
             await USERS.lock_sessions.on(connection, user_id=user_id)
             digest = self._digests.digest(found[0]["mobile"])
-            # After the user is locked: from then on nobody sends a first message of theirs.
+            # The user is locked first: a first message would create the counters that are kept here.
             await USERS.keep_days_use.on(connection, user_id=user_id, number_digest=digest)
             await USERS.delete.on(connection, user_id=user_id)
-            # Kept replies are scoped by who asked: by the user, or by the number where nobody was logged in.
+            # Stored replies are scoped by user, or by number for callers who were not logged in.
             for owner in (str(user_id), digest):
                 await USERS.delete_replies.on(connection, owner=owner)
 
@@ -144,7 +144,7 @@ class PostgresSessions(Sessions):
         rotated = await SESSIONS.rotate(spent_hash=spent_hash, next_hash=next_hash, now=now, idle=SESSION_IDLE)
         if rotated:
             return to_entity(Session, rotated[0])
-        found = await SESSIONS.of_token(spent_hash=spent_hash, next_hash=next_hash)
+        found = await SESSIONS.find_token(spent_hash=spent_hash, next_hash=next_hash)
         if not found or found[0]["spent_at"] is None:  # never issued, or left alone for too long
             raise RefreshTokenInvalid
         session = to_entity(Session, found[0])

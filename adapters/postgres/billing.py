@@ -25,7 +25,7 @@ from domain.errors import AlreadySubscribed, UserNotFound
 from domain.ids import UserId
 
 SQL = Statements("billing")
-_FIRST, _AT_A_TIME = UUID(int=0), 500
+_LOWEST_ID, _BATCH = UUID(int=0), 500
 _ENDED = [status.value for status in SubscriptionStatus if status.has_ended]
 
 
@@ -140,12 +140,12 @@ class PostgresBillingAccounts(BillingAccounts):
         )
 
     async def make_due(self, user_id: UserId | None = None) -> int:
-        # Not all at once: events wait for what is locked.
-        made, first = 0, _FIRST
+        # In batches, since events wait for the locks.
+        made, first = 0, _LOWEST_ID
         while True:
-            found = await SQL.make_due(first=first, only=user_id, limit=_AT_A_TIME)
+            found = await SQL.make_due(first=first, only=user_id, limit=_BATCH)
             made += len(found)
-            if len(found) < _AT_A_TIME:
+            if len(found) < _BATCH:
                 return made
             first = UUID(int=max(row["user_id"].int for row in found) + 1)
 

@@ -1,4 +1,4 @@
-"""The calls of the model a minute, counted in Postgres."""
+"""The model's budget of calls per minute, in Postgres."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SQL = Statements("budget")
 
 
 class PostgresModelBudget(ModelBudget):
-    """The generic cell rate algorithm in one row, so that all workers share it and a lost Redis does not reset it.
+    """The generic cell rate algorithm in one row, which all workers share and the loss of Redis does not reset.
 
     A tenth of the minute's calls may come at once. Together with the pace of the rest that is never
     more than `per_minute` within any sixty seconds.

@@ -1,4 +1,4 @@
-"""Messages in Postgres. Each contended verb is one conditional statement."""
+"""Messages in Postgres. Every contended verb is one conditional statement."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ from domain.ids import ChatroomId, MessageId, UserId
 
 SQL = Statements("messages")
 
-# Whoever locks rows of several tables does it in this order, which keeps deadlocks away: the chatroom (KEY SHARE, or
-# UPDATE to delete it), messages by their id, calls of the model, the
-# user's counters, the user. What a foreign key locks by itself comes
-# too late for that, so the chatroom is locked by name.
+# To avoid deadlocks, all statements lock rows in one order: the chatroom (KEY SHARE, or UPDATE to delete it), messages
+# by id, model calls, the user's counters, the user. The chatroom is locked explicitly, since its foreign key would do
+# so too late.
 
 
 class PostgresMessages(Messages, MessageQueue, MessageDesk):
@@ -47,7 +46,7 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
             except asyncpg.IntegrityConstraintViolationError as error:
                 if violated(error) == "messages_pkey":  # sent before, under the same Idempotency-Key
                     return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
-                raise ChatroomNotFound from error  # deleted with its owner between the look and the insert
+                raise ChatroomNotFound from error  # deleted concurrently, with its owner
             if consumed:
                 return consumed
             found = await SQL.refusal(id=message.id, chatroom_id=message.chatroom_id, user_id=message.user_id)

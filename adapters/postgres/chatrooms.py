@@ -1,4 +1,4 @@
-"""Chatrooms in Postgres. Of the order in which rows are locked see chat.py."""
+"""Chatrooms in Postgres. For the order of locks see chat.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PostgresChatrooms(Chatrooms):
         return bool(await SQL.set_title(id=chatroom_id, name=title))
 
     async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
-        # One statement would not do: it would not see what was sent while it waited for the room.
+        # A single statement would not see messages that were sent while it waited for the lock.
         async def run(connection: asyncpg.Connection) -> list[MessageId]:
             if not await SQL.lock.on(connection, id=chatroom_id, user_id=user_id):
                 raise ChatroomNotFound

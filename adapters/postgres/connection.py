@@ -1,4 +1,4 @@
-"""The pool, transactions, and what a lost database looks like to the rest of the product."""
+"""The connection pool, transactions, and the translation of database errors."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ ALIAS = "default"
 APPS = {
     "models": {"models": ["adapters.postgres.tables", "aerich.models"], "default_connection": ALIAS},
 }
-_LOST = (
+_UNAVAILABLE = (
     OSError,  # refused, reset, no such host, and TimeoutError
     asyncpg.PostgresConnectionError,
-    asyncpg.InternalClientError,  # the connection died between two packets of one statement
+    asyncpg.InternalClientError,  # the connection was lost between two packets of a statement
     asyncpg.InterfaceError,  # the pool is closing, the connection is closed
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timed out
     asyncpg.InsufficientResourcesError,  # too many connections, disk full
     asyncpg.ReadOnlySQLTransactionError,  # a primary that was demoted
-    asyncpg.TransactionRollbackError,  # a deadlock or a conflict: the next try may do
+    asyncpg.TransactionRollbackError,  # a deadlock or a conflict: a retry may succeed
     DBConnectionError,
 )
 _WRAPPED = (OperationalError, TransactionManagementError)  # Tortoise's, around asyncpg's
-_UNFIT = {
+_MISCONFIGURED = {
     asyncpg.UndefinedTableError: "The database is not migrated. Run: gemini-backend migrate",
     asyncpg.InvalidAuthorizationSpecificationError: "The database refused the user or the password.",
 }
@@ -47,26 +47,26 @@ _UNFIT = {
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Raise DatabaseUnavailable for whatever means that, be it asyncpg's error or the same wrapped by Tortoise."""
+    """Raise DatabaseUnavailable for errors that mean it: asyncpg's, also when Tortoise has wrapped them."""
     try:
         yield
-    except (*_LOST, *_UNFIT, *_WRAPPED) as error:
+    except (*_UNAVAILABLE, *_MISCONFIGURED, *_WRAPPED) as error:
         cause = error.args[0] if isinstance(error, _WRAPPED) and error.args else error
-        detail = next((text for kind, text in _UNFIT.items() if isinstance(cause, kind)), None)
-        if detail is None and not isinstance(cause, _LOST):
+        detail = next((text for kind, text in _MISCONFIGURED.items() if isinstance(cause, kind)), None)
+        if detail is None and not isinstance(cause, _UNAVAILABLE):
             raise
         log.warning("database_unavailable", error=type(cause).__name__)
         raise DatabaseUnavailable(detail) from error
 
 
 async def _reset(connection: Any) -> None:
-    """Called at each release. The default costs a round trip, which only an open transaction needs."""
+    """Called on each release. asyncpg's default costs a round trip, which only an open transaction needs."""
     if connection.is_in_transaction():
         await connection.reset()
 
 
 class _Lease(AbstractAsyncContextManager[asyncpg.Connection]):
-    """A connection from the pool: waited for so long and no longer, and always given back."""
+    """A pooled connection: acquired within `acquire_seconds`, and always released."""
 
     def __init__(self, client: PostgresClient) -> None:
         self._client = client
@@ -77,12 +77,12 @@ class _Lease(AbstractAsyncContextManager[asyncpg.Connection]):
         return self._connection
 
     async def __aexit__(self, *_: object) -> None:
-        # A server that hangs would not even take back what it was asked: then the connection is dropped.
+        # A server that hangs does not answer the cancellation either; after the timeout the connection is dropped.
         await self._pool.release(self._connection, timeout=0.5)
 
 
 class PostgresClient(AsyncpgDBClient):
-    """Tortoise's client, with a bound on waiting for a connection and our errors at its edge."""
+    """Tortoise's client, with a timeout for acquiring a connection, and with our errors."""
 
     def __init__(self, *, acquire_seconds: float = 2.0, **settings: Any) -> None:
         super().__init__(**settings)
@@ -106,7 +106,7 @@ class PostgresClient(AsyncpgDBClient):
             return await super()._translate_exceptions(func, *args, **kwargs)
 
 
-client_class = PostgresClient  # Tortoise looks for this name in the module named as engine
+client_class = PostgresClient  # the name that Tortoise looks up in the engine module
 
 
 def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, Any]:
@@ -124,12 +124,12 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
                     "password": unquote(parts.password or ""),
                     "database": parts.path.lstrip("/") or "postgres",
                     "ssl": ssl.create_default_context() if mode == "verify-full" else mode,
-                    # The process by name, for whoever reads pg_stat_activity.
+                    # Identifies the process in pg_stat_activity.
                     "server_settings": {
                         "application_name": f"gemini-backend {os.getpid()}",
                         "jit": "off",
-                        # Of a room that is longer than most, Postgres expects what most have, and would rather
-                        # gather all of it and sort than read the newest messages off the index, in order.
+                        # Postgres estimates every room by the average. For a longer one it would fetch and sort all
+                        # messages instead of reading the newest in the order of the index.
                         "enable_bitmapscan": "off",
                     },
                     **credentials,
@@ -142,7 +142,7 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
     }
 
 
-#: For aerich's command line, which writes migrations from the last one and connects to nothing.
+#: For aerich's command line, which derives a migration from the last one, without a connection.
 MIGRATION_CONFIG = tortoise_config("postgres://localhost", engine="tortoise.backends.asyncpg")
 
 
@@ -152,10 +152,10 @@ def in_transaction() -> bool:
 
 
 async def rows(sql: str, *values: object) -> list[Mapping[str, Any]]:
-    """Run one statement below the ORM, in the current transaction if there is one.
+    """Run one statement, in the current transaction if there is one.
 
-    Straight on the pool: Tortoise's own way down costs 40 µs more, and every request comes here.
-    Raises DatabaseUnavailable, or asyncpg's errors as they are.
+    Uses the pool directly: going through Tortoise costs 40 µs more, and every request comes here.
+    Raises DatabaseUnavailable, or asyncpg's errors unchanged.
     """
     client = get_connections().get(ALIAS)
     assert isinstance(client, AsyncpgDBClient)
@@ -166,13 +166,13 @@ async def rows(sql: str, *values: object) -> list[Mapping[str, Any]]:
             return result
 
     with database_errors():
-        return await (run() if isinstance(client, TransactionWrapper) else despite_deadlocks(run))
+        return await (run() if isinstance(client, TransactionWrapper) else retry_on_deadlock(run))
 
 
-async def despite_deadlocks(run: Callable[[], Awaitable[T]]) -> T:
-    """Rows are locked in one order everywhere, yet Postgres may have two wait for each other at times.
+async def retry_on_deadlock(run: Callable[[], Awaitable[T]]) -> T:
+    """Run it again when Postgres ended it to resolve a deadlock, which one order of locks does not rule out entirely.
 
-    Whom it ends then has had no effect, so a whole transaction, or a statement outside of one, is run again.
+    It had no effect then, provided it is a whole transaction, or a statement outside of one.
     """
     for _ in range(_TRIES - 1):
         try:
@@ -183,7 +183,7 @@ async def despite_deadlocks(run: Callable[[], Awaitable[T]]) -> T:
 
 
 async def transaction(run: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-    """For a verb of several statements: a transaction of its own, or a savepoint in the current one."""
+    """Run several statements in a transaction, or in a savepoint of the current one."""
     client = get_connections().get(ALIAS)
     assert isinstance(client, AsyncpgDBClient)
 
@@ -192,4 +192,4 @@ async def transaction(run: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
             return await run(connection)
 
     with database_errors():
-        return await (attempt() if isinstance(client, TransactionWrapper) else despite_deadlocks(attempt))
+        return await (attempt() if isinstance(client, TransactionWrapper) else retry_on_deadlock(attempt))

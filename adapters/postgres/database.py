@@ -1,4 +1,4 @@
-"""The database as a resource of the process and a dependency of the service, and its units of work."""
+"""The database as a resource and a dependency, and its units of work."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ class Postgres(Resource, Dependency):
         )
 
     async def start(self) -> None:
-        """Connects at the first statement, so a database that is away does not stop the start."""
-        # Sanic and Taskiq run handlers in contexts of their own: without the fallback Tortoise
-        # would not find its connections there.
+        """Connects with the first statement, so the process starts without its database."""
+        # Sanic and Taskiq run handlers in separate contexts, where Tortoise finds its connections by the fallback only.
         await Tortoise.init(config=self.config, _enable_global_fallback=True)
 
     async def close(self) -> None:
@@ -48,14 +47,14 @@ class Postgres(Resource, Dependency):
 class PostgresUnitOfWork(UnitOfWork):
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
-        # Tortoise's own in_transaction() leaks its connection when the task is cancelled while
-        # the transaction begins, and a client that leaves cancels its request's task.
+        # Tortoise's in_transaction() leaks its connection when the task is cancelled while the transaction begins,
+        # and a client that disconnects cancels its request's task.
         client = get_connections().get(ALIAS)
         assert isinstance(client, PostgresClient), "units of work do not nest"
         with database_errors():
             async with client.acquire_connection() as connection, connection.transaction():
                 wrapper = TransactionWrapper(client)
-                wrapper._connection = connection  # noqa: SLF001 - what Tortoise's own context does
+                wrapper._connection = connection  # noqa: SLF001 - as Tortoise's context does
                 token = get_connections().set(ALIAS, wrapper)
                 try:
                     yield

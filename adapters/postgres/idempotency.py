@@ -1,4 +1,4 @@
-"""Idempotency keys in Postgres: losing Redis must not let a repeated request take effect twice."""
+"""Idempotency keys in Postgres, so that the loss of Redis does not let a repeated request take effect twice."""
 
 from __future__ import annotations
 

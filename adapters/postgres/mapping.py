@@ -1,4 +1,4 @@
-"""Between rows and entities: a column has its field's name, so two functions serve every table."""
+"""Maps rows to entities and back. A column has the name of its field, so two functions serve every table."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ E = TypeVar("E")
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What a mapping needs to know of an entity, found once."""
+    """The fields of an entity, computed once."""
 
     names: tuple[str, ...]
     values: itemgetter[Any]
-    #: For each field of an enum, or of an optional one, its members by their values.
+    #: For each enum field, optional or not, the members by value.
     members: Mapping[str, Mapping[object, Enum]]
 
 
 def _layout(entity: type[Any]) -> _Layout:
-    return _found_layout(entity)  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
+    return _computed_layout(entity)  # type: ignore[arg-type]  # mypy doubts that a class can be hashed
 
 
 @cache
-def _found_layout(entity: type[Any]) -> _Layout:
+def _computed_layout(entity: type[Any]) -> _Layout:
     names = tuple(field.name for field in fields(entity))
     hints = get_type_hints(entity)
     enums = {
@@ -44,7 +44,7 @@ def _found_layout(entity: type[Any]) -> _Layout:
 
 
 def to_entity(entity: type[E], row: Mapping[str, Any] | Model) -> E:
-    """Columns that the entity has no field for are left out."""
+    """Columns without a field are ignored."""
     layout = _layout(entity)
     values = dict(zip(layout.names, layout.values(row.__dict__ if isinstance(row, Model) else row), strict=True))
     for name, members in layout.members.items():

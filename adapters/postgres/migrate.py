@@ -1,4 +1,4 @@
-"""Bringing the schema up to date with aerich."""
+"""Applies migrations, by aerich."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from adapters.postgres.statements import Statements
 SQL = Statements("database")
 
 LOCATION = str(Path(__file__).parent / "migrations")
-_LOCK = 7_243_392_105  # any number that nobody else locks in this database
+_LOCK = 7_243_392_105  # arbitrary, and not used by anything else in this database
 
 
 @asynccontextmanager
 async def aerich_command(url: str, *, location: str = LOCATION) -> AsyncIterator[Command]:
-    """aerich on this database, whatever this process is connected to: it would take over any Tortoise it finds."""
-    # With Tortoise's own client: aerich needs to see the error of a table that is not there yet.
+    """aerich for this database. It has a Tortoise context to itself, since it would use any that is active."""
+    # With Tortoise's client, not ours: aerich expects its error for a table that does not exist yet.
     config = tortoise_config(url, engine="tortoise.backends.asyncpg")
     async with TortoiseContext() as tortoise:
         await tortoise.init(config=config)
@@ -33,7 +33,7 @@ async def aerich_command(url: str, *, location: str = LOCATION) -> AsyncIterator
 
 
 async def _connect(url: str) -> asyncpg.Connection:
-    """By the same reading of the URL as the pool's; asyncpg's own wants a file of certificates for verify-full."""
+    """Reads the URL as the pool does; asyncpg's own parser requires a certificate file for verify-full."""
     read = tortoise_config(url, engine="")["connections"][ALIAS]["credentials"]
     return await asyncpg.connect(
         **{name: read[name] for name in ("host", "port", "user", "password", "database", "ssl")}, timeout=10
@@ -41,12 +41,12 @@ async def _connect(url: str) -> asyncpg.Connection:
 
 
 async def migrate(url: str) -> list[str]:
-    """Apply what is missing and return its names. Callers at the same time wait for each other.
+    """Apply pending migrations and return their names. Concurrent callers wait for each other.
 
     Raises DatabaseUnavailable.
     """
     with database_errors():
-        # aerich crashes when two of it run at once, so a connection of its own holds a lock meanwhile.
+        # aerich fails when it runs twice at once, so a separate connection holds a lock meanwhile.
         guard = await _connect(url)
         try:
             while not (await SQL.lock_migrations.on(guard, key=_LOCK))[0]["is_locked"]:  # noqa: ASYNC110 - Postgres notifies nobody

@@ -1,4 +1,4 @@
-"""Whether the model takes the deployment's key, in one row of Postgres."""
+"""Whether the model accepts the deployment's key, in one row of Postgres."""
 
 from __future__ import annotations
 

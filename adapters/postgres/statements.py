@@ -1,7 +1,7 @@
-"""SQL by name: `sql/<area>.sql` holds the statements of one area, for psql, EXPLAIN and reviewers to use, too.
+"""Named SQL statements. `sql/<area>.sql` holds those of one area, where psql, EXPLAIN and reviewers find them too.
 
 A statement begins with a line `-- name --` and a comment on what it is for. Its parameters are named, `:user_id`.
-A line `-- include name --` stands for the text of an earlier statement of the file.
+A line `-- include name --` is replaced by the text of an earlier statement of the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
 
 
 class Statement:
-    """One statement with positional parameters, as the driver wants them."""
+    """One statement, with the positional parameters that the driver expects."""
 
     def __init__(self, text: str) -> None:
         self.parameters = tuple(dict.fromkeys(_PARAMETER.findall(text)))
@@ -35,12 +35,12 @@ class Statement:
         return await rows(self.sql, *self.arguments(values))
 
     async def on(self, connection: asyncpg.Connection, **values: object) -> list[Mapping[str, Any]]:
-        """Run it as one step of `connection.transaction`."""
+        """Run it as a step of `connection.transaction`."""
         result: list[Mapping[str, Any]] = await connection.fetch(self.sql, *self.arguments(values))
         return result
 
     def arguments(self, values: Mapping[str, object]) -> list[object]:
-        """The values in the order of the parameters. Raises TypeError unless they are exactly those."""
+        """The values in the order of the parameters. Raises TypeError if any is missing or unknown."""
         if values.keys() != self._names:
             raise TypeError(f"the statement takes {', '.join(self.parameters)}; not {', '.join(values)}")
         return [values[name] for name in self.parameters]

@@ -1,6 +1,6 @@
 """The tables, as Tortoise models. A column has the name of its entity's field.
 
-What the ORM cannot say (partial indexes) stands in the migrations as SQL.
+Partial indexes, which the ORM cannot express, are SQL in the migrations.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SessionRow(Model):
 
 
 class RefreshTokenRow(Model):
-    """All of a session's, so that one which was spent is known when it comes again."""
+    """Spent ones too, so that the reuse of a token is detected."""
 
     id = fields.BigIntField(primary_key=True)
     hash = fields.BinaryField()
@@ -66,7 +66,7 @@ class RefreshTokenRow(Model):
 
 
 class GuessBudgetRow(Model):
-    """The times of a number's latest wrong guesses, latest first: as many as a day has.
+    """When the latest wrong guesses at a number were made, newest first, up to the daily limit.
 
     It outlives the number's account, so it has the number's keyed digest, as the next two have.
     """
@@ -83,7 +83,7 @@ class GuessBudgetRow(Model):
 
 
 class OtpSendingRow(Model):
-    """The times of the latest codes sent to a number, latest first: as many as the rules look back to."""
+    """When the latest codes were sent to a number, newest first, as far as the rules look back."""
 
     number_digest = fields.CharField(max_length=22, primary_key=True)
     sent_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
@@ -93,7 +93,7 @@ class OtpSendingRow(Model):
 
 
 class KeptAllowanceRow(Model):
-    """The day's use of an account that was deleted during the day: the next one of the number begins with it."""
+    """The usage of an account that was deleted today. The number's next account begins with it."""
 
     number_digest = fields.CharField(max_length=22, primary_key=True)
     day = fields.DateField()
@@ -137,7 +137,7 @@ class ChatroomRow(Model):
 
 
 class MessageRow(Model):
-    """The message, which is its own outbox: status, attempt, lease_until and due_at are the queue."""
+    """A message, which is also its outbox: status, attempt, lease_until and due_at are the queue."""
 
     id = fields.UUIDField(primary_key=True)
     chatroom: fields.ForeignKeyRelation[ChatroomRow] = fields.ForeignKeyField(
@@ -172,7 +172,7 @@ class MessageRow(Model):
     kept_attempt = fields.IntField(default=0, db_default=0)
     request_id = fields.UUIDField(null=True)
     window_from = fields.UUIDField(null=True)
-    # The model was asked since the message was queued.
+    # The model has been called since the message was queued.
     called = fields.BooleanField(default=False, db_default=False)
     completed_at = fields.DatetimeField(null=True)
     due_at = fields.DatetimeField()
@@ -185,7 +185,7 @@ class MessageRow(Model):
 
 
 class AllowanceRow(Model):
-    """What a user has used of the latest day, what is unanswered, and what was sent in the latest minute."""
+    """A user's usage of the latest day, unanswered messages, and messages of the latest minute."""
 
     user: fields.OneToOneRelation[UserRow] = fields.OneToOneField(
         "models.UserRow", related_name=False, on_delete=fields.CASCADE, primary_key=True
@@ -197,7 +197,7 @@ class AllowanceRow(Model):
     minute_used = fields.IntField()
     input_tokens = fields.BigIntField(default=0, db_default=0)
     output_tokens = fields.BigIntField(default=0, db_default=0)
-    #: Replies of the day that were cut before their first word: from the second on they are not given back.
+    #: Replies of the day that were cut off before their first word. Only the first is refunded.
     empty_cuts = fields.IntField(default=0, db_default=0)
 
     class Meta:
@@ -205,7 +205,7 @@ class AllowanceRow(Model):
 
 
 class ModelCallRow(Model):
-    """One call of the model that was paid for, whatever became of it. It outlives its message and its user."""
+    """A billed call of the model, whatever its outcome. It outlives its message and its user."""
 
     id = fields.BigIntField(primary_key=True)
     created_at = fields.DatetimeField(db_index=True, db_default=Now())
@@ -227,7 +227,7 @@ class ModelCallRow(Model):
 
 
 class BillingAccountRow(Model):
-    """One a user who ever had to do with Stripe; also the job of reading from there: due_at, lease_until, attempt."""
+    """One for each user known to Stripe, and the job that syncs it from there: due_at, lease_until, attempt."""
 
     user: fields.OneToOneRelation[UserRow] = fields.OneToOneField(
         "models.UserRow", related_name=False, on_delete=fields.CASCADE, primary_key=True
@@ -280,7 +280,7 @@ class CheckoutRow(Model):
 
 
 class PaymentEventRow(Model):
-    """The ids of the events that have had their effect."""
+    """Ids of the events that were processed."""
 
     id = fields.CharField(max_length=255, primary_key=True)
     received_at = fields.DatetimeField(db_index=True)
@@ -290,7 +290,7 @@ class PaymentEventRow(Model):
 
 
 class ModelBudgetRow(Model):
-    """One row: the moment up to which the model's calls a minute are spoken for."""
+    """One row: the time up to which calls of the model are booked."""
 
     id = fields.IntField(primary_key=True, generated=False)
     booked_until = fields.DatetimeField()
@@ -300,7 +300,7 @@ class ModelBudgetRow(Model):
 
 
 class ModelSetupRow(Model):
-    """One row: why Google does not accept the deployment's key or project; NULL if it does."""
+    """One row: why Google refuses the deployment's key or project; NULL if it does not."""
 
     id = fields.IntField(primary_key=True, generated=False)
     refused_for = fields.TextField(null=True)

@@ -202,8 +202,8 @@ def test_who_was_pro_before_subscriptions_stays_it(empty_database: str) -> None:
                 await command.downgrade(-1, delete=False)
 
     def seen(column: str) -> list[object]:
-        found = asyncio.run(execute(empty_database, f"SELECT {column} AS told FROM users ORDER BY mobile"))  # noqa: S608
-        return [row["told"] for row in found]
+        found = asyncio.run(execute(empty_database, f"SELECT {column} AS value FROM users ORDER BY mobile"))  # noqa: S608
+        return [row["value"] for row in found]
 
     asyncio.run(migrate(empty_database))
     asyncio.run(back_to_tiers())
@@ -224,7 +224,7 @@ def test_who_was_pro_before_subscriptions_stays_it(empty_database: str) -> None:
 
 
 async def test_in_a_process_that_is_connected_elsewhere(empty_database: str, container: Container) -> None:
-    """Of its own database it migrates nothing else, and the container's connections live on."""
+    """It migrates the given database only, and the container stays connected."""
     assert await migrate(empty_database) == VERSIONS
     await container.postgres().check()
 

@@ -1,4 +1,4 @@
-"""The plan of every named statement on tables that have grown: nothing of other people's is read.
+"""The plan of every named statement on tables that have grown: its cost does not depend on other people's data.
 
 These are the generic plans, which Postgres makes without knowing the values.
 """
@@ -147,7 +147,7 @@ def reads(postgres_url: str) -> Iterator[dict[Key, list[str]]]:
 @pytest.mark.parametrize(("area", "name"), NAMES)
 def test_it_reads_no_table_from_end_to_end(reads: dict[Key, list[str]], area: str, name: str) -> None:
     if (area, name) in EXCEPTIONS:
-        assert reads[area, name], "is no exception any more"
+        assert reads[area, name], "the exception is obsolete"
     else:
         assert reads[area, name] == []
 

@@ -1,5 +1,5 @@
 -- add --
--- Store a room, or find the one with its id, and raise its owner's version. No row if the owner is gone.
+-- Store a room, or find the one with its id, and increment its owner's version. No row if the owner was deleted.
 WITH owner AS (
     UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = :user_id RETURNING id AS owner_id
 )
@@ -9,13 +9,13 @@ ON CONFLICT (id) DO UPDATE SET id = excluded.id
 RETURNING id, user_id, name, instructions, auto_title, created_at;
 
 -- versioned --
--- Raise the version of the owner of what was changed.
+-- Increment the version of the changed room's owner.
 versioned AS (
     UPDATE users SET chatrooms_version = chatrooms_version + 1 FROM changed WHERE users.id = changed.user_id
 )
 
 -- change --
--- Rename a room, which ends waiting for a title, or change its instructions: '' is none, NULL keeps them.
+-- Rename a room, which ends its wait for a title, or change its instructions: '' removes them, NULL keeps them.
 WITH changed AS (
     UPDATE chatrooms SET
         name = coalesce(:name, name),
@@ -36,11 +36,11 @@ WITH changed AS (
 SELECT FROM changed;
 
 -- lock --
--- Wait for all who send to the user's room.
+-- Lock a room against concurrent sending.
 SELECT FROM chatrooms WHERE id = :id AND user_id = :user_id FOR UPDATE;
 
 -- end_unanswered --
--- The room's unanswered messages, which are in flight no more.
+-- Take the room's unanswered messages out of the in-flight count, and return them.
 WITH unanswered AS MATERIALIZED (
     SELECT id FROM messages WHERE chatroom_id = :id AND status IN ('queued', 'generating') ORDER BY id FOR UPDATE
 ),
@@ -67,7 +67,7 @@ id, chatroom_id, input, created_at, status, response, thoughts, thinking_seconds
     cached_tokens, output_tokens, thought_tokens, error_code, error_detail, attempt, charged, completed_at
 
 -- get_with_messages --
--- A room with a page of its messages, newest first, in one round trip: an empty room is one row without a message.
+-- A room with a page of its messages, newest first, in one round trip. An empty room is one row without a message.
 SELECT room_name, instructions, auto_title, opened_at,
 -- include view_columns --
 FROM (

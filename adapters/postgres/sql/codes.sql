@@ -1,5 +1,5 @@
 -- replace --
--- Store a number's code for a purpose in place of the last one.
+-- Store the code of a number and purpose, replacing the last one.
 INSERT INTO otp_challenges (mobile, purpose, code_hash, expires_at, guesses_left)
 VALUES (:mobile, :purpose, :code_hash, :expires_at, :guesses_left)
 ON CONFLICT (mobile, purpose) DO UPDATE SET
@@ -8,18 +8,18 @@ ON CONFLICT (mobile, purpose) DO UPDATE SET
     guesses_left = excluded.guesses_left;
 
 -- count_guess --
--- Spend one guess at a code that is open.
+-- Spend one guess at an open code.
 UPDATE otp_challenges SET guesses_left = guesses_left - 1
 WHERE mobile = :mobile AND purpose = :purpose AND guesses_left > 0 AND expires_at > :now
 RETURNING code_hash;
 
 -- consume --
--- Remove a code that was guessed.
+-- Remove a code that was entered correctly.
 DELETE FROM otp_challenges WHERE mobile = :mobile AND purpose = :purpose AND code_hash = :code_hash
 RETURNING id;
 
 -- next_sending --
--- When the next code may be sent to a number: each rule allows `most` within a time.
+-- When the next code may be sent to a number. Each rule allows `most` codes `within` an interval.
 (
     SELECT max(sending.sent_at[rule.most] + rule.within)
     FROM unnest(:most::int[], :within::interval[]) AS rule (most, within)
@@ -42,7 +42,7 @@ AS next_at
 FROM codes_sent AS sending WHERE number_digest = :number_digest;
 
 -- purge_sendings --
--- Remove what no rule looks back to.
+-- Remove rows that no rule looks back to.
 DELETE FROM codes_sent WHERE sent_at[1] < :sent_before;
 
 -- purge --

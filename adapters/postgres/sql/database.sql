@@ -3,6 +3,6 @@
 SELECT FROM messages LIMIT 0;
 
 -- lock_migrations --
--- Whether nobody else migrates this database, from now on. Waiting in here would keep a snapshot, for whose end the
--- creation of an index waits.
+-- Lock this database for migrations, if it is not locked. A statement that waits for the lock would hold a snapshot,
+-- and CREATE INDEX CONCURRENTLY waits for those.
 SELECT pg_try_advisory_lock(:key) AS is_locked;

@@ -1,6 +1,6 @@
 -- next_guess --
--- When the next guess is allowed: after the wait for a streak of wrong ones, and within the hour's and the day's budget.
--- NULL, which `greatest` passes over, is no wait: a request that is a moment late may come with an earlier time.
+-- When the next guess is allowed: after the backoff for the streak of wrong ones, within the hourly and daily limits.
+-- NULL, which `greatest` ignores, means no wait: a request that is a moment late may come with an earlier time.
 greatest(
     budget.wrong_at[1] + CASE WHEN budget.in_a_row > :before_backoff
         THEN least(power(2, least(budget.in_a_row - :before_backoff - 1, 30)) * interval '1 s', :max_backoff) END,
@@ -9,7 +9,7 @@ greatest(
 )
 
 -- record_wrong --
--- Count a guess as wrong, if it is allowed. NULL as `max_streak` is no limit.
+-- Record a guess as wrong, if it is allowed. `max_streak` NULL means unlimited.
 INSERT INTO wrong_guesses AS budget (number_digest, kind, wrong_at, in_a_row)
 VALUES (:number_digest, :kind, ARRAY[:now::timestamptz], 1)
 ON CONFLICT (number_digest, kind) DO UPDATE SET
@@ -22,14 +22,14 @@ WHERE coalesce(
 RETURNING budget.in_a_row;
 
 -- budget --
--- The streak of wrong guesses, and when the next is allowed.
+-- The streak of wrong guesses, and when the next guess is allowed.
 SELECT in_a_row,
 -- include next_guess --
 AS next_at
 FROM wrong_guesses AS budget WHERE number_digest = :number_digest AND kind = :kind;
 
 -- clear --
--- The last guess was right: it is not counted, and the streak of wrong ones ends.
+-- The last guess was right: remove it, and end the streak.
 UPDATE wrong_guesses SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_digest = :number_digest AND kind = :kind;
 
 -- reset --
@@ -37,7 +37,7 @@ UPDATE wrong_guesses SET wrong_at = wrong_at[2:], in_a_row = 0 WHERE number_dige
 DELETE FROM wrong_guesses WHERE number_digest = :number_digest RETURNING id;
 
 -- purge --
--- Remove what has no effect any more.
+-- Remove rows without effect.
 DELETE FROM wrong_guesses
 WHERE (in_a_row < :lockout_streak OR kind <> :code)
     AND coalesce(

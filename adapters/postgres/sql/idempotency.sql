@@ -1,5 +1,5 @@
 -- begin --
--- Take the key if it is new, if it is over a day old, or if whoever began with it never came back.
+-- Take the key if it is new, expired, or held by a request that never finished.
 INSERT INTO idempotency_keys AS kept (scope, key, body_hash, resource_id, busy_until, created_at)
 VALUES (:scope, :key, :body_hash, :new_id, now() + :busy_for, now())
 ON CONFLICT (scope, key) DO UPDATE SET
@@ -19,7 +19,7 @@ RETURNING resource_id;
 SELECT body_hash, status, reply FROM idempotency_keys WHERE scope = :scope AND key = :key;
 
 -- finish --
--- Keep the reply.
+-- Store the reply.
 UPDATE idempotency_keys SET status = :status, reply = :reply
 WHERE scope = :scope AND key = :key AND status IS NULL;
 

@@ -6,9 +6,9 @@ id, chatroom_id, user_id, input, created_at, status, response, thoughts, thinkin
     window_from, completed_at
 
 -- consumed --
--- Consume one message of the user's allowance for what is `payable`, unless a limit is reached; a limit of NULL is none.
--- One row holds all of a user's counters, so that one conditional statement decides and two cannot disagree. A day never
--- goes back: a message stamped before midnight that comes after it is counted on the new day.
+-- Consume one message of the user's allowance for a `payable` row, unless a limit is reached. NULL means unlimited.
+-- One row holds all counters of a user, so that one conditional statement decides. The day never goes back: a message
+-- stamped before midnight but stored after it is counted on the new day.
 consumed AS (
     INSERT INTO allowances AS a (user_id, day, used, in_flight, minute_from, minute_used)
     SELECT :user_id, :day, 1, 1, :at, 1 FROM payable
@@ -49,7 +49,7 @@ stored AS (
 SELECT day, used, input_tokens, output_tokens FROM consumed;
 
 -- regenerate --
--- Consume one message of the allowance and queue a message that has ended, without its reply; a request once.
+-- Consume one message of the allowance and queue an ended message without its reply; once for each request.
 WITH room AS (
     SELECT id FROM chatrooms WHERE id = :chatroom_id AND user_id = :user_id FOR KEY SHARE
 ),
@@ -73,7 +73,7 @@ queued AS (
 SELECT day, used, input_tokens, output_tokens FROM consumed;
 
 -- continue_reply --
--- Consume one message of the allowance and queue a message that was cut off, with its reply; a request once.
+-- Consume one message of the allowance and queue a reply that was cut off, with its text; once for each request.
 WITH room AS (
     SELECT id FROM chatrooms WHERE id = :chatroom_id AND user_id = :user_id FOR KEY SHARE
 ),
@@ -121,7 +121,7 @@ SELECT
 FROM messages WHERE id = :id AND chatroom_id = :chatroom_id AND user_id = :user_id;
 
 -- cancel_requested --
--- What is being answered and shall end.
+-- Messages that are being generated and are to be cancelled.
 SELECT id FROM messages WHERE cancel_requested AND status = 'generating';
 
 -- unanswered --
@@ -129,7 +129,7 @@ SELECT id FROM messages WHERE cancel_requested AND status = 'generating';
 SELECT id FROM messages WHERE id = ANY (:ids::uuid[]) AND status IN ('queued', 'generating');
 
 -- context --
--- What the room is set to, with its newest answered messages before this one.
+-- The room's settings, with its newest answered messages before this one.
 SELECT room.instructions, room.auto_title, past.id, past.input, past.response, past.window_from
 FROM chatrooms room LEFT JOIN LATERAL (
     SELECT id, input, response, window_from FROM messages
@@ -141,7 +141,8 @@ WHERE room.id = :chatroom_id
 ORDER BY past.id DESC;
 
 -- claim --
--- Take a message for one attempt, unless somebody has it. Whoever had it died: what that call cost is not known.
+-- Take a message for one attempt, unless it is leased. An expired lease means that its worker died: the call is booked
+-- as lost, since its usage is unknown.
 WITH open AS (
     SELECT id AS open_id, user_id AS owner_id, attempt AS last_attempt, status = 'generating' AS died FROM messages
     WHERE id = :id
@@ -162,14 +163,14 @@ RETURNING
 ;
 
 -- is_suspect --
--- A row if the message is claimable, but only alone.
+-- A row if the message is claimable, but only in quarantine.
 SELECT FROM messages
 WHERE id = :id
     AND (status = 'queued' AND due_at <= now() AND deaths >= :suspect_deaths
         OR status = 'generating' AND lease_until <= now() AND deaths >= :suspect_deaths - 1);
 
 -- extend --
--- Renew the leases that are still held.
+-- Extend the leases that are still held.
 WITH held AS MATERIALIZED (
     SELECT messages.id FROM messages JOIN unnest(:ids::uuid[], :attempts::int[]) AS claimed (id, attempt) USING (id)
     WHERE messages.attempt = claimed.attempt AND status = 'generating'
@@ -179,7 +180,7 @@ UPDATE messages SET lease_until = now() + :lease FROM held WHERE messages.id = h
 RETURNING messages.id;
 
 -- booked --
--- Book a call of the model, if there is one, once. One that was taken for lost is booked after all.
+-- Book a call of the model once, if there is one. It replaces a call that was booked as lost.
 booked AS (
     INSERT INTO model_calls AS known (user_id, message_id, attempt, purpose, model, outcome,
         input_tokens, cached_tokens, output_tokens, thought_tokens)
@@ -204,10 +205,10 @@ FROM booked WHERE allowances.user_id = booked.user_id AND day = call_day AND inp
 RETURNING 1;
 
 -- finish --
--- End the attempt that still holds the message, and book its call. What failed, and what was cancelled before the model
--- was asked, gives the allowance back, once; of replies cut before their first word only the first one of the day.
--- The text, thoughts and usage of a message that is continued are those of what is kept: the outcome's come on top, and
--- however the continuation ended, the message is completed as before. So says Message.in_all.
+-- End the attempt, if it still holds the message, and book its call. A failure, and a cancellation before the model was
+-- called, refunds the allowance, once; of replies that were cut off before their first word, only the day's first.
+-- A continued message has the text, thoughts and usage of what it kept. The outcome's are added, and the message is
+-- completed again however the continuation ended, as in Message.in_all.
 WITH held AS (
     SELECT id, user_id, allowance_day, kept_characters > 0 AS continued,
         charged AND (:status = 'failed' OR :status = 'cancelled' AND NOT called AND :call_outcome::text IS NULL)
@@ -254,7 +255,7 @@ ended AS (
 SELECT FROM held;
 
 -- put_back --
--- Queue the message that the attempt still holds, and book its call.
+-- Return the message to the queue, if the attempt still holds it, and book its call.
 WITH held AS (
     SELECT id FROM messages WHERE id = :id AND attempt = :attempt AND status = 'generating' FOR UPDATE
 ),
@@ -271,7 +272,7 @@ FROM held WHERE messages.id = held.id
 RETURNING messages.id;
 
 -- cancel --
--- End a message that nobody answers, and give its allowance back if the model was not asked; else request its end.
+-- Cancel a message that no worker holds, with a refund if the model was not called; else request its cancellation.
 WITH asked AS (
     SELECT id AS asked_id, user_id AS owner_id, attempt AS last_attempt, allowance_day AS paid_on,
         status = 'queued' OR lease_until <= now() AS at_once,
@@ -300,7 +301,7 @@ RETURNING
 ;
 
 -- requeue --
--- Queue a failed message as if it had just been sent, but uncharged, and have the next sweep notify of it.
+-- Queue a failed message as if it had just been sent, but without charge. The next sweep notifies the workers.
 WITH room AS (
     SELECT FROM chatrooms JOIN messages ON chatrooms.id = chatroom_id WHERE messages.id = :id
     FOR KEY SHARE OF chatrooms
@@ -322,7 +323,7 @@ SELECT
 FROM messages WHERE status = :status ORDER BY id DESC LIMIT :limit;
 
 -- take_expired --
--- Messages whose lease has expired, and that nobody was notified of for a while; they count as notified from now on.
+-- Messages with an expired lease and no recent notification. They count as notified from now on.
 WITH found AS MATERIALIZED (
     SELECT id, lease_until FROM messages
     WHERE status = 'generating' AND lease_until <= now()
@@ -335,10 +336,9 @@ taken AS (
 SELECT id FROM found ORDER BY lease_until, id;
 
 -- take_unnotified --
--- Due messages for which a notification is missing; they count as notified from now on.
--- It is missing if there was none since the message became due, or if nobody came for a while, a while that grows with
--- the wait: then the queue is merely long. It is half the wait, so that the first notification, about as old as the
--- message, is found missing too.
+-- Due messages without a notification. They count as notified from now on.
+-- A notification is missing if there was none since the message became due, or if the last one had no effect for half
+-- the time that the message has waited, within bounds: the longer the queue, the rarer the notifications.
 WITH found AS MATERIALIZED (
     SELECT id, due_at FROM messages
     WHERE status = 'queued' AND due_at <= now()

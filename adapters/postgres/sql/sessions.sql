@@ -1,6 +1,6 @@
 -- add --
--- Store a session with its first refresh token, unless its user is gone or has another password by now.
--- FOR SHARE waits for a change of the password that is being committed.
+-- Store a session with its first refresh token, unless its user was deleted or has changed the password.
+-- FOR SHARE waits for a concurrent change of the password.
 WITH owner AS (
     SELECT id FROM users
     WHERE id = :user_id AND (:password_hash::text IS NULL OR password_hash = :password_hash) FOR SHARE
@@ -21,8 +21,8 @@ FROM sessions JOIN users ON users.id = sessions.user_id
 WHERE sessions.id = ANY(:keys::uuid[]) AND sessions.ended_at IS NULL;
 
 -- rotate --
--- Spend a refresh token for the next one. All who spend one token at once wait here for the first; then it is spent,
--- and they find no row. The session is locked before its tokens, as it is when it is deleted.
+-- Exchange a refresh token for the next one. Concurrent requests with the same token wait here for the first and then
+-- find no row. The session is locked before its tokens, as in its deletion.
 WITH family AS (
     SELECT id AS family_id, expires_at AS family_expires_at FROM sessions
     WHERE id = (SELECT session_id FROM refresh_tokens WHERE hash = :spent_hash)
@@ -41,7 +41,7 @@ successor AS (
 UPDATE sessions SET last_seen_at = :now FROM spent WHERE id = family_id
 RETURNING id, user_id, created_at, last_seen_at, expires_at, device, network, ended_at;
 
--- of_token --
+-- find_token --
 -- A refresh token with its session, and whether its successor has not been spent yet.
 SELECT sessions.id, user_id, created_at, last_seen_at, sessions.expires_at, device, network, ended_at,
     token.expires_at AS token_expires_at, spent_at,
@@ -50,13 +50,13 @@ FROM refresh_tokens AS token JOIN sessions ON sessions.id = session_id
 WHERE hash = :spent_hash;
 
 -- alive --
--- The user's sessions that can still be used, the one seen last first.
+-- The user's usable sessions, the most recently seen first.
 SELECT id, user_id, created_at, last_seen_at, expires_at, device, network, ended_at FROM sessions
 WHERE user_id = :user_id AND ended_at IS NULL AND expires_at > :now AND last_seen_at > :now - :idle::interval
 ORDER BY last_seen_at DESC, id DESC;
 
 -- end_all --
--- End the user's open sessions, but for one.
+-- End the user's open sessions, except one.
 WITH open AS (
     SELECT id FROM sessions
     WHERE user_id = :user_id AND ended_at IS NULL AND id IS DISTINCT FROM :keep
@@ -65,7 +65,7 @@ WITH open AS (
 UPDATE sessions SET ended_at = :now FROM open WHERE sessions.id = open.id;
 
 -- purge --
--- Remove sessions that are over, some at a time, each kind by its index.
+-- Remove sessions that are over, in batches, each kind by its index.
 DELETE FROM sessions WHERE id = ANY (
     ARRAY(SELECT id FROM sessions WHERE expires_at < :now ORDER BY expires_at LIMIT 500 FOR UPDATE SKIP LOCKED)
     || ARRAY(SELECT id FROM sessions WHERE ended_at < :now ORDER BY ended_at LIMIT 500 FOR UPDATE SKIP LOCKED)

@@ -1,12 +1,12 @@
 -- add --
--- Store a user, unless the number has one. No violation of a constraint: Postgres would write the number into its log.
+-- Store a user, unless the number has one. A violated constraint would put the number into Postgres's log.
 INSERT INTO users (id, mobile, name, password_hash, pro_until, chatrooms_version, created_at)
 VALUES (:id, :mobile, :name, :password_hash, :pro_until, :chatrooms_version, :created_at)
 ON CONFLICT DO NOTHING
 RETURNING id;
 
 -- restore_days_use --
--- Give a new user what an earlier account of the number has used of the day.
+-- Give a new user the usage of today that an earlier account of the number left.
 WITH kept AS (
     DELETE FROM kept_allowances WHERE number_digest = :number_digest
     RETURNING day, used, minute_from, minute_used, input_tokens, output_tokens, empty_cuts
@@ -16,7 +16,7 @@ INSERT INTO allowances
 SELECT :user_id, 0, day, used, minute_from, minute_used, input_tokens, output_tokens, empty_cuts FROM kept;
 
 -- keep_days_use --
--- Keep what the user has used of the day that is not over, with nothing in flight, for the number's next account.
+-- Keep the user's usage of today, with nothing in flight, for the number's next account.
 INSERT INTO kept_allowances
     (number_digest, day, used, minute_from, minute_used, input_tokens, output_tokens, empty_cuts)
 SELECT :number_digest, day, used, minute_from, minute_used, input_tokens, output_tokens, empty_cuts
@@ -31,7 +31,7 @@ ON CONFLICT (number_digest) DO UPDATE SET
     empty_cuts = excluded.empty_cuts;
 
 -- purge_days_use --
--- Forget what deleted accounts have used of earlier days.
+-- Remove the usage of deleted accounts of earlier days.
 DELETE FROM kept_allowances WHERE day < :today;
 
 -- lock_chatrooms --
@@ -63,9 +63,9 @@ SELECT mobile FROM users WHERE id = :user_id FOR UPDATE;
 SELECT FROM sessions WHERE user_id = :user_id ORDER BY id FOR UPDATE;
 
 -- delete --
--- Delete a user with all that refers to it.
+-- Delete a user and everything that refers to it.
 DELETE FROM users WHERE id = :user_id;
 
 -- delete_replies --
--- Delete the replies kept for an owner's requests. These operators, unlike LIKE, always use the index.
+-- Delete the stored replies of an owner. Unlike LIKE, these operators always use the index.
 DELETE FROM idempotency_keys WHERE scope ~>=~ (:owner::text || ' ') AND scope ~<~ (:owner::text || '!');
