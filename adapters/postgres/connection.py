@@ -147,7 +147,7 @@ MIGRATION_CONFIG = tortoise_config("postgres://localhost", engine="tortoise.back
 
 
 def in_transaction() -> bool:
-    """Whether statements of this task run in a transaction of its own."""
+    """Whether the current task is in a transaction."""
     return isinstance(get_connections().get(ALIAS), TransactionWrapper)
 
 

@@ -1,4 +1,4 @@
-"""Look-ups by a key, of which every request makes some: those that arrive together share one statement."""
+"""Lookups by key, of which every request makes some. Those that arrive together share one statement."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Found = TypeVar("Found")
 
 
 class Lookup(Generic[Key, Found]):
-    """Finds one by its key, as of the moment of the call or later; None if there is none.
+    """Finds an entity by its key, as stored at the time of the call or later, or None.
 
-    `statement` takes `keys` and returns a row for each that it knows, with the key in its column `key`. Within a
-    transaction it is run for the one key alone, on the transaction's own connection.
+    `statement` takes `keys` and returns a row for each that it knows, with the key in its column `key`. In a
+    transaction it runs for the one key alone, on the connection of the transaction.
     """
 
     def __init__(self, statement: Statement, read: Callable[[Mapping[str, Any]], Found]) -> None:
