@@ -197,7 +197,7 @@ class AllowanceRow(Model):
     minute_used = fields.IntField()
     input_tokens = fields.BigIntField(default=0, db_default=0)
     output_tokens = fields.BigIntField(default=0, db_default=0)
-    #: Replies of the day that were cut off before their first word. Only the first is refunded.
+    #: Replies of the day that were cut before their first word: from the second on they are not given back.
     empty_cuts = fields.IntField(default=0, db_default=0)
 
     class Meta:
