@@ -1,4 +1,4 @@
-"""Hashes, tokens and passwords: argon2, PyJWT and zxcvbn's list."""
+"""Hashes, tokens and passwords, by argon2, PyJWT and zxcvbn's lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import jwt
@@ -19,6 +19,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from application.ports.accounts import (
+    AccessClaims,
     AccessToken,
     AccessTokens,
     CommonPasswords,
@@ -33,30 +34,30 @@ from domain.ids import SessionId, UserId
 
 ISSUER = "gemini-backend"
 ALGORITHM = "HS256"
-TYPE = "at+jwt"  # RFC 9068; no other JWT of anybody's is an access token
+TYPE = "at+jwt"  # RFC 9068; no other JWT is an access token
 LEEWAY_SECONDS = 5
 MAX_TOKEN_CHARACTERS = 2_048
-# The library skips what is no base64, and bits that mean nothing: without this a token would have many spellings.
+# PyJWT ignores non-base64 characters and padding bits; reject them so that each token has one encoding.
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
 T = TypeVar("T")
 
 
 def derived_key(secret: str, purpose: str) -> bytes:
-    """A key for one purpose from the one secret there is. Keys of different purposes tell nothing of each other."""
+    """A key for one purpose, derived from the secret. Keys for different purposes are independent."""
     return hmac.digest(secret.encode(), purpose.encode(), "sha256")
 
 
 class Argon2Hasher(SecretHasher):
-    """argon2id in threads of its own, at most four at once: it takes neither the event loop nor all memory."""
+    """argon2id in its own threads, at most four at once, which bounds its memory and keeps the event loop free."""
 
     _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="argon2")
 
     def __init__(self, *, memory_mib: int, iterations: int, key: bytes = b"") -> None:
-        """With a key the secret is run through HMAC-SHA-256 first: a leaked table alone cannot be searched."""
+        """With a key, secrets go through HMAC-SHA-256 first, so that a leaked table alone cannot be searched."""
         self._argon2 = PasswordHasher(time_cost=iterations, memory_cost=memory_mib * 1024, parallelism=1)
         self._key = key
-        # Compared with when there is no hash, so that an unknown account answers no faster.
+        # Compared with if there is no hash, so that an unknown account takes the same time.
         self._decoy = self._argon2.hash(secrets.token_bytes(16))
 
     async def hash(self, secret: str) -> str:
@@ -77,20 +78,25 @@ class Argon2Hasher(SecretHasher):
 
 
 def key_id(secret: str) -> str:
-    """A name for the key that says nothing of it."""
+    """A name for the key that does not reveal it."""
     return hashlib.sha256(b"key id\0" + secret.encode()).hexdigest()[:12]
 
 
+class _Signed(NamedTuple):
+    claims: AccessClaims
+    expires_at: int
+
+
 class JwtAccessTokens(AccessTokens):
-    """Signs with the first key; holds valid what any of the ring has signed, each by its own name and algorithm."""
+    """Signs with the first secret, and accepts tokens signed with any of them; the header's `kid` names the key."""
 
     def __init__(self, *, secrets: Sequence[str], lifetime_seconds: int, clock: Clock) -> None:
         self._keys = {key_id(secret): secret for secret in reversed(secrets)}
         self._key_id = key_id(secrets[0])
         self._lifetime = lifetime_seconds
         self._clock = clock
-        # A signature that held once holds for ever and costs 27 µs to check; the expiry is checked each time.
-        self._signed_claims = lru_cache(maxsize=10_000)(self._check_signature)
+        # Checking a signature costs 27 µs, and the result never changes; the expiry is checked each time.
+        self._verified = lru_cache(maxsize=10_000)(self._verify)
 
     def issue(self, session: Session) -> AccessToken:
         now = int(self._clock.now().timestamp())
@@ -108,18 +114,18 @@ class JwtAccessTokens(AccessTokens):
         )
         return AccessToken(token, self._lifetime)
 
-    def read(self, token: str) -> tuple[UserId, SessionId]:
+    def read(self, token: str) -> AccessClaims:
         if len(token) > MAX_TOKEN_CHARACTERS or not _COMPACT.fullmatch(token):
             raise TokenInvalid
-        user_id, session_id, expires_at = self._signed_claims(token)
-        if self._clock.now().timestamp() > expires_at + LEEWAY_SECONDS:
+        signed = self._verified(token)
+        if self._clock.now().timestamp() > signed.expires_at + LEEWAY_SECONDS:
             raise TokenExpired
-        return user_id, session_id
+        return signed.claims
 
-    def _check_signature(self, token: str) -> tuple[UserId, SessionId, int]:
+    def _verify(self, token: str) -> _Signed:
         try:
             header = jwt.get_unverified_header(token)
-            if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TYPE:  # no keys or places of keys in it
+            if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TYPE:  # it must not bring its own key
                 raise TokenInvalid
             claims = jwt.decode(
                 token,
@@ -130,7 +136,9 @@ class JwtAccessTokens(AccessTokens):
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["iss", "aud", "exp", "iat", "sub", "sid", "jti"], "verify_exp": False},
             )
-            return UserId(UUID(claims["sub"])), SessionId(UUID(claims["sid"])), int(claims["exp"])
+            return _Signed(
+                AccessClaims(UserId(UUID(claims["sub"])), SessionId(UUID(claims["sid"]))), int(claims["exp"])
+            )
         except (jwt.PyJWTError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             raise TokenInvalid from None
 
@@ -146,12 +154,12 @@ class HmacRefreshTokens(RefreshTokens):
         return urlsafe_b64encode(hmac.digest(self._key, _bytes(token), "sha256")).rstrip(b"=").decode()
 
     def hash(self, token: str) -> bytes:
-        # No slow hash: of 256 random bits there is nothing to guess.
+        # A fast hash is enough: 256 random bits cannot be guessed.
         return hashlib.sha256(_bytes(token)).digest()
 
 
 def _bytes(token: str) -> bytes:
-    """A cookie may hold any bytes; those that are no UTF-8 come as lone surrogates."""
+    """A cookie may hold any bytes; those that are not UTF-8 arrive as lone surrogates."""
     return token.encode(errors="surrogatepass")
 
 
@@ -164,10 +172,10 @@ class HmacNumberDigests(NumberDigests):
 
 
 class ZxcvbnCommonPasswords(CommonPasswords):
-    """The most common ones that are long enough for us at all."""
+    """The most common passwords among those that are long enough to be accepted."""
 
     def __init__(self, *, most: int = 3_000) -> None:
-        # Imported here: the lists take 12 MB, and workers know no passwords.
+        # Imported here: the lists take 12 MB, and workers do not need them.
         from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
         ranked = FREQUENCY_LISTS["passwords"]

@@ -13,14 +13,15 @@ from domain.errors import DatabaseUnavailable, DomainError
 
 class NotReady(DatabaseUnavailable):
     def __init__(self, dependencies: dict[str, str]) -> None:
-        super().__init__("Away: " + ", ".join(name for name, state in dependencies.items() if state == "away") + ".")
+        unavailable = ", ".join(name for name, state in dependencies.items() if state == "away")
+        super().__init__(f"Unavailable: {unavailable}.")
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReadiness:
     """The state of each dependency. Raises NotReady if the first, without which nothing works, is unavailable.
 
-    The model is no dependency of this process; it is among them only if it refuses the key of those who ask it.
+    The model is not a dependency of this process; it is listed only if it refuses the workers' key.
     """
 
     dependencies: Sequence[Dependency]

@@ -4,7 +4,7 @@ DomainError
 ├── InvalidInput                 a value that no rule can accept
 │   ├── InvalidMobile
 │   └── CountryNotAllowed        codes are sent to some countries only
-├── NotAuthenticated             no proof, or none that holds, of who is asking
+├── NotAuthenticated             no valid proof of who is calling
 │   ├── TokenMissing
 │   ├── TokenInvalid
 │   ├── TokenExpired
@@ -12,10 +12,10 @@ DomainError
 │   └── CredentialsInvalid       login: unknown number or wrong password
 ├── OtpInvalid                   wrong, spent, expired or never sent
 ├── PasswordWrong                the current password given with a change
-├── OtpLocked                     too many wrong codes in a row: none is taken for this number any more
+├── OtpLocked                    too many consecutive wrong codes: the number cannot use codes any more
 ├── NotFound
 │   ├── UserNotFound
-│   ├── ChatroomNotFound         absent, or somebody else's: the same to the caller
+│   ├── ChatroomNotFound         absent, or another user's: the same to the caller
 │   ├── MessageNotFound
 │   └── SessionNotFound
 ├── MobileTaken
@@ -23,37 +23,37 @@ DomainError
 ├── MessageNotEnded              too early to regenerate or to continue
 ├── MessageNotContinuable        its reply was not cut off
 ├── QuotaExceeded                the day's allowance is used up
-├── TooManyRequests              slow down: the request is right, the moment is not
-│   ├── TooManyInFlight          so many messages of the user are unanswered
-│   ├── SendingTooFast           fair use: so many messages a minute
-│   ├── TooManyStreams           so many streams of the user are open
+├── TooManyRequests              the request is valid, but must wait
+│   ├── TooManyInFlight          the user's limit of unanswered messages
+│   ├── SendingTooFast           fair use: the user's messages per minute
+│   ├── TooManyStreams           the user's limit of open streams
 │   ├── TooManyGuesses           wrong codes or passwords for a number: wait before the next
 │   ├── CodesSentTooOften        to one number
 │   └── RateLimited              calls by one address or user
 ├── IdempotencyKeyReused         the key was used for another request
 ├── IdempotencyKeyInUse          the request with this key is still running
-├── Unavailable                  a part we depend on is away; ask again later
+├── Unavailable                  a dependency is unavailable; try again later
 │   ├── DatabaseUnavailable
 │   ├── RedisUnavailable
-│   ├── StreamsExhausted         this process has as many streams open as it may
-│   └── PaymentsUnavailable      Stripe is away or slow, or not set up
-├── PaymentsRefused              Stripe understood and said no: our own settings or state are wrong
+│   ├── StreamsExhausted         this process's limit of open streams
+│   └── PaymentsUnavailable      Stripe is unavailable, slow, or not set up
+├── PaymentsRefused              Stripe rejected the request: our own settings or state are wrong
 ├── WebhookInvalid               not signed by Stripe, or not lately
 ├── AlreadySubscribed            a second subscription would charge the user twice
 ├── NotSubscribed                there is no subscription to manage
 └── ModelError                   the language model gave no usable reply
-    ├── ModelUnavailable         may work on another try
+    ├── ModelUnavailable         another attempt may succeed
     │   ├── ModelRateLimited     … after the wait it named
-    │   ├── ModelOverloaded      it has no room for anybody's request at the moment
-    │   ├── ModelTimedOut        it was silent, or wrote, for longer than we wait
-    │   ├── ModelDeferred        not asked at all, to spare it: no failure of the message
+    │   ├── ModelOverloaded      it lacks capacity for any request
+    │   ├── ModelTimedOut        it was silent, or kept writing, for longer than the timeout
+    │   ├── ModelDeferred        not called, to protect it: the message has not failed
     │   └── GenerationFailed     our own fault, whatever it was
-    ├── ModelQuotaExhausted      the deployment's own daily quota: no try will help today
-    ├── ModelRejectedRequest             the request itself is wrong (model name, argument)
+    ├── ModelQuotaExhausted      the deployment's own daily quota: no attempt will succeed today
+    ├── ModelRejectedRequest     the request itself is wrong (model name, argument)
     │   └── ModelNotConfigured   the deployment's key or project is not accepted
     ├── ReplyBlocked             refused by the model's safety filter
-    ├── ReplyEmpty               the model ended without a word
-    └── WorkerCrashed              every worker that tried died of it, or with it
+    ├── ReplyEmpty               the model returned an empty reply
+    └── WorkerCrashed            every worker that tried crashed or was killed
 
 `code` is part of the API: clients program against it. HTTP numbers live in
 entrypoints/http/server/errors.py, and only there.
@@ -133,7 +133,7 @@ class CredentialsInvalid(NotAuthenticated):
 
 class OtpInvalid(DomainError):
     code = "otp_invalid"
-    detail = "The code is wrong, used or expired. Ask for a new one."
+    detail = "The code is wrong, used or expired. Request a new one."
 
 
 class PasswordWrong(DomainError):
@@ -143,12 +143,12 @@ class PasswordWrong(DomainError):
 
 class OtpLocked(DomainError):
     code = "codes_off"
-    detail = "Too many wrong codes were given for this number. Ask the operator to let it use codes again."
+    detail = "Too many wrong codes were entered for this number. Ask the operator to unlock it."
 
 
 class NotFound(DomainError):
     code = "not_found"
-    detail = "There is nothing here."
+    detail = "Not found."
 
 
 class UserNotFound(NotFound):
@@ -158,27 +158,27 @@ class UserNotFound(NotFound):
 
 class ChatroomNotFound(NotFound):
     code = "chatroom_not_found"
-    detail = "There is no such chatroom."
+    detail = "Chatroom not found."
 
 
 class MessageNotFound(NotFound):
     code = "message_not_found"
-    detail = "There is no such message."
+    detail = "Message not found."
 
 
 class SessionNotFound(NotFound):
     code = "session_not_found"
-    detail = "There is no such session."
+    detail = "Session not found."
 
 
 class MobileTaken(DomainError):
     code = "mobile_taken"
-    detail = "An account with this mobile number exists already."
+    detail = "An account with this mobile number already exists."
 
 
 class MessageEnded(DomainError):
     code = "message_ended"
-    detail = "The message has ended already. There is nothing to cancel."
+    detail = "The message has already ended. There is nothing to cancel."
 
 
 class MessageNotEnded(DomainError):
@@ -188,15 +188,15 @@ class MessageNotEnded(DomainError):
 
 class MessageNotContinuable(DomainError):
     code = "message_not_continuable"
-    detail = "The reply was not cut off, or is too long to go on. There is nothing to continue."
+    detail = "The reply was not cut off, or is too long to continue."
 
 
 class QuotaExceeded(DomainError):
     code = "quota_exceeded"
-    detail = "The day's messages are used up."
+    detail = "Today's messages are used up."
 
     def __init__(self, *, total: int, resets_at: datetime) -> None:
-        super().__init__(f"All {total} messages of today are used. The allowance returns at 00:00 UTC.")
+        super().__init__(f"All of today's {total} messages are used. The allowance resets at 00:00 UTC.")
         self.total = total
         self.resets_at = resets_at
 
@@ -212,14 +212,14 @@ class TooManyInFlight(TooManyRequests):
     code = "too_many_in_flight"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} of your messages are still being answered. Wait for one of them.")
+        super().__init__(f"{limit} of your messages are still being answered. Wait for one to end.")
 
 
 class SendingTooFast(TooManyRequests):
     code = "sending_too_fast"
 
     def __init__(self, limit: int, *, retry_after: float) -> None:
-        super().__init__(f"At most {limit} messages a minute can be sent.")
+        super().__init__(f"You can send at most {limit} messages per minute.")
         self.retry_after = retry_after
 
 
@@ -227,12 +227,12 @@ class TooManyStreams(TooManyRequests):
     code = "too_many_streams"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} of your streams are open. Close one of them.")
+        super().__init__(f"{limit} of your streams are open. Close one.")
 
 
 class TooManyGuesses(TooManyRequests):
     code = "too_many_guesses"
-    detail = "There were too many wrong guesses for this number. Wait before the next."
+    detail = "Too many wrong attempts for this number. Wait before you try again."
 
     def __init__(self, *, retry_after: float) -> None:
         super().__init__()
@@ -241,7 +241,7 @@ class TooManyGuesses(TooManyRequests):
 
 class CodesSentTooOften(TooManyRequests):
     code = "codes_sent_too_often"
-    detail = "Codes were sent to this number too often. Use the last one, or wait."
+    detail = "Too many codes were sent to this number. Use the latest one, or wait."
 
     def __init__(self, *, retry_after: float) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class CodesSentTooOften(TooManyRequests):
 
 class RateLimited(TooManyRequests):
     code = "rate_limited"
-    detail = "There were too many requests. Slow down."
+    detail = "Too many requests. Slow down."
 
     def __init__(self, *, retry_after: float) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ class IdempotencyKeyReused(DomainError):
 
 class IdempotencyKeyUnsupported(DomainError):
     code = "idempotency_key_unsupported"
-    detail = "This call takes no Idempotency-Key. Nothing was done; send it without one."
+    detail = "This call does not accept an Idempotency-Key. Nothing was done; send it without one."
 
 
 class IdempotencyKeyInUse(DomainError):
@@ -277,30 +277,30 @@ class Unavailable(DomainError):
     """`retry_after` is in seconds."""
 
     code = "unavailable"
-    detail = "A part of the service is away. Try again shortly."
+    detail = "A dependency is unavailable. Try again shortly."
     retry_after: float = 2.0
 
 
 class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
-    detail = "The database is away. Try again shortly."
+    detail = "The database is unavailable. Try again shortly."
 
 
 class RedisUnavailable(Unavailable):
     code = "redis_unavailable"
-    detail = "Redis is away. Try again shortly."
+    detail = "Redis is unavailable. Try again shortly."
 
 
 class StreamsExhausted(Unavailable):
     code = "streams_exhausted"
-    detail = "As many streams as this server allows are open. Try again shortly."
+    detail = "The server's stream limit is reached. Try again shortly."
 
 
 class PaymentsUnavailable(Unavailable):
-    """Seen by a request it is a 503; seen by a worker, a reason to try again."""
+    """A request answers 503; a worker tries again."""
 
     code = "payments_unavailable"
-    detail = "The payment service is away. Try again shortly."
+    detail = "The payment service is unavailable. Try again shortly."
 
 
 class PaymentsRefused(DomainError):
@@ -310,12 +310,12 @@ class PaymentsRefused(DomainError):
 
 class WebhookInvalid(DomainError):
     code = "webhook_invalid"
-    detail = "This is no event that Stripe has signed in the last five minutes."
+    detail = "The signature is missing, invalid, or older than five minutes."
 
 
 class AlreadySubscribed(DomainError):
     code = "already_subscribed"
-    detail = "There is a subscription already. Manage it in the customer portal."
+    detail = "You already have a subscription. Manage it in the customer portal."
 
 
 class NotSubscribed(DomainError):
@@ -324,7 +324,7 @@ class NotSubscribed(DomainError):
 
 
 class ModelError(DomainError):
-    """Its detail may be shown to the user: never the vendor's own text."""
+    """Its detail is shown to the user, so it never has the vendor's own text."""
 
     code = "model_error"
     detail = "The model gave no reply."
@@ -358,7 +358,7 @@ class ModelTimedOut(ModelUnavailable):
 
 class ModelDeferred(ModelUnavailable):
     code = "model_deferred"
-    detail = "The model is being spared for a moment."
+    detail = "Model calls are paused briefly."
 
 
 class GenerationFailed(ModelUnavailable):
@@ -368,7 +368,7 @@ class GenerationFailed(ModelUnavailable):
 
 class ModelQuotaExhausted(ModelError):
     code = "model_quota_exhausted"
-    detail = "The service's daily quota of the model is used up."
+    detail = "The service's daily model quota is used up."
 
 
 class ModelRejectedRequest(ModelError):
@@ -380,7 +380,7 @@ class ModelNotConfigured(ModelRejectedRequest):
     """`reason` is Google's, such as API_KEY_INVALID, for operators."""
 
     code = "model_not_configured"
-    detail = "This service is not set up to reach the model. Its operator has to correct the key."
+    detail = "This service cannot use the model. Its operator has to correct the key."
 
     def __init__(self, reason: str | None = None) -> None:
         super().__init__()
@@ -388,7 +388,7 @@ class ModelNotConfigured(ModelRejectedRequest):
 
 
 class ReplyBlocked(ModelError):
-    """`reason` is the vendor's own word, such as SAFETY."""
+    """`reason` is the vendor's, such as SAFETY."""
 
     code = "reply_blocked"
     detail = "The model's safety filter refused to answer."
@@ -402,7 +402,7 @@ class ReplyEmpty(ModelError):
     """`reason` is the finish reason the vendor gave, such as MAX_TOKENS."""
 
     code = "reply_empty"
-    detail = "The model ended without a word."
+    detail = "The model returned an empty reply."
 
     def __init__(self, reason: str | None = None) -> None:
         super().__init__()
@@ -410,7 +410,7 @@ class ReplyEmpty(ModelError):
 
     @property
     def may_differ(self) -> bool:
-        """Asked the same once more, the model usually answers."""
+        """Whether the model usually answers the same request the second time."""
         return self.reason in (None, "STOP", "OTHER", "NO_CANDIDATES") or self.reason.startswith("MALFORMED_")
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from adapters.memory.store import Table
-from application.ports.runtime import Clock, IdempotencyKeys, StoredReply
+from application.ports.runtime import Clock, IdempotencyKeys, StartedRequest, StoredReply
 from domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 
 _KEPT_FOR = timedelta(hours=24)
@@ -29,12 +29,12 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
 
     async def begin(
         self, scope: str, key: str, body_hash: bytes, *, new_id: UUID, busy_for: timedelta
-    ) -> UUID | StoredReply:
+    ) -> StartedRequest | StoredReply:
         now = self._clock.now()
         kept = self.table.get((scope, key))
         if kept is None or kept.created_at <= now - _KEPT_FOR:
             self.table.put((scope, key), _Kept(body_hash, new_id, now + busy_for, now))
-            return new_id
+            return StartedRequest(new_id)
         if kept.body_hash != body_hash:
             raise IdempotencyKeyReused
         if kept.reply is not None:
@@ -42,7 +42,7 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
         if kept.busy_until > now:
             raise IdempotencyKeyInUse
         self.table.put((scope, key), replace(kept, busy_until=now + busy_for))
-        return kept.resource_id
+        return StartedRequest(kept.resource_id)
 
     async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
         kept = self.table.get((scope, key))

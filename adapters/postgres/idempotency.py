@@ -6,7 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from adapters.postgres.statements import Statements
-from application.ports.runtime import IdempotencyKeys, StoredReply
+from application.ports.runtime import IdempotencyKeys, StartedRequest, StoredReply
 from domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 
 SQL = Statements("idempotency")
@@ -16,13 +16,13 @@ _KEPT_FOR = timedelta(hours=24)
 class PostgresIdempotencyKeys(IdempotencyKeys):
     async def begin(
         self, scope: str, key: str, body_hash: bytes, *, new_id: UUID, busy_for: timedelta
-    ) -> UUID | StoredReply:
+    ) -> StartedRequest | StoredReply:
         while True:
             begun = await SQL.begin(
                 scope=scope, key=key, body_hash=body_hash, new_id=new_id, busy_for=busy_for, kept_for=_KEPT_FOR
             )
             if begun:
-                return UUID(int=begun[0]["resource_id"].int)
+                return StartedRequest(UUID(int=begun[0]["resource_id"].int))
             found = await SQL.get(scope=scope, key=key)
             if not found:
                 continue  # purged concurrently

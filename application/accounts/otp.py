@@ -1,4 +1,4 @@
-"""One-time codes: sending one, checking one, and logging in with one."""
+"""One-time codes: sending and checking them, and logging in."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from domain.errors import CountryNotAllowed, OtpInvalid, UserNotFound
 
 @dataclass(frozen=True, slots=True)
 class SendOtp:
-    """Send a new six-digit code, valid for five minutes; an earlier one for the same purpose is dead.
+    """Send a new six-digit code, valid for five minutes. It replaces an earlier one for the same purpose.
 
-    Returns the code where codes are handed back in the reply (development), else None. Then an
-    unknown number looks like a known one: it gets a challenge of its own, only no code is sent.
-    Sending costs, and there are those who earn by it: `countries` are those it is done for, none means all.
+    Returns the code where codes are returned in the reply (development), else None. Where they are sent, an unknown
+    number looks like a known one: it gets a challenge too, but no code is sent. `countries` limits where codes are
+    sent, because toll fraud earns money by them; empty allows all countries.
     """
 
     users: Users
@@ -61,11 +61,20 @@ class SendOtp:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckOtp:
-    """Spend a guess on a code; returns the matching challenge's hash, to be consumed by the caller.
+class CheckedCode:
+    """A code that was found right, and is not used up yet."""
 
-    The guess is counted before it is compared, so parallel guesses cannot outrun the count: it is
-    one of the code's, and one of the number's, which a new code does not give back.
+    mobile: MobileNumber
+    purpose: OtpPurpose
+    code_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOtp:
+    """Spend a guess on a code, for the caller to consume. Raises OtpInvalid.
+
+    The guess is counted before the code is compared, so that parallel guesses cannot exceed the limit. It counts
+    against the code, and against the number's limit, which a new code does not reset.
     """
 
     challenges: OtpChallenges
@@ -74,33 +83,33 @@ class CheckOtp:
     clock: Clock
     unit_of_work: UnitOfWork
 
-    async def __call__(self, *, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> str:
+    async def __call__(self, *, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> CheckedCode:
         now = self.clock.now()
-        async with self.unit_of_work():  # a guess that the number's budget refuses is none of the code's
+        async with self.unit_of_work():  # a guess that the number's limit refuses does not count against the code
             code_hash = await self.challenges.count_guess(mobile, purpose, now=now)
             if code_hash is not None:
                 await self.guess_limits.record_wrong(mobile, GuessKind.CODE, now=now)
         if not await self.code_hasher.matches(code, code_hash) or code_hash is None:
             raise OtpInvalid
-        return code_hash
+        return CheckedCode(mobile, purpose, code_hash)
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumeOtp:
-    """Use up the code that CheckOtp found right, inside the caller's unit of work. One caller at most gets through."""
+    """Use up a checked code, inside the caller's unit of work. Of concurrent callers one succeeds."""
 
     challenges: OtpChallenges
     guess_limits: GuessLimits
 
-    async def __call__(self, *, mobile: MobileNumber, purpose: OtpPurpose, code_hash: str) -> None:
-        if not await self.challenges.consume(mobile, purpose, code_hash):
+    async def __call__(self, code: CheckedCode) -> None:
+        if not await self.challenges.consume(code.mobile, code.purpose, code.code_hash):
             raise OtpInvalid
-        await self.guess_limits.clear(mobile, GuessKind.CODE)
+        await self.guess_limits.clear(code.mobile, GuessKind.CODE)
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyOtp:
-    """Log in with a code. A code logs in once."""
+    """Log in with a code. A code works once."""
 
     users: Users
     check_otp: CheckOtp
@@ -111,13 +120,13 @@ class VerifyOtp:
 
     async def __call__(self, *, mobile: str, code: str, device: Device) -> SignedIn:
         number = self.mobile_numbers.parse(mobile)
-        code_hash = await self.check_otp(mobile=number, code=code, purpose=OtpPurpose.LOGIN)
+        checked = await self.check_otp(mobile=number, code=code, purpose=OtpPurpose.LOGIN)
         user = await self.users.find_by_mobile(number)
         if user is None:
             raise OtpInvalid
         try:
             async with self.unit_of_work():
-                await self.consume_otp(mobile=number, purpose=OtpPurpose.LOGIN, code_hash=code_hash)
+                await self.consume_otp(checked)
                 return await self.open_session(user=user, device=device)
-        except UserNotFound:  # deleted in this very moment
+        except UserNotFound:  # deleted concurrently
             raise OtpInvalid from None

@@ -1,10 +1,10 @@
-"""Setting a password: with a code, or with the current one."""
+"""Setting a password, with a code or with the current one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from application.accounts.otp import CheckOtp, ConsumeOtp
+from application.accounts.otp import CheckedCode, CheckOtp, ConsumeOtp
 from application.accounts.sessions import Caller
 from application.ports.accounts import (
     CommonPasswords,
@@ -22,7 +22,7 @@ from domain.ids import SessionId
 
 @dataclass(frozen=True, slots=True)
 class SetPassword:
-    """Store the new password and end all other sessions; spend the code that allowed it, if any."""
+    """Store the new password, end all other sessions, and use up the code that allowed it, if any."""
 
     users: Users
     sessions: Sessions
@@ -36,14 +36,13 @@ class SetPassword:
         *,
         user: User,
         new_password: str,
-        code: tuple[OtpPurpose, str] | None = None,
+        code: CheckedCode | None = None,
         keep_session: SessionId | None = None,
     ) -> None:
         password_hash = await self.password_hasher.hash(new_password)
         async with self.unit_of_work():
             if code:
-                purpose, code_hash = code
-                await self.consume_otp(mobile=user.mobile, purpose=purpose, code_hash=code_hash)
+                await self.consume_otp(code)
             await self.users.set_password(user.id, password_hash)
             await self.sessions.end_all(user.id, now=self.clock.now(), keep=keep_session)
 
@@ -61,19 +60,19 @@ class ResetPassword:
     async def __call__(self, *, mobile: str, code: str, new_password: str) -> None:
         _refuse_common(new_password, self.common_passwords)
         number = self.mobile_numbers.parse(mobile)
-        code_hash = await self.check_otp(mobile=number, code=code, purpose=OtpPurpose.RESET)
+        checked = await self.check_otp(mobile=number, code=code, purpose=OtpPurpose.RESET)
         user = await self.users.find_by_mobile(number)
         if user is None:
             raise OtpInvalid
-        await self.set_password(user=user, new_password=new_password, code=(OtpPurpose.RESET, code_hash))
+        await self.set_password(user=user, new_password=new_password, code=checked)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePassword:
     """Set a new password while signed in, with a code or the current password.
 
-    The code may come from forgot-password or from send-otp: the caller is signed in to the very
-    account that the code was sent for. All other sessions end.
+    The code may come from forgot-password or from send-otp, because the caller is signed in to the account that it
+    was sent to. All other sessions end.
     """
 
     check_otp: CheckOtp
@@ -100,17 +99,17 @@ class ChangePassword:
             raise PasswordWrong
         await self.guess_limits.clear(user.mobile, GuessKind.PASSWORD)
 
-    async def _prove_by_code(self, user: User, code: str) -> tuple[OtpPurpose, str]:
-        # First what forgot-password sends: a look at the other code, if there is one, spends a guess of the number's.
+    async def _prove_by_code(self, user: User, code: str) -> CheckedCode:
+        # What forgot-password sends comes first: checking the other code, if there is one, spends a guess.
         for purpose in (OtpPurpose.RESET, OtpPurpose.LOGIN):
             try:
-                return purpose, await self.check_otp(mobile=user.mobile, code=code, purpose=purpose)
+                return await self.check_otp(mobile=user.mobile, code=code, purpose=purpose)
             except OtpInvalid:
                 continue
         raise OtpInvalid
 
 
 def _refuse_common(password: str, common_passwords: CommonPasswords) -> None:
-    """Before anything is spent on it. Raises InvalidInput."""
+    """Call this before a code or a guess is spent. Raises InvalidInput."""
     if common_passwords.contain(password):
-        raise InvalidInput("This password is among the first that are tried.", pointer="/newPassword")
+        raise InvalidInput("This password is too common.", pointer="/newPassword")

@@ -1,4 +1,4 @@
-"""Sessions: opening one, keeping it alive, knowing who is asking, and ending them."""
+"""Sessions: opening, refreshing, authenticating, listing and ending them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class OpenSession:
     ids: Ids
 
     async def __call__(self, *, user: User, device: Device, password_hash: str | None = None) -> SignedIn:
-        """`password_hash`: what the password was checked against. Raises CredentialsInvalid if it changed since."""
+        """`password_hash` is what the password was checked against. Raises CredentialsInvalid if it changed since."""
         session = Session.begin(SessionId(self.ids.new()), user.id, device, self.clock.now())
         refresh_token = self.refresh_tokens.first()
         refresh_hash = self.refresh_tokens.hash(refresh_token)
@@ -59,10 +59,10 @@ class OpenSession:
 
 @dataclass(frozen=True, slots=True)
 class RefreshSession:
-    """A new access token and a new refresh token for the old one, which is spent.
+    """Spend a refresh token for a new access token and a new refresh token.
 
-    Shown again within ten seconds the old one is answered the same, in case the first answer was
-    lost. Shown later it is in wrong hands, and the session ends at once.
+    Spent again within ten seconds it gives the same refresh token, in case the first reply was lost. After that it is
+    in the wrong hands, and its session ends at once.
     """
 
     sessions: Sessions
@@ -71,19 +71,19 @@ class RefreshSession:
     clock: Clock
 
     async def __call__(self, *, refresh_token: str) -> SignedIn:
-        following = self.refresh_tokens.next(refresh_token)
+        next_token = self.refresh_tokens.next(refresh_token)
         session = await self.sessions.rotate(
-            self.refresh_tokens.hash(refresh_token), self.refresh_tokens.hash(following), now=self.clock.now()
+            self.refresh_tokens.hash(refresh_token), self.refresh_tokens.hash(next_token), now=self.clock.now()
         )
         user = await self.sessions.find_user(session.id)
-        if user is None:  # ended in this very moment
+        if user is None:  # ended concurrently
             raise RefreshTokenInvalid
-        return SignedIn(user, self.access_tokens.issue(session), following)
+        return SignedIn(user, self.access_tokens.issue(session), next_token)
 
 
 @dataclass(frozen=True, slots=True)
 class ListSessions:
-    """The devices that are signed in, the one seen last first."""
+    """The devices that are signed in, most recently seen first."""
 
     sessions: Sessions
     clock: Clock
@@ -94,7 +94,7 @@ class ListSessions:
 
 @dataclass(frozen=True, slots=True)
 class EndSession:
-    """Sign a device out: this one, or another by its id. Its tokens are refused from then on."""
+    """Sign out a device: this one, or another by its id. Its tokens are refused from then on."""
 
     sessions: Sessions
     clock: Clock
@@ -116,24 +116,24 @@ class EndOtherSessions:
 
 @dataclass(frozen=True, slots=True)
 class Authenticate:
-    """Who an access token speaks for. The session is looked up each time, so its end bites at once."""
+    """Whom an access token speaks for. The session is looked up each time, so ending it has an effect at once."""
 
     sessions: Sessions
     access_tokens: AccessTokens
 
     async def __call__(self, *, token: str) -> Caller:
-        user_id, session_id = self.access_tokens.read(token)
-        user = await self.sessions.find_user(session_id)
-        if user is None or user.id != user_id:
+        claims = self.access_tokens.read(token)
+        user = await self.sessions.find_user(claims.session_id)
+        if user is None or user.id != claims.user_id:
             raise TokenInvalid
-        return Caller(user, session_id)
+        return Caller(user, claims.session_id)
 
 
 @dataclass(frozen=True, slots=True)
 class LogIn:
     """Log in with the mobile number and the password. Accounts without a password use a code.
 
-    A guess is counted as wrong before it is compared, for unknown numbers too.
+    A guess is counted as wrong before it is checked, also for unknown numbers.
     """
 
     users: Users

@@ -1,4 +1,4 @@
-"""What the accounts use cases need from the outside."""
+"""The ports of the accounts use cases."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from domain.ids import SessionId, UserId
 
 
 class Users(Protocol):
-    """Users, and what their numbers have used of the day's allowance if they were deleted during the day.
+    """Users, and what deleted users have used of the current day's allowance.
 
-    The allowance belongs to the number: whoever deletes the account and signs up again, in whatever
-    order and however often at once, finds the day's use as it was, with nothing in flight.
+    The allowance belongs to the number: deleting the account and signing up again, in any order and however often
+    at once, leaves the day's use as it was, with nothing in flight.
     """
 
     @abstractmethod
     async def add(self, user: User) -> None:
-        """Store a new user, with the day's use that an earlier account of the number has left.
+        """Store a new user, with the day's use of an earlier account of the number.
 
-        Raises MobileTaken, however many try at once, also if it is this very user's already.
+        Raises MobileTaken, however many try at once, even if this user has the number already.
         """
 
     @abstractmethod
@@ -34,10 +34,10 @@ class Users(Protocol):
 
     @abstractmethod
     async def delete(self, user_id: UserId) -> None:
-        """Remove the user and all that is theirs, whatever table it is in, kept replies and codes included.
+        """Remove the user and all that belongs to them, in every table, including stored replies and codes.
 
-        What stays until it expires does not tell whose it was: the day's use, and the counts of codes
-        sent and of wrong guesses, under the number's digest.
+        What stays until it expires does not show whose it was: the day's use, and the counts of codes sent and of
+        wrong guesses, under the number's digest.
         """
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Users(Protocol):
 
     @abstractmethod
     async def purge(self, *, today: date) -> None:
-        """Forget what deleted accounts have used of days before this one."""
+        """Remove what deleted accounts used on days before this one."""
 
 
 class Sessions(Protocol):
@@ -57,7 +57,7 @@ class Sessions(Protocol):
 
     @abstractmethod
     async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
-        """Add it only if this is still the user's password, which takes a while to check and may change meanwhile."""
+        """Add it only if this is still the user's password. False if the password changed while it was checked."""
 
     @abstractmethod
     async def find_user(self, session_id: SessionId) -> User | None:
@@ -65,24 +65,24 @@ class Sessions(Protocol):
 
     @abstractmethod
     async def rotate(self, spent_hash: bytes, next_hash: bytes, *, now: datetime) -> Session:
-        """Spend a refresh token for the next one, which is idle-limited, and return the session, seen now.
+        """Spend a refresh token for its successor, and return the session, seen now.
 
-        Atomic: however many show one token at once, there is one next. A token that was spent up to
-        REFRESH_REPLAY ago, and whose next is not spent yet, is answered likewise without effect. Any
-        other spent one is in wrong hands: its session is ended. Raises RefreshTokenInvalid.
+        Atomic: however many callers spend one token at once, it has one successor. A token that was spent less than
+        REFRESH_REPLAY ago, and whose successor is not spent, gives the same result again. Any other spent token is in
+        the wrong hands and ends its session. Raises RefreshTokenInvalid.
         """
 
     @abstractmethod
     async def alive(self, user_id: UserId, *, now: datetime) -> list[Session]:
-        """The user's sessions that can still be used, the one seen last first."""
+        """The user's sessions that can still be used, most recently seen first."""
 
     @abstractmethod
     async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime) -> None:
-        """Raises SessionNotFound if there is none alive, or if it is somebody else's."""
+        """Raises SessionNotFound if there is no open session with this id, or if it is another user's."""
 
     @abstractmethod
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
-        """End every open session of the user, but for `keep`."""
+        """End every open session of the user except `keep`."""
 
     @abstractmethod
     async def purge(self, *, now: datetime) -> None:
@@ -90,17 +90,17 @@ class Sessions(Protocol):
 
 
 class OtpChallenges(Protocol):
-    """At most one challenge a number and purpose. Codes are compared outside, between the two verbs."""
+    """At most one challenge per number and purpose. The caller compares codes, between `count_guess` and `consume`."""
 
     @abstractmethod
     async def replace(self, challenge: OtpChallenge) -> None:
-        """Store the challenge in place of an earlier one, which is dead from then on."""
+        """Store the challenge in place of an earlier one."""
 
     @abstractmethod
     async def count_guess(self, mobile: MobileNumber, purpose: OtpPurpose, *, now: datetime) -> str | None:
-        """Spend one guess and return the hash to compare with; None if no open challenge is left.
+        """Spend one guess and return the hash to compare with; None if there is no open challenge.
 
-        Atomic: n guesses are handed out n times, whoever asks at once.
+        Atomic: n guesses are given out n times, however many callers there are.
         """
 
     @abstractmethod
@@ -154,12 +154,12 @@ class OtpSendLimits(Protocol):
 
 
 class OtpSender(Resource, Protocol):
-    """Brings codes to people."""
+    """Delivers codes."""
 
     @property
     @abstractmethod
     def in_reply(self) -> bool:
-        """True where codes are handed back to the caller (development): numbers are no secret there."""
+        """True where codes are returned to the caller (development): there, known numbers are not secret."""
 
     @abstractmethod
     async def send(self, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> None: ...
@@ -168,24 +168,24 @@ class OtpSender(Resource, Protocol):
 class MobileNumbers(Protocol):
     @abstractmethod
     def parse(self, text: str) -> MobileNumber:
-        """The number in E.164 form, whatever the spelling. Raises InvalidMobile."""
+        """The number in E.164 form. Raises InvalidMobile."""
 
     @abstractmethod
     def country(self, number: MobileNumber) -> str:
-        """Its two-letter country, such as IN; empty if it is of no country in particular."""
+        """Its two-letter country, such as IN; empty if it belongs to no country."""
 
 
 class NumberDigests(Protocol):
     @abstractmethod
     def digest(self, number: MobileNumber) -> str:
-        """22 characters that stand for the number where it is not to be kept: always the same ones.
+        """22 characters that stand for the number where it must not be stored; always the same.
 
-        Keyed, because numbers are too few for a plain hash: it could be searched.
+        Keyed, because there are few enough numbers to search a plain hash.
         """
 
 
 class SecretHasher(Protocol):
-    """A slow, salted hash for things people type. Both verbs run off the event loop."""
+    """A slow, salted hash for passwords and codes. Both verbs run off the event loop."""
 
     @abstractmethod
     async def hash(self, secret: str) -> str: ...
@@ -202,25 +202,33 @@ class AccessToken:
     """Seconds."""
 
 
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """Whom an access token speaks for."""
+
+    user_id: UserId
+    session_id: SessionId
+
+
 class RefreshTokens(Protocol):
-    """Opaque, 256 bits. The next of a token is always the same, so that an answer that was lost can be given again."""
+    """Opaque, 256 bits. A token's successor is always the same, so that a lost reply can be repeated."""
 
     @abstractmethod
     def first(self) -> str: ...
 
     @abstractmethod
     def next(self, token: str) -> str:
-        """Nobody who has the token can find it without our key."""
+        """The token's successor, which cannot be derived without the server's key."""
 
     @abstractmethod
     def hash(self, token: str) -> bytes:
-        """What is stored of it."""
+        """The form in which it is stored."""
 
 
 class CommonPasswords(Protocol):
     @abstractmethod
     def contain(self, password: str) -> bool:
-        """Whether it is among the 3,000 that are tried first, in whatever case."""
+        """Whether it is one of the 3,000 most common, ignoring case."""
 
 
 class AccessTokens(Protocol):
@@ -228,5 +236,5 @@ class AccessTokens(Protocol):
     def issue(self, session: Session) -> AccessToken: ...
 
     @abstractmethod
-    def read(self, token: str) -> tuple[UserId, SessionId]:
-        """Whom the token speaks for. Raises TokenExpired or TokenInvalid; says nothing of the session."""
+    def read(self, token: str) -> AccessClaims:
+        """Raises TokenExpired or TokenInvalid. The session may have ended since."""

@@ -1,4 +1,4 @@
-"""What every use case may need of the machine it runs on."""
+"""The ports that any use case may need."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from domain.rates import Rate
 class Clock(Protocol):
     @abstractmethod
     def now(self) -> datetime:
-        """UTC, cut to the millisecond: what is stored and what is sent are the same."""
+        """UTC, cut to the millisecond, so that what is stored and what is sent are equal."""
 
 
 class Ids(Protocol):
@@ -28,8 +28,8 @@ class Ids(Protocol):
 class UnitOfWork(Protocol):
     """Several repository verbs, all or none: `async with self.unit_of_work():`.
 
-    Commits at the end of the block and rolls back if it is left by an exception. Hold database
-    work only: no vendor call, no new task, no yield inside.
+    Commits at the end of the block, and rolls back if an exception leaves it. It holds database work only: no vendor
+    call, no new task, no yield.
     """
 
     @abstractmethod
@@ -38,40 +38,48 @@ class UnitOfWork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredReply:
-    """A reply as it went over the wire."""
+    """A reply as it was sent."""
 
     status: int
     body: bytes
 
 
-class IdempotencyKeys(Protocol):
-    """Requests that a client may repeat without fear. A key is kept for 24 hours.
+@dataclass(frozen=True, slots=True)
+class StartedRequest:
+    """A request that the caller is to carry out."""
 
-    With the key an id is kept for what the request creates. If the process that began dies before
-    it has finished, whoever begins next gets the same id, and what exists is not created again.
+    resource_id: UUID
+    """The id for what it creates: `new_id` for the first caller, and the same one for later callers."""
+
+
+class IdempotencyKeys(Protocol):
+    """Requests that a client may safely repeat. A key is stored for 24 hours.
+
+    An id for what the request creates is stored with the key. If the process that began dies before it has finished,
+    the next caller gets the same id, and nothing is created twice.
     """
 
     @abstractmethod
     async def begin(
         self, scope: str, key: str, body_hash: bytes, *, new_id: UUID, busy_for: timedelta
-    ) -> UUID | StoredReply:
-        """The id to create with, for one caller at a time; or the reply, if the request has had one.
+    ) -> StartedRequest | StoredReply:
+        """The request, for one caller at a time, or its reply if it has one already.
 
-        It is `new_id` for the first who begins. Raises IdempotencyKeyReused (another body) or
-        IdempotencyKeyInUse (begun less than `busy_for` ago and not finished).
+        Raises IdempotencyKeyReused (another body) or IdempotencyKeyInUse (begun less than `busy_for` ago and not
+        finished).
         """
 
     @abstractmethod
     async def finish(self, scope: str, key: str, reply: StoredReply) -> None:
-        """Keep the reply for whoever repeats the request; the first one kept stays."""
+        """Store the reply for repetitions of the request; the first one stays."""
 
     @abstractmethod
     async def abandon(self, scope: str, key: str) -> None:
-        """Free a request that ended in a reply not worth keeping. Its id stays: it may have had its effect."""
+        """Release a request whose reply is not worth storing. Its id stays: it may have had its effect."""
 
     @abstractmethod
     async def forget(self, scope: str, key: str) -> None:
-        """Drop the key of a request that is not finished and that certainly had no effect."""
+        """Delete the key of an unfinished request that certainly had no effect."""
 
     @abstractmethod
     async def purge(self) -> None:
@@ -127,17 +135,17 @@ class RateLimiter(Protocol):
 
 
 class Dependency(Protocol):
-    """Something outside this process that /ready and `check` look at."""
+    """Something outside this process that /ready and `check` test."""
 
     name: str
 
     @abstractmethod
     async def check(self) -> None:
-        """Return within a second if it serves us; raise DomainError otherwise."""
+        """Return within a second if it works; raise DomainError otherwise."""
 
 
 class Resource(Protocol):
-    """Something opened before the first request or job and closed after the last."""
+    """Something that is opened before the first request or job and closed after the last."""
 
     @abstractmethod
     async def start(self) -> None: ...

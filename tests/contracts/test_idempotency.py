@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from application.ports.runtime import StoredReply
+from application.ports.runtime import StartedRequest, StoredReply
 from domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 from tests.contracts.conftest import Adapters
 
@@ -22,7 +22,9 @@ DAY = 24 * 3600
 async def begin(
     adapters: Adapters, body: bytes = BODY, *, scope: str = SCOPE, key: str = KEY, new_id: UUID | None = None
 ) -> UUID | StoredReply:
-    return await adapters.keys.begin(scope, key, body, new_id=new_id or adapters.ids.new(), busy_for=BUSY)
+    """The id to create with, or the reply."""
+    begun = await adapters.keys.begin(scope, key, body, new_id=new_id or adapters.ids.new(), busy_for=BUSY)
+    return begun.resource_id if isinstance(begun, StartedRequest) else begun
 
 
 async def in_use(adapters: Adapters) -> bool:

@@ -186,7 +186,7 @@ def test_check_and_migrate_without_servers() -> None:
     migrated = run("migrate", **GOOD)
     assert migrated.returncode == 2
     assert migrated.stdout == ""
-    assert migrated.stderr.splitlines()[-1] == "gemini-backend: The database is away. Try again shortly."
+    assert migrated.stderr.splitlines()[-1] == "gemini-backend: The database is unavailable. Try again shortly."
     assert "hush" not in checked.stderr + migrated.stderr
 
 

@@ -101,13 +101,13 @@ async def test_all_start_while_both_servers_are_away(house: House) -> None:
     assert (await house.http.get("/health")).status_code == 200
     ready = await house.http.get("/ready")
     await assert_unavailable(ready)
-    assert ready.json()["detail"] == "Away: postgres, redis."
+    assert ready.json()["detail"] == "Unavailable: postgres, redis."
     await assert_unavailable(await house.http.post("/auth/send-otp", json={"mobile": "9876543210"}))
     assert (await house.http.post("/auth/send-otp", json={})).status_code == 422, "what needs no database is answered"
 
     house.valkey.start()
     ready = await house.http.get("/ready")
-    assert ready.json()["detail"] == "Away: postgres."
+    assert ready.json()["detail"] == "Unavailable: postgres."
     house.postgres.start()
     await ready_is(house, "ready")
     asha = await sign_up(house.http)

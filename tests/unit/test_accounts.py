@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from adapters.memory.accounts import PlainHasher
+from application.accounts.otp import CheckedCode
 from domain.accounts import OTP_GUESSES, OtpChallenge, OtpPurpose, Session, User
 from domain.billing import Tier
 from domain.errors import (
@@ -251,8 +252,9 @@ class TestChangePassword:
         user = await world.user()
         signed_in = await log_in_by_code(world)
         await code_for(world)
+        checked = CheckedCode(user.mobile, LOGIN, "another hash")
         with pytest.raises(OtpInvalid):
-            await world.container.set_password()(user=user, new_password="new horse", code=(LOGIN, "another hash"))
+            await world.container.set_password()(user=user, new_password="new horse", code=checked)
         assert (await world.now(user)).password_hash is None
         assert await is_alive(world, signed_in)
 

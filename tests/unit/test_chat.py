@@ -343,7 +343,7 @@ class TestMadeAgain:
         async def ask() -> tuple[Message, Allowance]:
             begun = await world.keys.begin("send", "key", b"body", new_id=ids.new(), busy_for=timedelta(seconds=30))
             assert not isinstance(begun, StoredReply)
-            return await send(user=user, chatroom_id=room.id, input="Why?", message_id=MessageId(begun))
+            return await send(user=user, chatroom_id=room.id, input="Why?", message_id=MessageId(begun.resource_id))
 
         with pytest.raises(DatabaseUnavailable):
             await ask()

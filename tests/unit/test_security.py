@@ -11,6 +11,7 @@ import pytest
 
 from adapters.memory.runtime import MemoryClock
 from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords, key_id
+from application.ports.accounts import AccessClaims
 from domain.accounts import MIN_PASSWORD_CHARACTERS, Device, Session
 from domain.errors import TokenExpired, TokenInvalid
 from domain.ids import SessionId, UserId
@@ -24,6 +25,7 @@ SECRET, OLD, OLDER = (
     "zyxwvutsrqponmlkjihgfedcba543210",
 )
 USER, SESSION = UserId(UUID(int=1)), SessionId(UUID(int=2))
+OWNER = AccessClaims(USER, SESSION)
 CLOCK = MemoryClock()
 
 
@@ -43,8 +45,8 @@ ASKS_THE_STORE = {"a session that is none", "a user that is none", "user and ses
 
 class TestAccessTokens:
     def test_speak_for_their_session(self) -> None:
-        assert tokens().read(GOOD) == (USER, SESSION)
-        assert tokens().read(signed(*parts(GOOD), SECRET)) == (USER, SESSION)
+        assert tokens().read(GOOD) == OWNER
+        assert tokens().read(signed(*parts(GOOD), SECRET)) == OWNER
 
     def test_say_who_made_them_for_whom_and_how(self) -> None:
         header, claims = parts(GOOD)
@@ -67,7 +69,7 @@ class TestAccessTokens:
 
     @pytest.mark.parametrize("name", sorted(ASKS_THE_STORE))
     def test_of_others_speak_for_others(self, name: str) -> None:
-        assert tokens().read(TAMPERED[name]) != (USER, SESSION)
+        assert tokens().read(TAMPERED[name]) != OWNER
 
     def test_every_changed_character_counts(self) -> None:
         reader = tokens()
@@ -91,7 +93,7 @@ class TestAccessTokens:
         token, reader = issued(clock=clock), tokens(clock=clock)
         reader.read(token)
         clock.move(timedelta(seconds=3605))
-        assert reader.read(token) == (USER, SESSION), "five seconds of leeway"
+        assert reader.read(token) == OWNER, "five seconds of leeway"
         clock.move(timedelta(seconds=1))
         for anybody in (reader, tokens(clock=clock)):
             with pytest.raises(TokenExpired):
@@ -108,7 +110,7 @@ class TestKeyRing:
     def test_the_others_hold_until_they_are_taken_out(self) -> None:
         before = issued(OLD)
         for ring in ([OLD], [SECRET, OLD], [SECRET, OLDER, OLD]):
-            assert tokens(*ring).read(before) == (USER, SESSION)
+            assert tokens(*ring).read(before) == OWNER
         for ring in ([SECRET], [SECRET, OLDER]):
             with pytest.raises(TokenInvalid):
                 tokens(*ring).read(before)
@@ -117,16 +119,16 @@ class TestKeyRing:
         # First every process learns the new key, then it signs.
         learned, signs = tokens(OLD, SECRET), tokens(SECRET, OLD)
         for token in (issued(OLD, SECRET), issued(SECRET, OLD)):
-            assert learned.read(token) == signs.read(token) == (USER, SESSION)
+            assert learned.read(token) == signs.read(token) == OWNER
 
     def test_a_key_answers_to_its_own_name_alone(self) -> None:
         header, claims = parts(GOOD)
         with pytest.raises(TokenInvalid):
             tokens(SECRET, OLD).read(signed({**header, "kid": key_id(OLD)}, claims, SECRET))
-        assert tokens(SECRET, OLD).read(signed({**header, "kid": key_id(OLD)}, claims, OLD)) == (USER, SESSION)
+        assert tokens(SECRET, OLD).read(signed({**header, "kid": key_id(OLD)}, claims, OLD)) == OWNER
 
     def test_a_key_named_twice_is_one(self) -> None:
-        assert tokens(SECRET, SECRET).read(GOOD) == (USER, SESSION)
+        assert tokens(SECRET, SECRET).read(GOOD) == OWNER
 
     def test_its_name_says_nothing_of_it(self) -> None:
         assert key_id(SECRET) != key_id(OLD)
@@ -138,7 +140,7 @@ class TestKeyRing:
         )
         assert settings.login.access_token_secrets == [SECRET, OLD, OLDER]
         world = World(ACCESS_TOKEN_SECRET=SECRET, ACCESS_TOKEN_OLD_SECRETS=OLD)
-        assert world.container.access_tokens().read(issued(OLD)) == (USER, SESSION)
+        assert world.container.access_tokens().read(issued(OLD)) == OWNER
         with pytest.raises(TokenInvalid):
             world.container.access_tokens().read(issued(OLDER))
 

@@ -60,14 +60,14 @@ def idempotent(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
         begun = await kit.keys.begin(scope, key, body_hash, new_id=new_id, busy_for=busy_for)
         if isinstance(begun, StoredReply):
             return Answer(begun.status, begun.body, {"idempotency-replayed": "true"})
-        call.arguments |= dict.fromkeys(names, begun)
+        call.arguments |= dict.fromkeys(names, begun.resource_id)
         answer: Answer | HTTPResponse | None
         try:
             answer = await step(call)
         except Exception as error:  # noqa: BLE001 - an error is a reply, too, and its status decides about the key
             answer = call.request.app.error_handler.default(call.request, error)
         assert answer is not None, "a stream is opened outside of this step"
-        await _keep(kit.keys, scope, key, answer, is_first=begun == new_id)
+        await _keep(kit.keys, scope, key, answer, is_first=begun.resource_id == new_id)
         return answer
 
     return once

@@ -28,9 +28,7 @@ class Problem(Schema):
     type: Annotated[str, Field(description="Always `about:blank`; see `code`.")] = "about:blank"
     title: Annotated[str, Field(description="The HTTP status in words.", examples=["Forbidden"])]
     status: Annotated[int, Field(description="The HTTP status.", examples=[403])]
-    detail: Annotated[
-        str, Field(description="Human-readable explanation.", examples=["The day's messages are used up."])
-    ]
+    detail: Annotated[str, Field(description="Human-readable explanation.", examples=["Today's messages are used up."])]
     instance: Annotated[str, Field(description="Path of the request.", examples=["/chatroom"])]
     code: Annotated[str, Field(description="Stable code for programs.", examples=["quota_exceeded"])]
     request_id: Annotated[
