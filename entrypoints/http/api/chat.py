@@ -50,7 +50,7 @@ async def create_chatroom(
     return schemas.ChatroomReply(message="Chatroom created.", data=schemas.Chatroom.of(room))
 
 
-@endpoints.get("/chatroom")
+@endpoints.get("/chatroom", of_chatrooms_version=True)
 async def list_chatrooms(
     list_page: ListChatrooms, caller: Caller, query: schemas.ChatroomsQuery
 ) -> schemas.ChatroomsReply:

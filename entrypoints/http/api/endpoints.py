@@ -34,6 +34,8 @@ class Declared(TypedDict, total=False):
     default_wait: int
     #: On request the refresh token is set as a cookie, or the cookie is removed: see refresh_cookie.py.
     refresh_cookie: bool
+    #: Its reply follows from its query and the caller's `chatrooms_version`.
+    of_chatrooms_version: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ class Endpoint:
     takes_preference: bool = False
     default_wait: int | None = None
     refresh_cookie: bool = False
+    of_chatrooms_version: bool = False
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from entrypoints.http.steps.limited import limited
 from entrypoints.http.steps.parsed import identified, parsed, validated
 from entrypoints.http.steps.preferred import preferred
 from entrypoints.http.steps.refresh_cookie import cookied
+from entrypoints.http.steps.remembered import remembered
 from entrypoints.http.steps.rendered import SanicHandler, rendered
 
 
@@ -24,6 +25,8 @@ def compiled(endpoint: Endpoint, kit: Kit) -> SanicHandler:
         step = streamed(endpoint, kit)
     else:
         step = handled(endpoint, kit)
+        if endpoint.of_chatrooms_version:
+            step = remembered(step, endpoint)
         if endpoint.refresh_cookie:
             step = cookied(step)
         if endpoint.takes_key:
