@@ -59,7 +59,8 @@ security: setup ## attack the product at length; prints a table
 postman: setup ## write docs/postman from the OpenAPI document
 	@$(BIN)/python -m docs.postman.build docs/postman
 
-web: ## build the page into entrypoints/web/dist; needs npm
+web: setup ## build the page into entrypoints/web/dist; needs npm
+	@$(BIN)/python -m entrypoints.http.documents.typescript entrypoints/web/src/api-types.ts
 	@cd entrypoints/web && npm ci --no-fund --no-audit --silent && npm run --silent build
 
 migration: setup ## write a migration for changed tables: make migration name=add_nickname

@@ -79,7 +79,7 @@ async def test_the_account(site: Site, visit: Visit) -> None:
     await asha.sees("Saved.")
     await asha.button("Set or change the password").click()
     await asha.button("Send me a code").click()
-    await asha.sees("This server sends no messages; your code is")
+    await asha.sees("This server cannot send text messages. Your code is")
     code = (await dialog.locator(".send-code .hint").inner_text()).strip(".").rpartition(" ")[2]
     await page.get_by_label("Six-digit code").fill(code)
     await page.get_by_label("New password").fill("short")

@@ -1,4 +1,4 @@
-"""The view follows a reply while it is written, until a person moves up."""
+"""The view follows a reply while it is written, until the reader moves up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CODE = "```python\ndef total(rows):\n    return sum(row.price for row in rows)\
 _TABLE = "| Item | Price |\n|------|------:|\n| Tea | 120 |\n| Coffee | 340 |\n| Milk | 45 |\n\n"
 _PIECES = 100
 
-#: What happens without a person's doing: the ↓ button is only there while the view does not follow.
+#: Counts how often following ends: the ↓ button exists only while the view does not follow.
 _WATCH = """() => {
     window.lost = 0;
     new MutationObserver(changes => {
@@ -30,7 +30,7 @@ _DISTANCE = f"(box => box.scrollHeight - box.scrollTop - box.clientHeight)({_BOX
 
 
 def pieces() -> list[str]:
-    """A reply of tables and code in 100 pieces, which end in the middle of rows and fences."""
+    """A reply of tables and code in 100 chunks, which end in the middle of rows and fences."""
     text = ""
     while len(text) < 7000:
         text += f"{len(text)} characters so far.\n\n{_TABLE}{_CODE}"
@@ -40,7 +40,7 @@ def pieces() -> list[str]:
 
 
 async def until(page: Page, condition: str) -> None:
-    """The page's policy forbids Playwright's own way, which evaluates a string inside."""
+    """The page's security policy forbids Playwright's `wait_for_function`, which evaluates a string."""
     give_up = time.monotonic() + 30
     while not await page.evaluate(condition):
         assert time.monotonic() < give_up, condition
@@ -48,7 +48,7 @@ async def until(page: Page, condition: str) -> None:
 
 
 async def at_length(site: Site, asha: Visitor, *, chunk_seconds: float = 0.05) -> None:
-    """A long reply has begun, and is higher than the window."""
+    """A long reply has begun and is taller than the window."""
     site.gemini.reply("Tables and code", match="Title:", times=None)
     site.gemini.reply("", match="At length", chunks=pieces(), chunk_seconds=chunk_seconds)
     await asha.write("At length")
@@ -56,13 +56,13 @@ async def at_length(site: Site, asha: Visitor, *, chunk_seconds: float = 0.05) -
 
 
 async def slow_down(asha: Visitor) -> None:
-    """A fourth of this machine's speed, as on a phone of the lower class."""
+    """A quarter of this machine's speed, as on a cheap phone."""
     devtools = await asha.context.new_cdp_session(asha.page)
     await devtools.send("Emulation.setCPUThrottlingRate", {"rate": 4})
 
 
 async def is_still(asha: Visitor) -> None:
-    """The reply grows, and the view stays where it is, once its own movement has come to an end."""
+    """Once the movement has ended, the reply grows and the view stays in place."""
     page = asha.page
     where = f"[{_BOX}.scrollTop, {_BOX}.scrollHeight]"
     top, height = await page.evaluate(where)
@@ -114,12 +114,17 @@ async def _drag_down(page: Page) -> None:
 
 
 async def _select_upwards(page: Page) -> None:
-    """The view follows the mouse beyond its edge; so it does when the scrollbar's thumb is dragged."""
+    """Dragging a selection past the edge scrolls the view, like dragging the scrollbar."""
     await page.mouse.move(700, 400)
     await page.mouse.down()
     await page.mouse.move(700, 2, steps=4)
     await page.wait_for_timeout(600)
     await page.mouse.up()
+
+
+async def _find(page: Page) -> None:
+    """As find-in-page does: the view moves without any gesture."""
+    assert await page.evaluate("window.find('0 characters so far.', true, false, true)")
 
 
 _UPWARDS: dict[str, tuple[Screen, Callable[[Page], Awaitable[None]]]] = {
@@ -130,6 +135,7 @@ _UPWARDS: dict[str, tuple[Screen, Callable[[Page], Awaitable[None]]]] = {
     "Shift+Space": (DESKTOP, lambda page: _press(page, "Shift+Space")),
     "mouse": (DESKTOP, _select_upwards),
     "touch": (PHONE, _drag_down),
+    "find": (DESKTOP, _find),
 }
 
 
@@ -164,7 +170,6 @@ async def test_what_no_person_does_never_ends_it(site: Site, visit: Visit) -> No
     for height in (500, 844, 460):  # a keyboard on the screen comes and goes
         await page.set_viewport_size({"width": 390, "height": height})
         await until(page, f"{_DISTANCE} < 2")
-    await page.evaluate(f"{_BOX}.scrollTop -= 300")  # an extension, or a script
     await page.evaluate("document.querySelector('.bubble').style.paddingBottom = '600px'")
     await page.evaluate("document.querySelector('.bubble').style.paddingBottom = ''")
     await follows_to_the_end(asha)

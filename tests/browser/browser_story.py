@@ -89,11 +89,11 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await expect(asha.entry("At length")).to_have_attribute("data-status", "completed")
 
     # The allowance ends.
-    await asha.sees("2 of 5 messages left today. They return at 05:30.")
+    await asha.sees("2 of 5 messages left today. The allowance resets at 05:30.")
     await asha.ask("The fourth")
     await asha.ask("The fifth")
     await asha.sees("You have used today's 5 messages.")
-    assert re.search(r"They return at 05:30, in .*\d", await page.locator(".used-up").inner_text())
+    assert re.search(r"The allowance resets at 05:30, in .*\d", await page.locator(".used-up").inner_text())
     await asha.accessible()
     await page.get_by_label("Your message").fill("The sixth")
     await expect(asha.button("Send", exact=True)).to_have_attribute("aria-disabled", "true")

@@ -73,7 +73,7 @@ async def test_offline_and_back(site: Site, visit: Visit) -> None:
     async with asha.allowing(*OFFLINE):
         await asha.context.set_offline(True)
         await asha.sees("You are offline.")
-        await asha.sees("Goes on when you are online again.")
+        await asha.sees("Continues when you are online again.")
         await asha.accessible()
         seen = await asha.entry("At length").locator(".markdown").inner_text()
         await asha.page.wait_for_timeout(800)
@@ -187,7 +187,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
         await asha.button("Create account").click()
         await asha.page.get_by_label("Six-digit code").fill("000000")
         await asha.button("Sign in", exact=True).click()
-        await asha.sees("This code is wrong or no longer good.")
+        await asha.sees("This code is wrong or has expired.")
         await asha.accessible()
         await asha.button("Fill in").click()
         await asha.button("Sign in", exact=True).click()
@@ -208,7 +208,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
 
     site.gemini.reply("It breaks off here", match="Too long", finish_reason="MAX_TOKENS")
     await asha.ask("Too long")
-    await asha.sees("it has reached its greatest length")
+    await asha.sees("The reply has reached its length limit.")
 
     # The allowance is used up elsewhere meanwhile.
     room = asha.page.url.rpartition("/")[2]

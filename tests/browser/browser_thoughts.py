@@ -93,7 +93,7 @@ async def test_a_reply_that_was_cut_goes_on(site: Site, visit: Visit) -> None:
     entry = asha.entry("Too long")
     site.gemini.reply("It breaks off", match="Too long", finish_reason="MAX_TOKENS", chunks=2)
     await asha.ask("Too long")
-    await asha.sees("it has reached its greatest length")
+    await asha.sees("The reply has reached its length limit.")
     await asha.accessible()
     message, asked = await message_of(asha), []
 

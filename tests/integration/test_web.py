@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from entrypoints.http.documents.postman import api_document
+from entrypoints.http.documents.typescript import types
 from entrypoints.http.server.web import DIST
 from tests.support.http_client import Person, new_mobile, sign_up
 from tests.support.patience import HANG
@@ -20,6 +22,10 @@ from tests.support.processes import ROOT, api_process
 
 HTML = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
 IN_COOKIE = {"X-Refresh-Token": "cookie"}
+
+
+SOURCES = ROOT / "entrypoints" / "web" / "src"
+CLIENT_GUIDE = (ROOT / "docs" / "client-guide.md").read_text()
 
 
 @pytest.fixture
@@ -109,6 +115,22 @@ def test_the_page_is_in_the_wheel(tmp_path: Path) -> None:
     committed = [path for path in DIST.rglob("*") if path.is_file()]
     assert {str(path.relative_to(ROOT)) for path in committed} <= set(names)
     assert not [name for name in names if "node_modules" in name]
+
+
+def test_the_pages_types_are_those_of_the_api() -> None:
+    assert (SOURCES / "api-types.ts").read_text() == types(api_document()), "run: make web"
+
+
+def test_the_page_knows_every_error_of_the_api_and_no_other() -> None:
+    """A test compares the client guide's tables with the code."""
+    words = (SOURCES / "words.ts").read_text()
+    of_requests, of_messages = CLIENT_GUIDE.split("code in `error`")
+    for table, rows in (("PROBLEMS", of_requests), ("UNANSWERED", of_messages)):
+        object_literal = re.search(rf"(?s)const {table}: .*? = \{{\n(.*?)\n\}};", words)
+        assert object_literal
+        known = re.findall(r"(?m)^  (\w+): ", object_literal[1])
+        assert known == sorted(set(known))
+        assert set(known) == set(re.findall(r"(?m)^\|(?: \d{3} \|)? `(\w+)` \| \S.* \|$", rows))
 
 
 # --- the cookie

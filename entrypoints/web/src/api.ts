@@ -1,37 +1,37 @@
-// Calls of the API. The access token lives in this module's memory and nowhere else; the refresh token in an HttpOnly
-// cookie that no script can read, ours included (see entrypoints/http/refresh_cookie.py).
+// API calls. The access token is only in this module's memory; the refresh token is in an HttpOnly cookie, which no
+// script can read (see entrypoints/http/steps/refresh_cookie.py).
 
 import type { Problem, SignedIn } from "./types";
 
-/** The server said no. */
+/** The server refused the call. */
 export class Refused extends Error {
   constructor(readonly problem: Problem) {
     super(problem.code);
   }
 }
 
-/** No answer at all: whether the call took effect is unknown. */
+/** No reply: whether the call took effect is unknown. */
 export class Unreachable extends Error {}
 
 export interface Options {
   body?: unknown;
-  /** Idempotency-Key: the call may be repeated with it and takes effect once. */
+  /** Idempotency-Key: repeated with the same key, the call takes effect once. */
   key?: string;
-  /** Of somebody who is not signed in yet. */
+  /** Sent without an access token. */
   anonymous?: boolean;
-  /** Have the server put the refresh token into its cookie, or take it away. */
+  /** Asks the server to set or clear the refresh token's cookie. */
   cookie?: boolean;
 }
 
-const PATIENCE_MS = 20_000;
-const FRESH = 0.9; // of its life; then a token is renewed before it ends
-const SIGNED_IN = "signed-in"; // says only that it is worth asking for the cookie's session
+const TIMEOUT_MS = 20_000;
+const FRESH = 0.9; // share of a token's life after which it is renewed
+const SIGNED_IN = "signed-in"; // the cookie may hold a session
 
 let access: { token: string; until: number } | null = null;
 let renewal: Promise<void> | null = null;
 let onEnd: () => void = () => {};
 
-/** `listener` is called when the session turns out to be over. */
+/** `listener` is called when the session has ended. */
 export function whenSessionEnds(listener: () => void): void {
   onEnd = listener;
 }
@@ -49,7 +49,7 @@ export function keepSession(signedIn: SignedIn): void {
   try {
     localStorage.setItem(SIGNED_IN, "1");
   } catch {
-    // without storage, each visit asks
+    // without storage, each visit tries the cookie
   }
 }
 
@@ -58,11 +58,11 @@ export function dropSession(): void {
   try {
     localStorage.removeItem(SIGNED_IN);
   } catch {
-    // nothing was kept
+    // no storage
   }
 }
 
-/** Visible ASCII, 128 bits. crypto.randomUUID is missing on pages that came over plain HTTP. */
+/** 128 random bits. crypto.randomUUID does not exist on pages served over plain HTTP. */
 export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -72,7 +72,7 @@ export async function call<T>(method: string, path: string, options: Options = {
   return (await bodyOf(response)) as T;
 }
 
-/** The answer as it is, if it is a good one; signed in, and once more if the access token has just ended. */
+/** The response of a successful call; retried once if the access token has just expired. Throws Refused or Unreachable. */
 export async function send(
   method: string,
   path: string,
@@ -89,7 +89,7 @@ export async function send(
       method,
       headers,
       ...(options.body === undefined ? {} : { body: JSON.stringify(options.body) }),
-      signal: more.signal ?? AbortSignal.timeout(PATIENCE_MS),
+      signal: more.signal ?? AbortSignal.timeout(TIMEOUT_MS),
     });
     if (response.ok) return response;
     const problem = await problemOf(response);
@@ -101,9 +101,9 @@ export async function send(
   }
 }
 
-/** A new access token by the cookie. Raises Refused if the session is over, Unreachable if nobody answers. */
+/** Gets a new access token with the cookie. Throws Refused if the session is over, Unreachable without a reply. */
 export function renew(): Promise<void> {
-  renewal ??= alone(async () => {
+  renewal ??= withRefreshLock(async () => {
     try {
       const options = { anonymous: true, cookie: true };
       keepSession(await call<SignedIn>("POST", "/auth/refresh", options));
@@ -126,9 +126,9 @@ async function token(): Promise<string> {
   return access.token;
 }
 
-/** One tab at a time: a refresh token is good for one refresh, and all tabs share the cookie. */
-async function alone(work: () => Promise<void>): Promise<void> {
-  // Without locks (plain HTTP) the server's ten seconds of patience with the former token do.
+/** One tab at a time: all tabs share the cookie, and a refresh token works once. */
+async function withRefreshLock(work: () => Promise<void>): Promise<void> {
+  // Without locks (plain HTTP), the server accepts the previous token for ten more seconds.
   if (!navigator.locks) return work();
   await navigator.locks.request("refresh", work);
 }
@@ -156,7 +156,7 @@ async function problemOf(response: Response): Promise<Problem> {
     const problem = (await response.json()) as Problem;
     if (typeof problem.code === "string") return { ...problem, status: response.status, ...more };
   } catch {
-    // somebody between us and the server has answered
+    // a proxy has replied
   }
   return { status: response.status, code: "unknown", detail: "", ...more };
 }

@@ -1,4 +1,4 @@
-// The open conversation: its messages, what is being sent, and the replies that are being followed.
+// The open conversation: its messages, those being sent, and the replies being streamed.
 
 import { batch, computed, effect, signal, type Signal } from "@preact/signals";
 import { call, newKey, Refused, Unreachable } from "./api";
@@ -17,38 +17,39 @@ import {
   roomId,
   rooms,
   setUsage,
-  tellTabs,
+  notifyTabs,
   whenRoomChanges,
 } from "./store";
 import { follow, reconnectAfter } from "./stream";
-import type { Accepted, Message, Room, Status } from "./types";
+import type { AcceptedReply, MessageReply, OpenChatroomReply } from "./api-types";
+import type { Message, Status } from "./types";
 
 const PAGE = 30;
 const FINAL: Status[] = ["completed", "failed", "cancelled", "blocked"];
 
 /** One input and its reply. */
 export interface Entry {
-  /** Its own on this page; a message that is on its way has no id yet. */
+  /** Unique on this page; a message that is being sent has no id yet. */
   key: string;
   input: string;
   message: Signal<Message | null>;
-  /** The reply, as far as it has come. */
+  /** The reply so far. */
   text: Signal<string>;
-  /** Where in its stream the text ends; "" if that is not known. */
+  /** The stream position at the end of `text`; "" if unknown. */
   position: string;
-  /** What the model thinks, as far as it has come while this page was there. */
+  /** The thoughts so far, as streamed to this page. */
   thoughts: Signal<string>;
-  /** When it began to, while it does. */
+  /** When the current phase of thinking began. */
   thinkingSince: Signal<number | null>;
-  /** How long it did before. */
+  /** Duration of the earlier phases. */
   thinkingMs: Signal<number>;
   sending: Signal<"sending" | "waiting" | "unsent" | null>;
-  /** Why it was not sent. */
+  /** Why sending failed. */
   why: Signal<string>;
   isStopping: Signal<boolean>;
   isConnected: Signal<boolean>;
   idempotencyKey: string;
-  letGo: (() => void) | null;
+  unsubscribe: (() => void) | null;
 }
 
 export type State = "none" | "loading" | "ready" | "failed";
@@ -67,7 +68,7 @@ export const current = computed(() => entries.value.findLast(isOpen) ?? null);
 
 // --- opening
 
-/** Rooms that were made here a moment ago, and are therefore empty. */
+/** Rooms just created here, which are empty. */
 const fresh = new Set<string>();
 let opened: string | null = null;
 
@@ -81,7 +82,7 @@ async function open(id: string | null): Promise<void> {
   const isFresh = id !== null && fresh.delete(id);
   batch(() => {
     if (!isFresh) {
-      for (const entry of entries.peek()) entry.letGo?.();
+      for (const entry of entries.peek()) entry.unsubscribe?.();
       entries.value = [];
     }
     older.value = null;
@@ -91,16 +92,16 @@ async function open(id: string | null): Promise<void> {
   if (id !== null && !isFresh) await refresh(id);
 }
 
-/** Counts what makes an answer that is still on its way an old one. */
-let news = 0;
+/** Incremented by anything that makes a pending reply stale. */
+let generation = 0;
 
-/** Brings the open room up to date: what another tab or device has sent is shown and followed, too. */
+/** Loads the open room's latest messages, including those sent by other tabs and devices. */
 export async function refresh(id = opened): Promise<void> {
   if (id === null) return;
-  const mine = ++news;
+  const mine = ++generation;
   try {
     const reply = await page(id);
-    if (id !== opened || mine !== news) return;
+    if (id !== opened || mine !== generation) return;
     keepRoom(reply.data);
     batch(() => {
       if (state.value !== "ready") older.value = reply.nextCursor;
@@ -108,7 +109,7 @@ export async function refresh(id = opened): Promise<void> {
       state.value = "ready";
     });
   } catch (error) {
-    if (id !== opened || mine !== news) return;
+    if (id !== opened || mine !== generation) return;
     if (error instanceof Refused && error.problem.status === 404) {
       forgetRoom(id);
       notice.value = { text: "This chatroom does not exist any more.", kind: "bad" };
@@ -138,13 +139,8 @@ export async function loadOlder(): Promise<void> {
   }
 }
 
-interface Page {
-  data: Room & { messages: Message[] };
-  nextCursor: string | null;
-}
-
-const page = (id: string, before?: string): Promise<Page> =>
-  call<Page>("GET", `/chatroom/${id}?limit=${PAGE}${before ? `&before=${before}` : ""}`);
+const page = (id: string, before?: string): Promise<OpenChatroomReply> =>
+  call<OpenChatroomReply>("GET", `/chatroom/${id}?limit=${PAGE}${before ? `&before=${before}` : ""}`);
 
 function merge(messages: Message[]): void {
   const known = new Map(entries.peek().flatMap((entry) => (entry.message.peek() ? [[entry.message.peek()?.id, entry]] : [])));
@@ -153,7 +149,7 @@ function merge(messages: Message[]): void {
   for (const message of messages) {
     const entry = known.get(message.id) as Entry | undefined;
     if (entry === undefined) found.push(entryOf(message));
-    else take(entry, message);
+    else reconcile(entry, message);
   }
   if (found.length === 0) return;
   const sent = [...keys.values()].filter((entry) => entry.message.peek() !== null);
@@ -178,7 +174,7 @@ function newEntry(input: string, message: Message | null): Entry {
     isStopping: signal(false),
     isConnected: signal(true),
     idempotencyKey: newKey(),
-    letGo: null,
+    unsubscribe: null,
   };
 }
 
@@ -188,45 +184,45 @@ function entryOf(message: Message): Entry {
   return entry;
 }
 
-/** What the server says about a message that is shown already. */
-function take(entry: Entry, message: Message): void {
+/** Updates an entry with the server's state of its message. */
+function reconcile(entry: Entry, message: Message): void {
   if (isFinal(message)) {
-    entry.letGo?.();
-    entry.letGo = null;
+    entry.unsubscribe?.();
+    entry.unsubscribe = null;
     end(entry, message);
-  } else if (entry.letGo === null) {
+  } else if (entry.unsubscribe === null) {
     batch(() => {
       entry.message.value = message;
-      if (message.response === null) startOver(entry); // or else it is continued
+      if (message.response === null) startOver(entry); // a continued reply keeps its text
     });
     watch(entry);
   }
 }
 
-// --- following
+// --- streaming
 
 function watch(entry: Entry): void {
   const message = entry.message.peek();
-  if (message === null || entry.letGo !== null) return;
+  if (message === null || entry.unsubscribe !== null) return;
   const path = `/chatroom/${message.chatroomId}/message/${message.id}`;
   const begun = Date.now();
-  let isKnown = entry.position !== ""; // or else the text comes anew, from its beginning
+  let isKnown = entry.position !== ""; // otherwise the stream starts at the beginning
   let isFirstThought = true;
-  let said = entry.text.peek().length; // characters that were announced
-  let saidAt = Date.now();
+  let announcedTo = entry.text.peek().length; // characters announced to screen readers
+  let announcedAt = Date.now();
 
   const ask = async (): Promise<void> => {
     try {
-      take(entry, (await call<{ data: Message }>("GET", path)).data);
+      reconcile(entry, (await call<MessageReply>("GET", path)).data);
     } catch {
-      // the next refresh tells
+      // the next refresh will
     }
   };
   const begins = (): void => {
     const known = entry.message.peek();
     if (known && known.status === "queued") entry.message.value = { ...known, status: "generating" };
   };
-  entry.letGo = follow(`${path}/stream`, entry.position, {
+  entry.unsubscribe = follow(`${path}/stream`, entry.position, {
     delta(text, position) {
       batch(() => {
         begins();
@@ -237,17 +233,17 @@ function watch(entry: Entry): void {
       entry.position = position;
       const whole = entry.text.peek();
       const stop = Math.max(whole.lastIndexOf("\n\n"), whole.lastIndexOf(". "));
-      if (stop > said && Date.now() - saidAt > 2500) {
-        announce(plain(whole.slice(said, stop + 1)));
-        said = stop + 1;
-        saidAt = Date.now();
+      if (stop > announcedTo && Date.now() - announcedAt > 2500) {
+        announce(plain(whole.slice(announcedTo, stop + 1)));
+        announcedTo = stop + 1;
+        announcedAt = Date.now();
       }
     },
     thought(text) {
       if (entry.thoughts.peek() === "") announce("Thinking.");
       batch(() => {
         begins();
-        // The first one comes when the model has been thinking for a while.
+        // The model has been thinking for a while when its first thought arrives.
         entry.thinkingSince.value ??= entry.thoughts.peek() === "" && entry.text.peek() === "" ? begun : Date.now();
         const isLater = isFirstThought && entry.thoughts.peek() !== "";
         entry.thoughts.value += isLater ? `\n\n${text}` : text;
@@ -258,27 +254,27 @@ function watch(entry: Entry): void {
       startOver(entry);
       isKnown = true;
       entry.position = position;
-      said = 0;
+      announcedTo = 0;
     },
     done(ended) {
-      announce(plain((ended.response ?? "").slice(said)) || "The reply has ended.");
-      entry.letGo = null;
+      announce(plain((ended.response ?? "").slice(announcedTo)) || "The reply has ended.");
+      entry.unsubscribe = null;
       end(entry, ended);
       afterwards(entry, ended);
     },
     failed() {
-      entry.letGo = null;
+      entry.unsubscribe = null;
       void ask().then(() => {
         announce("There is no reply.");
-        void loadProfile().catch(() => undefined); // a failed message gives its allowance back
+        void loadProfile().catch(() => undefined); // a failed message is refunded
       });
     },
     complete() {
-      entry.letGo = null;
+      entry.unsubscribe = null;
       void ask();
     },
     gone(problem) {
-      entry.letGo = null;
+      entry.unsubscribe = null;
       if (problem.status === 404) entries.value = entries.peek().filter((one) => one !== entry);
     },
     connected(is) {
@@ -315,7 +311,7 @@ function end(entry: Entry, message: Message): void {
   });
 }
 
-/** A room that waits for a name gets it a moment after its first reply. */
+/** A room without a title is named shortly after its first reply. */
 function afterwards(entry: Entry, message: Message): void {
   if (!rooms.peek()?.find((one) => one.id === message.chatroomId)?.autoTitle) return;
   for (const wait of [600, 2000, 6000]) {
@@ -328,7 +324,7 @@ function afterwards(entry: Entry, message: Message): void {
 
 // --- sending
 
-/** Counts what was asked for here, at the end of the conversation. */
+/** Incremented when this page asks for a reply at the end of the conversation. */
 export const asked = signal(0);
 
 export async function sendMessage(input: string): Promise<void> {
@@ -348,20 +344,20 @@ export async function sendAgain(entry: Entry): Promise<void> {
 }
 
 export function discard(entry: Entry): void {
-  entry.letGo?.();
+  entry.unsubscribe?.();
   entries.value = entries.peek().filter((one) => one !== entry);
 }
 
 async function deliver(entry: Entry): Promise<void> {
   try {
-    const room = opened ?? (await madeFor(entry));
-    const accepted = await insistently(entry, () =>
-      call<Accepted>("POST", `/chatroom/${room}/message`, { body: { input: entry.input }, key: entry.idempotencyKey }),
+    const room = opened ?? (await roomFor(entry));
+    const accepted = await withRetry(entry, () =>
+      call<AcceptedReply>("POST", `/chatroom/${room}/message`, { body: { input: entry.input }, key: entry.idempotencyKey }),
     );
     batch(() => {
       entry.sending.value = null;
       entry.message.value = accepted.data;
-      // A look at the room may have brought it before this answer did.
+      // A refresh may have delivered the message before this reply.
       for (const one of entries.peek()) {
         if (one !== entry && one.message.peek()?.id === accepted.data.id) discard(one);
       }
@@ -369,12 +365,12 @@ async function deliver(entry: Entry): Promise<void> {
     accept(accepted);
     if (!isFinal(accepted.data)) watch(entry);
     else end(entry, accepted.data);
-    tellTabs({ about: "room", id: room });
+    notifyTabs({ about: "room", id: room });
   } catch (error) {
     entry.sending.value = "unsent";
     entry.why.value = problemText(error);
     if (error instanceof Refused) {
-      // That answer is kept for the key: asking again needs another.
+      // The next try needs a new key.
       if (error.problem.status < 500 && error.problem.status !== 429) entry.idempotencyKey = newKey();
       if (error.problem.code === "quota_exceeded") {
         entry.why.value = "It was not sent: today's messages are used up.";
@@ -385,8 +381,8 @@ async function deliver(entry: Entry): Promise<void> {
   }
 }
 
-/** Until the server has answered for certain. The key makes the repetition safe. */
-async function insistently<T>(entry: Entry, ask: () => Promise<T>): Promise<T> {
+/** Repeats the call until the outcome is certain. The idempotency key makes that safe. */
+async function withRetry<T>(entry: Entry, ask: () => Promise<T>): Promise<T> {
   for (let tries = 0; ; tries++) {
     try {
       return await ask();
@@ -402,12 +398,12 @@ async function insistently<T>(entry: Entry, ask: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The room of a new chatroom is made with its first message, and named after it by the model. */
-async function madeFor(entry: Entry): Promise<string> {
+/** The room to send to. A new chatroom is created with its first message, and the model names it. */
+async function roomFor(entry: Entry): Promise<string> {
   const line = plain(entry.input.trim().split("\n")[0] ?? "") || "New chatroom";
   const name = line.length > 48 ? `${line.slice(0, 48).trimEnd()}…` : line;
   const key = newKey();
-  const room = await insistently(entry, () => createRoom({ name, autoTitle: true }, key));
+  const room = await withRetry(entry, () => createRoom({ name, autoTitle: true }, key));
   if (opened === null) {
     fresh.add(room.id);
     navigate(room.id);
@@ -415,12 +411,12 @@ async function madeFor(entry: Entry): Promise<string> {
   return room.id;
 }
 
-function accept(accepted: Accepted): void {
+function accept(accepted: AcceptedReply): void {
   setUsage({ ...accepted.dailyLimitInfo, remaining: accepted.remainingMessages });
-  tellTabs({ about: "profile" });
+  notifyTabs({ about: "profile" });
 }
 
-// --- stopping, asking again
+// --- stopping, regenerating, continuing
 
 export async function stop(entry: Entry): Promise<void> {
   const message = entry.message.peek();
@@ -428,9 +424,9 @@ export async function stop(entry: Entry): Promise<void> {
   entry.isStopping.value = true;
   try {
     const path = `/chatroom/${message.chatroomId}/message/${message.id}/cancel`;
-    const { data } = await call<{ data: Message }>("POST", path);
+    const { data } = await call<MessageReply>("POST", path);
     if (isFinal(data)) {
-      take(entry, data);
+      reconcile(entry, data);
       announce("Stopped.");
     }
   } catch (error) {
@@ -445,7 +441,7 @@ export function regenerate(entry: Entry): Promise<void> {
   return askAgain(entry, "regenerate");
 }
 
-/** A reply that was cut at its greatest length goes on where it ends. */
+/** Continues a reply that reached its length limit. */
 export function continueReply(entry: Entry): Promise<void> {
   return askAgain(entry, "continue");
 }
@@ -455,8 +451,8 @@ async function askAgain(entry: Entry, verb: "regenerate" | "continue"): Promise<
   if (message === null) return;
   try {
     const path = `/chatroom/${message.chatroomId}/message/${message.id}/${verb}`;
-    const accepted = await call<Accepted>("POST", path, { ...(verb === "continue" ? { body: {} } : {}), key: newKey() });
-    news += 1;
+    const accepted = await call<AcceptedReply>("POST", path, { ...(verb === "continue" ? { body: {} } : {}), key: newKey() });
+    generation += 1;
     batch(() => {
       entry.message.value = accepted.data;
       if (verb === "regenerate") startOver(entry);
@@ -464,7 +460,7 @@ async function askAgain(entry: Entry, verb: "regenerate" | "continue"): Promise<
     });
     accept(accepted);
     watch(entry);
-    tellTabs({ about: "room", id: message.chatroomId });
+    notifyTabs({ about: "room", id: message.chatroomId });
   } catch (error) {
     notice.value = { text: problemText(error), kind: "bad" };
     if (error instanceof Refused && error.problem.code === "quota_exceeded") await loadProfile().catch(() => undefined);

@@ -1,10 +1,10 @@
-// Which way each block of a reply runs: as its first letter does. Code runs left to right, and decides nothing.
+// The direction of each block of a reply: that of its first letter. Code runs left to right and does not count.
 
 const FIRST_LETTER = /\p{L}/u;
 const RIGHT_TO_LEFT = /[\p{sc=Hebr}\p{sc=Arab}\p{sc=Syrc}\p{sc=Thaa}\p{sc=Nkoo}\p{sc=Adlm}\p{sc=Mand}\p{sc=Samr}\p{sc=Rohg}]/u;
 const BLOCKS = "p, h3, h4, h5, h6, li, blockquote, table, th, td, details, summary";
 
-/** What has no letter goes the way of what is around it. */
+/** A block without letters takes the direction of its surroundings. */
 export function direct(root: ParentNode): void {
   for (const code of root.querySelectorAll<HTMLElement>("code, pre")) code.dir = "ltr";
   for (const block of root.querySelectorAll<HTMLElement>(BLOCKS)) {

@@ -1,22 +1,24 @@
-// Keeps the end of a scrolled box in view while its content grows, until a person moves up.
+// Keeps the end of a scrolling box in view while its content grows, until the reader moves up.
 //
-// Where the box stands says nothing about who moved it: content grows, tables are laid out anew, and a keyboard takes
-// half of the screen, each with scroll events of its own. So only what a hand does ends the following.
+// Growing content, table layout and on-screen keyboards cause scroll events, too. So following ends with a gesture, or
+// with a move upwards that layout cannot explain: find-in-page and screen readers move the view without a gesture.
 
-const NEAR = 90; // pixels from the end within which there is nothing to go back to
-const AT_END = 30; // whoever comes this close to the end by moving down follows again
-const MOMENT = 500; // milliseconds that a busy browser may need to report a scroll
-const DRAG = 10; // pixels that a finger has to move; less is a tap
+const NEAR = 90; // pixels from the end within which no button is needed
+const AT_END = 30; // pixels from the end within which a move down starts following again
+const REPORT_MS = 500; // the time a busy browser may take to report a scroll
+const DRAG = 10; // pixels that a finger must move; less is a tap
 
 type Listen = <E extends Event>(target: EventTarget, name: string, listener: (event: E) => void) => void;
 
-/** Whether the view follows. `onChange`: whether there is something below to go to. */
+/** Whether the view follows. `onChange` reports whether the reader is away from the end. */
 export class Following {
   private isOn = true;
   private isAway = false;
   private isHeld = false;
+  /** The position and the end as of the last event. */
   private lastTop = 0;
-  /** Where the end is, and where it was before it moved: whoever reached it then may be reported only now. */
+  private lastEnd = 0;
+  /** Where the end is, and where it was before it moved: a scroll to the earlier end may be reported late. */
   private end = 0;
   private before = { end: 0, until: 0 };
 
@@ -25,7 +27,7 @@ export class Following {
     private readonly onChange: (isAway: boolean) => void,
   ) {}
 
-  /** Watches the box and `content` until the function returned is called. */
+  /** Watches the box and `content`; returns a function that stops it. */
   attach(content: Element): () => void {
     const leaving = new AbortController();
     const on: Listen = (target, name, listener) =>
@@ -51,7 +53,7 @@ export class Following {
     return () => leaving.abort();
   }
 
-  /** To the end, and on with it. */
+  /** Moves to the end and follows it again. */
   toEnd(): void {
     this.isOn = true;
     this.settle();
@@ -63,21 +65,22 @@ export class Following {
       this.lastTop = this.box.scrollTop;
     }
     this.note();
-    this.tell();
+    this.lastEnd = this.end;
+    this.report();
   }
 
   private note(): void {
     const end = this.box.scrollHeight - this.box.clientHeight;
     if (end === this.end) return;
-    // What grew by more than a window was put in above, by somebody who reads there.
+    // Growth by more than a window is earlier messages, inserted above.
     const isWritten = end - this.end < this.box.clientHeight;
-    this.before = { end: isWritten ? this.end : end, until: performance.now() + MOMENT };
+    this.before = { end: isWritten ? this.end : end, until: performance.now() + REPORT_MS };
     this.end = end;
   }
 
-  /** Stays here until somebody moves down to the end, or asks for it. */
+  /** Stays here until the reader moves down to the end, or calls toEnd. */
   leave(): void {
-    // A box without anything to scroll cannot be moved. Where it stands says nothing: browsers scroll before they tell.
+    // Only a box that can scroll can be moved. Its position is not checked: browsers scroll before they report.
     if (this.box.scrollHeight > this.box.clientHeight) this.isOn = false;
   }
 
@@ -86,23 +89,25 @@ export class Following {
     this.note();
     const end = performance.now() < this.before.until ? this.before.end : this.end;
     if (top > this.lastTop && top > end - AT_END) this.isOn = true;
-    else if (top < this.lastTop && this.isHeld && this.distance() > 2) this.isOn = false; // not what a shrinking end does
+    else if (top < this.lastTop && this.isHeld && this.distance() > 2) this.isOn = false; // a shrinking end leaves no distance
+    else if (top < this.lastTop && this.end >= this.lastEnd && this.distance() > NEAR) this.isOn = false; // find-in-page
     this.lastTop = top;
-    this.tell();
+    this.lastEnd = this.end;
+    this.report();
   }
 
   private distance(): number {
     return this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight;
   }
 
-  /** Of what takes the focus: whether it is out of view as long as the end is in view. */
+  /** Whether a focused element is out of view while the end is in view. */
   private isAbove(element: Element): boolean {
     if (element === this.box) return false;
     const below = this.box.getBoundingClientRect().top + this.box.clientTop - this.box.scrollTop + this.box.scrollHeight;
     return below - element.getBoundingClientRect().bottom > this.box.clientHeight;
   }
 
-  private tell(): void {
+  private report(): void {
     const isAway = !this.isOn && this.distance() > NEAR;
     if (isAway !== this.isAway) this.onChange(isAway);
     this.isAway = isAway;
@@ -110,7 +115,7 @@ export class Following {
 
   private watchFinger(on: Listen): void {
     let last: Touch | undefined;
-    let down = 0; // how far the finger has gone down, which moves the view up
+    let down = 0; // pixels that the finger moved down, which moves the view up
     on<TouchEvent>(this.box, "touchstart", (event) => {
       last = event.touches[0];
       down = 0;
@@ -126,7 +131,7 @@ export class Following {
     });
   }
 
-  /** A held button drags the scrollbar, or a selection beyond the edge; the middle one scrolls until the next click. */
+  /** A held button drags the scrollbar, or a selection past the edge; the middle button scrolls until the next click. */
   private watchMouse(on: Listen): void {
     let isMiddle = false;
     on<PointerEvent>(window, "pointerdown", (event) => {
@@ -138,7 +143,7 @@ export class Following {
     };
     on(window, "pointerup", release);
     on(window, "pointercancel", release);
-    // Over a scrollbar the release is not always reported.
+    // Browsers do not always report a release over a scrollbar.
     on<PointerEvent>(window, "pointermove", (event) => {
       if (event.buttons === 0) release();
     });

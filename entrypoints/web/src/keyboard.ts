@@ -1,14 +1,14 @@
-// Whether Enter sends, as with a keyboard of keys, or begins a new line, as with one on the screen, which has no Shift+Enter.
+// Whether Enter sends (physical keyboards) or starts a new line (on-screen keyboards, which have no Shift+Enter).
 
 const touch = matchMedia("(pointer: coarse)");
-const LEAST = 120; // pixels that a keyboard on the screen takes
+const KEYBOARD_HEIGHT = 120; // pixels, at least, of an on-screen keyboard
 let hasKeys = false;
 let width = 0;
 let tallest = 0;
 
 function measure(): void {
   const height = visualViewport?.height ?? innerHeight;
-  if (innerWidth !== width) tallest = 0; // turned
+  if (innerWidth !== width) tallest = 0; // rotated
   width = innerWidth;
   tallest = Math.max(tallest, height);
 }
@@ -17,11 +17,11 @@ addEventListener("resize", measure);
 visualViewport?.addEventListener("resize", measure);
 measure();
 
-// A touch screen with a keyboard beside it shows by its keys: they have a place on it, and nothing covers the page.
+// A physical keyboard on a touch device reveals itself by its keys: they have a code, and nothing covers the page.
 addEventListener(
   "keydown",
   (event) => {
-    const isShown = tallest - (visualViewport?.height ?? innerHeight) > LEAST;
+    const isShown = tallest - (visualViewport?.height ?? innerHeight) > KEYBOARD_HEIGHT;
     if (!isComposing(event) && /^(?:Key|Digit|Arrow|F\d|Tab|Escape)/.test(event.code) && !isShown) hasKeys = true;
   },
   true,
@@ -29,5 +29,5 @@ addEventListener(
 
 export const entersSends = (): boolean => !touch.matches || hasKeys;
 
-/** A key that belongs to an input method, such as the Enter that takes its proposal. Safari says so by the code alone. */
+/** A key that an input method uses, such as Enter to accept a suggestion. Safari reports this only by the key code. */
 export const isComposing = (event: KeyboardEvent): boolean => event.isComposing || event.keyCode === 229;

@@ -70,7 +70,7 @@ addEventListener("hashchange", readAddress);
 matchMedia("(min-width: 761px)").addEventListener("change", () => (sidebarOpen.value = false));
 addEventListener("popstate", readAddress);
 addEventListener("pageshow", (event) => {
-  if (event.persisted) location.reload(); // back from Stripe's pages by the browser's own button
+  if (event.persisted) location.reload(); // returned from Stripe with the browser's back button
 });
 document.addEventListener("visibilitychange", () => {
   now.value = Date.now();

@@ -1,7 +1,7 @@
-// A reply's Markdown as DOM, block by block, so that what is written already stays as it is while more comes.
+// Renders a reply's Markdown block by block, so that finished blocks stay unchanged while more text arrives.
 //
-// Raw HTML in it is shown as text, but for the tags of tags.ts. What is left goes through DOMPurify, and images become
-// links: one that a reply names would tell its server that somebody reads it, and what its address says.
+// Raw HTML is shown as text, except for the tags in tags.ts. The result goes through DOMPurify. Images become links,
+// because loading an image would report to its server that the reply is read.
 
 import DOMPurify, { type Config } from "dompurify";
 import { Marked, type Token, type Tokens } from "marked";
@@ -27,7 +27,7 @@ const ALLOWED: Config & { RETURN_DOM_FRAGMENT: true } = {
   ],
   ALLOWED_ATTR: ["align", "class", "href", "start", "title"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
-  ADD_URI_SAFE_ATTR: ["align", "start"], // or else they, too, would have to look like an address
+  ADD_URI_SAFE_ATTR: ["align", "start"], // otherwise they would have to look like URLs
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
@@ -42,7 +42,7 @@ DOMPurify.addHook("afterSanitizeAttributes", (element) => {
 
 const sources = new WeakMap<Element, string>();
 
-/** Makes `container` show the text. `whole`: nothing follows, so what was shown may be looked at anew. */
+/** Renders the text in `container`. `whole`: the text is complete, so earlier blocks may be rendered again. */
 export function show(container: HTMLElement, text: string, whole: boolean): void {
   const blocks = marked.lexer(text).filter((token) => token.type !== "space" && token.type !== "def");
   blocks.forEach((token, index) => {
@@ -53,7 +53,7 @@ export function show(container: HTMLElement, text: string, whole: boolean): void
     sources.set(block, token.raw);
     if (!shown) container.append(block);
     else {
-      const restore = whatReadersDid(shown);
+      const restore = saveState(shown);
       shown.replaceWith(block);
       restore(block);
     }
@@ -62,8 +62,8 @@ export function show(container: HTMLElement, text: string, whole: boolean): void
   container.dir = directionOf(container) || "ltr";
 }
 
-/** A block that is written anew keeps what was scrolled sideways, opened and focused in it. */
-function whatReadersDid(block: Element): (anew: Element) => void {
+/** Saves the scroll positions, open sections and focus of a block; the result restores them in its replacement. */
+function saveState(block: Element): (replacement: Element) => void {
   const parts = (of: Element): HTMLElement[] => [
     ...of.querySelectorAll<HTMLElement>("pre, .table, details, summary, a, button"),
   ];
@@ -72,8 +72,8 @@ function whatReadersDid(block: Element): (anew: Element) => void {
     isOpen: part instanceof HTMLDetailsElement && part.open,
     isFocused: part === document.activeElement,
   }));
-  return (anew) =>
-    parts(anew).forEach((part, index) => {
+  return (replacement) =>
+    parts(replacement).forEach((part, index) => {
       const was = before[index];
       if (was?.left) part.scrollLeft = was.left;
       if (was?.isOpen && part instanceof HTMLDetailsElement) part.open = true;
@@ -87,15 +87,15 @@ function fragment(token: Token): DocumentFragment {
   for (const code of clean.querySelectorAll("pre")) frameCode(code);
   for (const table of clean.querySelectorAll("table")) frameTable(table);
   for (const list of clean.querySelectorAll("ol")) {
-    if (list.start + list.children.length > 100) list.className = "wide"; // its numbers have three digits
+    if (list.start + list.children.length > 100) list.className = "wide"; // three-digit numbers
   }
   return clean;
 }
 
-const LONG_TEXT = 28; // characters from which a cell may not be as narrow as its longest word
+const LONG_TEXT = 28; // characters above which a cell is wider than its longest word
 const A_NUMBER = /^[\p{Sc}+\-\u2212~\u2248<>]?\s?\p{Nd}[\p{Nd}\s.,:/\u2013\u2212%+\-]{0,18}(?:\p{Sc}|\s?\p{L}{1,3})?$/u;
 
-/** A table scrolls in a frame of its own, and is wide enough to be read. */
+/** Puts a table into a scrolling frame, wide enough to read. */
 function frameTable(table: HTMLTableElement): void {
   const frame = element("div", "table");
   frame.tabIndex = 0;
@@ -112,7 +112,7 @@ function frameTable(table: HTMLTableElement): void {
   frame.append(table);
 }
 
-/** Above the code: its language and a button, which the list of messages listens to. */
+/** Adds the language and a copy button, whose clicks the message list handles. */
 function frameCode(pre: HTMLPreElement): void {
   const language = /language-([\w+#.-]{1,30})/.exec(pre.querySelector("code")?.className ?? "")?.[1] ?? "";
   const frame = element("div", "code");
@@ -136,7 +136,7 @@ function element(tag: string, className: string): HTMLElement {
   return made;
 }
 
-/** For a screen reader: without the marks. */
+/** The text without Markdown syntax, for screen readers. */
 export function plain(text: string): string {
   return text
     .replace(/```[^\n]*\n?/g, "")

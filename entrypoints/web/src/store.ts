@@ -1,7 +1,17 @@
-// What the page knows, and who is signed in. The conversation that is open has a file of its own.
+// The state of the page and of the session. The open conversation is in conversation.ts.
 
 import { computed, effect, signal } from "@preact/signals";
 import { call, dropSession, keepSession, newKey, Refused, renew, Unreachable, wasSignedIn, whenSessionEnds } from "./api";
+import type {
+  ChangeChatroomBody,
+  ChatroomReply,
+  ChatroomsReply,
+  CreateChatroomBody,
+  ProfileReply,
+  SessionsReply,
+  SubscriptionReply,
+  UrlReply,
+} from "./api-types";
 import type { Device, Problem, Profile, Room, SignedIn, Subscription, Usage } from "./types";
 import { explain } from "./words";
 
@@ -20,7 +30,7 @@ export const sidebarOpen = signal(false);
 export const online = signal(navigator.onLine);
 export const now = signal(Date.now());
 export const notice = signal<{ text: string; kind: "good" | "bad" | "busy" } | null>(null);
-/** Sentences for screen readers, the newest last. */
+/** Sentences for screen readers, newest last. */
 export const announcements = signal<{ key: number; text: string }[]>([]);
 
 export const usage = computed<Usage | null>(() => profile.value?.usage ?? null);
@@ -31,25 +41,25 @@ export const room = computed(() => rooms.value?.find((one) => one.id === roomId.
 
 // --- tabs
 
-type Told = { about: "room"; id: string } | { about: "rooms" | "profile" | "out" | "in" };
+type TabMessage = { about: "room"; id: string } | { about: "rooms" | "profile" | "out" | "in" };
 const tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("chat") : null;
 let onRoomChanged: (id: string) => void = () => {};
 
-export function tellTabs(told: Told): void {
-  tabs?.postMessage(told);
+export function notifyTabs(message: TabMessage): void {
+  tabs?.postMessage(message);
 }
 
 export function whenRoomChanges(listener: (id: string) => void): void {
   onRoomChanged = listener;
 }
 
-tabs?.addEventListener("message", (event: MessageEvent<Told>) => {
-  const told = event.data;
-  if (told.about === "out") signedOut("You signed out in another tab.");
-  else if (told.about === "in") location.reload();
+tabs?.addEventListener("message", (event: MessageEvent<TabMessage>) => {
+  const message = event.data;
+  if (message.about === "out") signedOut("You signed out in another tab.");
+  else if (message.about === "in") location.reload();
   else if (phase.value !== "in") return;
-  else if (told.about === "room") onRoomChanged(told.id);
-  else if (told.about === "rooms") {
+  else if (message.about === "room") onRoomChanged(message.id);
+  else if (message.about === "rooms") {
     void loadRooms().catch(() => undefined);
     if (roomId.value) onRoomChanged(roomId.value);
   } else void loadProfile().catch(() => undefined);
@@ -79,7 +89,7 @@ export async function signIn(signedIn: SignedIn): Promise<void> {
   keepSession(signedIn);
   await enter();
   notice.value = null;
-  tellTabs({ about: "in" });
+  notifyTabs({ about: "in" });
 }
 
 async function enter(): Promise<void> {
@@ -99,7 +109,7 @@ export async function deleteAccount(): Promise<void> {
 
 function leave(text: string): void {
   signedOut(text);
-  tellTabs({ about: "out" });
+  notifyTabs({ about: "out" });
 }
 
 function signedOut(text: string): void {
@@ -116,7 +126,7 @@ function signedOut(text: string): void {
 // --- the profile and the subscription
 
 export async function loadProfile(): Promise<void> {
-  profile.value = (await call<{ data: Profile }>("GET", "/user/me")).data;
+  profile.value = (await call<ProfileReply>("GET", "/user/me")).data;
 }
 
 export function setUsage(changed: Partial<Usage>): void {
@@ -124,31 +134,31 @@ export function setUsage(changed: Partial<Usage>): void {
 }
 
 export async function loadSubscription(): Promise<Subscription> {
-  const found = (await call<{ data: Subscription }>("GET", "/subscription/status")).data;
+  const found = (await call<SubscriptionReply>("GET", "/subscription/status")).data;
   subscription.value = found;
   if (profile.value && profile.value.subscriptionTier !== found.tier) await loadProfile();
   return found;
 }
 
 export async function renameUser(name: string): Promise<void> {
-  profile.value = (await call<{ data: Profile }>("PATCH", "/user/me", { body: { name } })).data;
-  tellTabs({ about: "profile" });
+  profile.value = (await call<ProfileReply>("PATCH", "/user/me", { body: { name } })).data;
+  notifyTabs({ about: "profile" });
 }
 
-/** Off to Stripe's pages. */
+/** Opens Stripe's checkout or customer portal. */
 export async function goTo(which: "checkout" | "portal"): Promise<void> {
   const [path, options] =
     which === "checkout" ? ["/subscribe/pro", { body: {}, key: newKey() }] : ["/subscription/portal", {}];
-  const { url } = await call<{ url: string }>("POST", path as string, options as { body?: unknown; key?: string });
+  const { url } = await call<UrlReply>("POST", path as string, options as { body?: unknown; key?: string });
   try {
     sessionStorage.setItem("back-to", location.hash);
   } catch {
-    // back to a new chatroom, then
+    // without storage, the person returns to a new chatroom
   }
   location.assign(url);
 }
 
-/** Back from Stripe's pages: the address says how it went. */
+/** Handles the return from Stripe, whose outcome is in the query string. */
 export async function backFromStripe(): Promise<void> {
   const outcome = new URLSearchParams(location.search).get("checkout");
   let hash = location.hash;
@@ -156,7 +166,7 @@ export async function backFromStripe(): Promise<void> {
     hash ||= sessionStorage.getItem("back-to") ?? "";
     sessionStorage.removeItem("back-to");
   } catch {
-    // nothing was kept
+    // no storage
   }
   if (location.search || hash !== location.hash) history.replaceState(null, "", `/${hash}`);
   if (outcome === "cancelled") notice.value = { text: "The checkout was cancelled. Nothing was charged.", kind: "good" };
@@ -167,7 +177,7 @@ export async function backFromStripe(): Promise<void> {
     if (found?.tier === "Pro") {
       await loadProfile().catch(() => undefined);
       notice.value = { text: "Welcome to Pro. Your messages are unlimited now.", kind: "good" };
-      tellTabs({ about: "profile" });
+      notifyTabs({ about: "profile" });
       return;
     }
     await new Promise((resolve) => setTimeout(resolve, tries < 10 ? 500 : 2000));
@@ -178,45 +188,36 @@ export async function backFromStripe(): Promise<void> {
 // --- devices
 
 export async function loadDevices(): Promise<Device[]> {
-  return (await call<{ data: Device[] }>("GET", "/auth/sessions")).data;
+  return (await call<SessionsReply>("GET", "/auth/sessions")).data;
 }
 
 // --- rooms
 
 export async function loadRooms(): Promise<void> {
-  const reply = await call<{ data: Room[]; nextCursor: string | null }>("GET", "/chatroom/?limit=50");
-  const open = room.value; // may be further down than this page
+  const reply = await call<ChatroomsReply>("GET", "/chatroom/?limit=50");
+  const open = room.value; // may be on a later page
   rooms.value = open && !reply.data.some((one) => one.id === open.id) ? [...reply.data, open] : reply.data;
   moreRooms.value = reply.nextCursor;
 }
 
 export async function loadMoreRooms(): Promise<void> {
-  const reply = await call<{ data: Room[]; nextCursor: string | null }>(
-    "GET",
-    `/chatroom/?limit=50&cursor=${moreRooms.value}`,
-  );
+  const reply = await call<ChatroomsReply>("GET", `/chatroom/?limit=50&cursor=${moreRooms.value}`);
   const known = new Set(rooms.value?.map((one) => one.id));
   rooms.value = [...(rooms.value ?? []), ...reply.data.filter((one) => !known.has(one.id))];
   moreRooms.value = reply.nextCursor;
 }
 
-export interface NewRoom {
-  name: string;
-  instructions?: string;
-  autoTitle?: boolean;
-}
-
-export async function createRoom(wanted: NewRoom, key: string): Promise<Room> {
-  const { data } = await call<{ data: Room }>("POST", "/chatroom/", { body: wanted, key });
+export async function createRoom(wanted: CreateChatroomBody, key: string): Promise<Room> {
+  const { data } = await call<ChatroomReply>("POST", "/chatroom/", { body: wanted, key });
   rooms.value = [data, ...(rooms.value ?? []).filter((one) => one.id !== data.id)];
-  tellTabs({ about: "rooms" });
+  notifyTabs({ about: "rooms" });
   return data;
 }
 
-export async function changeRoom(id: string, change: { name?: string; instructions?: string }): Promise<void> {
-  const { data } = await call<{ data: Room }>("PATCH", `/chatroom/${id}`, { body: change });
+export async function changeRoom(id: string, change: ChangeChatroomBody): Promise<void> {
+  const { data } = await call<ChatroomReply>("PATCH", `/chatroom/${id}`, { body: change });
   keepRoom(data);
-  tellTabs({ about: "rooms" });
+  notifyTabs({ about: "rooms" });
 }
 
 export async function deleteRoom(id: string): Promise<void> {
@@ -226,7 +227,7 @@ export async function deleteRoom(id: string): Promise<void> {
     if (!(error instanceof Refused && error.problem.code === "chatroom_not_found")) throw error;
   }
   forgetRoom(id);
-  tellTabs({ about: "rooms" });
+  notifyTabs({ about: "rooms" });
 }
 
 export function keepRoom(changed: Room): void {
@@ -252,14 +253,14 @@ export function readAddress(): void {
   roomId.value = /^#\/chatroom\/([0-9a-f-]{36})$/.exec(location.hash)?.[1] ?? null;
 }
 
-// --- saying what went well or wrong
+// --- notices and announcements
 
-const GLAD_MS = 10_000;
+const GOOD_NOTICE_MS = 10_000;
 
 effect(() => {
   const shown = notice.value;
   if (shown?.kind !== "good") return undefined;
-  const timer = setTimeout(() => (notice.value = null), GLAD_MS);
+  const timer = setTimeout(() => (notice.value = null), GOOD_NOTICE_MS);
   return () => clearTimeout(timer);
 });
 
@@ -275,7 +276,7 @@ export function problemOf(error: unknown): Problem | null {
   return error instanceof Refused ? error.problem : null;
 }
 
-export async function orNotice(work: Promise<unknown>): Promise<boolean> {
+export async function notifyOnError(work: Promise<unknown>): Promise<boolean> {
   try {
     await work;
     return true;

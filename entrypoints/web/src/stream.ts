@@ -1,28 +1,28 @@
-// Following a reply while it is written, through whatever happens to the connection.
+// Streams a reply while it is written, and reconnects after any interruption.
 
 import { Refused, send } from "./api";
 import type { Message, Problem } from "./types";
 
 export interface Follower {
-  /** `position` is where it ends; a later stream can go on from there. */
+  /** `position` is the end of `text`; a later stream can resume there. */
   delta(text: string, position: string): void;
-  /** The next piece of a summary of what the model thinks. */
+  /** The next chunk of the thoughts' summary. */
   thought(text: string): void;
   /** A new attempt: the text so far is void. */
   reset(position: string): void;
   done(message: Message): void;
   failed(problem: Problem): void;
-  /** The reply has ended, and all of it had arrived. */
+  /** The reply has ended and had arrived completely. */
   complete(): void;
-  /** Nobody may follow it any more: it is gone, or the session is. */
+  /** The message or the session no longer exists. */
   gone(problem: Problem): void;
   connected(is: boolean): void;
 }
 
-const SILENCE_MS = 45_000; // the server says something every 15 s
-const LONGEST_MS = 20_000;
+const SILENCE_MS = 45_000; // the server sends at least a comment every 15 s
+const MAX_BACK_OFF_MS = 20_000;
 
-/** From `position` on, "" being the beginning. Ends when the reply does. The function returned lets go of it earlier; the model goes on writing. */
+/** Streams from `position` ("": the beginning) until the reply ends. Returns a function that unsubscribes; the model keeps writing. */
 export function follow(path: string, position: string, follower: Follower): () => void {
   const leaving = new AbortController();
   void run(path, position, follower, leaving.signal);
@@ -74,14 +74,14 @@ async function run(path: string, position: string, follower: Follower, leaving: 
     }
     if (isEnded || leaving.aborted) return;
     if (failures > 0 || !navigator.onLine) follower.connected(false);
-    // Half of it by chance, so that a crowd does not return as a crowd.
-    const backOff = Math.min(pause * 2 ** Math.min(failures, 6), LONGEST_MS) * (0.5 + Math.random() / 2);
+    // Half of it is random, so that many clients do not reconnect at once.
+    const backOff = Math.min(pause * 2 ** Math.min(failures, 6), MAX_BACK_OFF_MS) * (0.5 + Math.random() / 2);
     await reconnectAfter(Math.max(wait ?? 0, failures === 0 ? 50 : backOff), leaving);
     failures += 1;
   }
 }
 
-/** Waits, but no longer than until the connection is back, and not at all without one. */
+/** Waits, but not beyond the return of the connection; without a connection, only for that. */
 export async function reconnectAfter(milliseconds: number, leaving?: AbortSignal): Promise<void> {
   await new Promise<void>((resolve) => {
     const timer = navigator.onLine ? setTimeout(end, milliseconds) : undefined;
@@ -96,7 +96,7 @@ export async function reconnectAfter(milliseconds: number, leaving?: AbortSignal
   });
 }
 
-/** Whether it was the last one. */
+/** Returns whether this was the last event. */
 function handle(event: ServerEvent, follower: Follower): boolean {
   switch (event.name) {
     case "delta":

@@ -1,5 +1,5 @@
-// The few HTML tags that models write where Markdown has no mark of its own: <br>, <sub>, <sup>, <kbd>, and <details> with
-// its <summary>. They count without attributes only; every other tag is shown as it is written.
+// The HTML tags that models use where Markdown has no syntax: <br>, <sub>, <sup>, <kbd>, and <details> with <summary>.
+// They are accepted without attributes only; every other tag is shown as text.
 
 import type { MarkedExtension, Token, Tokens } from "marked";
 
@@ -27,7 +27,7 @@ export const tags: MarkedExtension = {
     html: ({ text }: Tokens.HTML | Tokens.Tag) => (BREAK.test(text) ? text : escape(text)),
   },
   tokenizer: {
-    // Alone on its line such a tag would begin a block of HTML, in which no Markdown counts: to us it begins a paragraph.
+    // On its own line such a tag would start an HTML block, in which Markdown is ignored; here it starts a paragraph.
     html(source) {
       return BEGINS_INLINE.test(source) ? undefined : false;
     },
@@ -68,7 +68,7 @@ export const tags: MarkedExtension = {
       },
     },
     {
-      name: "detailsInLine", // in a cell of a table, or within a paragraph
+      name: "detailsInLine", // in a table cell or within a paragraph
       level: "inline",
       start: (source) => source.search(/<details/i),
       tokenizer(source): Details | undefined {
@@ -91,7 +91,7 @@ export const tags: MarkedExtension = {
   ],
 };
 
-/** What is inside, and all of it with its end. Without an end, as long as a reply is written, the rest of the text is inside. */
+/** The content, and the whole match with its end tag. While a reply is written the end may be missing; then the rest is content. */
 function untilClosed(source: string, from: number): [inner: string, raw: string] {
   let depth = 1;
   let fence = "";

@@ -1,46 +1,76 @@
-// What people read: problems, times, devices.
+// Texts for people: problems, times, devices.
 
 import type { Message, Problem } from "./types";
 
-const PROBLEMS: Record<string, string> = {
-  mobile_invalid: "This is not a valid mobile number. Write it with its country code, such as +91 98765 43210.",
-  country_not_allowed: "Codes cannot be sent to numbers of this country.",
-  mobile_taken: "There is an account with this number already. Sign in instead.",
-  user_not_found: "There is no account with this number yet.",
-  otp_invalid: "This code is wrong or no longer good. Check it, or ask for a new one.",
-  codes_off: "Too many wrong codes were given for this number. Please contact support.",
-  credentials_invalid: "The number or the password is wrong.",
-  password_wrong: "The current password is wrong.",
-  too_many_guesses: "Too many wrong guesses.",
-  codes_sent_too_often: "Codes were sent to this number too often. Use the last one.",
-  rate_limited: "That was too much at once.",
-  too_many_in_flight: "Several of your messages are still being answered. Wait for one of them.",
-  sending_too_fast: "You are sending messages very fast.",
-  too_many_streams: "This conversation is open in many places. Close one of them.",
-  chatroom_not_found: "This chatroom does not exist any more.",
-  message_not_found: "This message does not exist any more.",
-  session_not_found: "This device was signed out already.",
-  message_not_ended: "The reply is still being written.",
-  already_subscribed: "You have a subscription already. Manage it instead.",
-  not_subscribed: "There is no subscription to manage.",
-  payments_unavailable: "The payment service cannot be reached.",
-  payments_refused: "The payment service did not accept the request.",
+/** For a request that this page should not have made: a bug, or a page older than the server. */
+const OUTDATED = "The page and the server do not match. Please reload the page.";
+const SIGNED_OUT = "You were signed out. Sign in again.";
+const BUSY = "The service is busy.";
+
+/** By the API's code. null: the server's own sentence says more. */
+const PROBLEMS: Record<string, string | null> = {
+  already_subscribed: "You already have a subscription. Manage it instead.",
   body_too_large: "This is too long.",
+  chatroom_not_found: "This chatroom no longer exists.",
+  codes_off: "Too many wrong codes were entered for this number. Please contact support.",
+  codes_sent_too_often: "Too many codes were requested for this number. Use the latest one.",
+  country_not_allowed: "Codes cannot be sent to numbers of this country.",
+  credentials_invalid: "The number or the password is wrong.",
+  database_unavailable: BUSY,
+  expectation_failed: OUTDATED,
+  headers_too_large: OUTDATED,
+  idempotency_key_in_use: "The same request is still running.",
+  idempotency_key_reused: OUTDATED,
+  idempotency_key_unsupported: OUTDATED,
   internal_error: "Something went wrong on our side.",
-  refresh_token_invalid: "You were signed out. Sign in again.",
-  token_invalid: "You were signed out. Sign in again.",
+  malformed_body: OUTDATED,
+  malformed_request: OUTDATED,
+  message_ended: "The reply has already ended.",
+  message_not_continuable: "This reply did not reach its length limit.",
+  message_not_ended: "The reply is still being written.",
+  message_not_found: "This message no longer exists.",
+  method_not_allowed: OUTDATED,
+  mobile_invalid: "This is not a valid mobile number. Write it with its country code, such as +91 98765 43210.",
+  mobile_taken: "An account with this number already exists. Sign in instead.",
+  not_subscribed: "There is no subscription to manage.",
+  otp_invalid: "This code is wrong or has expired. Check it, or request a new one.",
+  password_wrong: "The current password is wrong.",
+  payments_refused: "The payment service rejected the request.",
+  payments_unavailable: "The payment service is unavailable.",
+  quota_exceeded: null,
+  rate_limited: "Too many requests.",
+  redis_unavailable: BUSY,
+  refresh_token_invalid: SIGNED_OUT,
+  request_timeout: "The request took too long to arrive. Please try again.",
+  route_not_found: OUTDATED,
+  sending_too_fast: "You are sending messages too fast.",
+  session_not_found: "This device was already signed out.",
+  streams_exhausted: BUSY,
+  timeout: BUSY,
+  token_expired: SIGNED_OUT,
+  token_invalid: SIGNED_OUT,
+  token_missing: SIGNED_OUT,
+  too_many_guesses: "Too many wrong attempts.",
+  too_many_in_flight: "Several of your messages are still being answered. Wait for one of them to finish.",
+  too_many_streams: "This conversation is open in too many places. Close one of them.",
+  user_not_found: "There is no account with this number yet.",
+  validation_failed: null,
+  webhook_invalid: null, // Stripe's call
 };
 
+/** By the code in a message's `error`. */
 const UNANSWERED: Record<string, string> = {
-  model_unavailable: "The model could not be reached.",
-  model_not_configured: "The service is not set up to reach Gemini. Nothing is wrong with your message.",
-  model_rate_limited: "The model has too much to do right now.",
-  model_quota_exhausted: "The service has used up its share of the model for today.",
-  model_refused: "The model did not accept the message.",
-  reply_empty: "The model gave no answer.",
-  reply_blocked: "The model's safety filter refused to answer this.",
-  workers_died: "The reply was interrupted too often.",
   generation_failed: "Something went wrong on our side.",
+  model_not_configured: "The service is not set up to use Gemini. Your message is fine.",
+  model_overloaded: "The model is overloaded right now.",
+  model_quota_exhausted: "The service has used up its model quota for today.",
+  model_rate_limited: "The model is handling too many requests right now.",
+  model_refused: "The model rejected the message.",
+  model_timed_out: "The model took too long.",
+  model_unavailable: "The model could not be reached.",
+  reply_blocked: "The model's safety filter blocked the reply.",
+  reply_empty: "The model returned an empty reply.",
+  workers_died: "The reply was interrupted too often.",
 };
 
 export function explain(problem: Problem): string {
@@ -49,7 +79,7 @@ export function explain(problem: Problem): string {
   const text =
     problem.code === "validation_failed" && wrong
       ? sentence(wrong.detail)
-      : (known ?? (problem.status >= 500 || !problem.detail ? "The service is busy." : problem.detail));
+      : (known ?? (problem.status >= 500 || !problem.detail ? BUSY : problem.detail));
   if (problem.retryAfter && (problem.status === 429 || problem.status === 503)) {
     return `${text} Try again in ${duration(problem.retryAfter * 1000)}.`;
   }
@@ -59,10 +89,10 @@ export function explain(problem: Problem): string {
 /** Why a message that has ended has no reply. */
 export function whyUnanswered(message: Message): string {
   const code = message.error?.code ?? "";
-  return UNANSWERED[code] ?? message.error?.detail ?? "There is no answer.";
+  return UNANSWERED[code] ?? message.error?.detail ?? "There is no reply.";
 }
 
-/** "must not be blank" of a value; what begins with a capital is a sentence already. */
+/** Completes a detail such as "must not be blank"; one that starts with a capital is already a sentence. */
 function sentence(detail: string): string {
   return /^[a-z]/.test(detail) ? `This ${detail.replace(/\.$/, "")}.` : detail;
 }
@@ -77,7 +107,7 @@ export function duration(milliseconds: number): string {
   return rest ? `${hours} h ${rest} min` : hours === 1 ? "an hour" : `${hours} hours`;
 }
 
-/** Of what is short, and counts up. */
+/** A short duration that counts up. */
 export function seconds(time: number): string {
   const whole = Math.max(1, Math.round(time));
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;

@@ -6,7 +6,7 @@ import { dialog, isUsedUp, now, profile, roomId, sidebarOpen, usage } from "../s
 import { Icon } from "./ui";
 import { duration, timeOf } from "../words";
 
-const MOST = 8000; // characters
+const MAX_CHARACTERS = 8000;
 
 const drafts = new Map<string, string>();
 
@@ -16,7 +16,7 @@ export function Composer(): JSX.Element {
   const box = useRef<HTMLTextAreaElement>(null);
   const open = current.value;
   const characters = [...text].length;
-  const isTooLong = characters > MOST;
+  const isTooLong = characters > MAX_CHARACTERS;
   const canSend = open === null && text.trim() !== "" && !isTooLong && !isUsedUp.value && state.value !== "loading";
 
   useEffect(() => {
@@ -47,7 +47,7 @@ export function Composer(): JSX.Element {
     return () => removeEventListener("keydown", stopByEscape);
   }, []);
 
-  // As high as its text, up to what the style allows.
+  // Grows with its text, up to the style's limit.
   useLayoutEffect(() => {
     if (!box.current) return;
     box.current.style.height = "auto";
@@ -113,7 +113,7 @@ export function Composer(): JSX.Element {
         <p id="message-note" class="hint note">
           {isTooLong ? (
             <span class="error">
-              {characters.toLocaleString()} of {MOST.toLocaleString()} characters: please shorten it.
+              {characters.toLocaleString()} of {MAX_CHARACTERS.toLocaleString()} characters: please shorten it.
             </span>
           ) : (
             <Allowance />
@@ -127,11 +127,11 @@ export function Composer(): JSX.Element {
 function Allowance(): JSX.Element | null {
   const found = usage.value;
   if (found === null || found.remaining === "unlimited" || isUsedUp.value) {
-    return <>Replies can be wrong. Check what matters.</>;
+    return <>Replies can be wrong. Check important facts.</>;
   }
   return (
     <>
-      {found.remaining} of {found.total} messages left today. They return at {timeOf(found.resetsAt)}.
+      {found.remaining} of {found.total} messages left today. The allowance resets at {timeOf(found.resetsAt)}.
     </>
   );
 }
@@ -142,7 +142,7 @@ function UsedUp(): JSX.Element | null {
   return (
     <div class="used-up" role="status">
       <p>
-        <strong>You have used today's {found.total} messages.</strong> They return at {timeOf(found.resetsAt)}, in{" "}
+        <strong>You have used today's {found.total} messages.</strong> The allowance resets at {timeOf(found.resetsAt)}, in{" "}
         {duration(Date.parse(found.resetsAt) - now.value)}.
       </p>
       {profile.value?.subscriptionTier === "Basic" && (

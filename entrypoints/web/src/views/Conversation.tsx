@@ -56,7 +56,7 @@ export function Conversation(): JSX.Element {
         <Messages key={roomId.value ?? "new"} />
       )}
       <Composer />
-      <div class="unseen" role="log" aria-live="polite" aria-label="What is happening">
+      <div class="unseen" role="log" aria-live="polite" aria-label="Announcements">
         {announcements.value.map(({ key, text }) => (
           <p key={key}>{text}</p>
         ))}
@@ -69,7 +69,7 @@ function Notices(): JSX.Element {
   const shown = notice.value;
   return (
     <div class="notices" role="status">
-      {!online.value && <p class="notice busy">You are offline. Everything goes on when the connection is back.</p>}
+      {!online.value && <p class="notice busy">You are offline. The page continues when the connection is back.</p>}
       {shown && (
         <div class={`notice ${shown.kind}`}>
           {shown.kind === "busy" && <span class="spinner small" />}
@@ -111,7 +111,7 @@ function Welcome(): JSX.Element {
         <Icon name="spark" />
       </span>
       <h2>{first ? `Hello, ${first}` : "Hello"}</h2>
-      <p>Ask a question, or begin with one of these.</p>
+      <p>Ask a question, or start with one of these.</p>
       <ul class="ideas">
         {IDEAS.map((idea) => (
           <li key={idea}>
@@ -148,7 +148,7 @@ function Messages(): JSX.Element {
     };
   }, []);
 
-  // Older messages come in above: what is being read stays where it is.
+  // Older messages are inserted above; the visible part keeps its place.
   useLayoutEffect(() => {
     const box = scroller.current;
     if (!box) return;
@@ -158,7 +158,7 @@ function Messages(): JSX.Element {
     known.current = { first, height: box.scrollHeight, count: list.length };
   }, [list]);
 
-  // Whoever asks for a reply wants to see it, wherever they were reading.
+  // A person who asks for a reply wants to see it, wherever they were reading.
   useLayoutEffect(() => following.current?.toEnd(), [asked.value]);
 
   return (
@@ -173,7 +173,7 @@ function Messages(): JSX.Element {
           if (scroller.current && scroller.current.scrollTop < 200 && older.value) void loadOlder();
         }}
         onClick={(event) => {
-          // Whoever opens something in a reply that is ended wants to see that, not the end.
+          // Opening a section of a finished reply must not scroll to the end.
           if (event.target instanceof Element && event.target.closest("summary") && !current.value) following.current?.leave();
           void copyCode(event.target);
         }}

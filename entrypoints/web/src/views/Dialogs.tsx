@@ -19,6 +19,7 @@ import {
   subscription,
   usage,
 } from "../store";
+import type { OtpReply } from "../api-types";
 import type { Device, Room, Subscription } from "../types";
 import { Dialog, Field, Form, Submit, TextArea, useTask } from "./ui";
 import { dateOf, deviceName, momentOf } from "../words";
@@ -68,7 +69,7 @@ function NewChatroom(): JSX.Element {
           maxLength={100}
           value={name}
           onInput={(event) => setName(event.currentTarget.value)}
-          hint="May stay empty."
+          hint="Optional."
           error={task.error || undefined}
         />
         <label class="check">
@@ -95,23 +96,23 @@ function Instructions({ value, onInput }: { value: string; onInput: (text: strin
       maxLength={4000}
       value={value}
       onInput={(event) => onInput(event.currentTarget.value)}
-      hint="What the model is told before every message of this chatroom, such as “Answer briefly, in Hindi”."
+      hint="The model receives these before every message in this chatroom. For example: “Answer briefly, in Hindi”."
     />
   );
 }
 
 function RoomSettings({ room }: { room: Room }): JSX.Element {
-  const now = rooms.value?.find((one) => one.id === room.id) ?? room;
-  const [name, setName] = useState(now.name);
-  const [instructions, setInstructions] = useState(now.instructions ?? "");
+  const current = rooms.value?.find((one) => one.id === room.id) ?? room;
+  const [name, setName] = useState(current.name);
+  const [instructions, setInstructions] = useState(current.instructions ?? "");
   const [isDeleting, setDeleting] = useState(false);
   const save = useTask();
   const remove = useTask();
 
   async function change(): Promise<void> {
     const changes = {
-      ...(name.trim() !== now.name ? { name: name.trim() } : {}),
-      ...(instructions !== (now.instructions ?? "") ? { instructions } : {}),
+      ...(name.trim() !== current.name ? { name: name.trim() } : {}),
+      ...(instructions !== (current.instructions ?? "") ? { instructions } : {}),
     };
     if (Object.keys(changes).length === 0 || (await save.run(() => changeRoom(room.id, changes)))) close();
   }
@@ -150,7 +151,7 @@ function RoomSettings({ room }: { room: Room }): JSX.Element {
   );
 }
 
-/** A button that asks once more before it does what cannot be undone. */
+/** A button that asks for confirmation before it does what cannot be undone. */
 function Confirm(props: {
   ask: string;
   question: string;
@@ -175,8 +176,8 @@ function Confirm(props: {
           type="button"
           class="secondary"
           ref={(button) => {
-            if (button && !button.dataset["met"]) {
-              button.dataset["met"] = "yes";
+            if (button && !button.dataset["focused"]) {
+              button.dataset["focused"] = "yes";
               button.focus();
             }
           }}
@@ -245,7 +246,7 @@ function Name(): JSX.Element {
   );
 }
 
-const LEAST = 8; // characters of a password
+const MIN_PASSWORD = 8; // characters
 
 function Password(): JSX.Element {
   const [isOpen, setOpen] = useState(false);
@@ -263,13 +264,13 @@ function Password(): JSX.Element {
   const send = (): Promise<unknown> =>
     sending.run(async () => {
       const body = { mobile: profile.value?.mobile };
-      const { otp } = await call<{ otp?: string }>("POST", "/auth/forgot-password", { body, anonymous: true });
+      const { otp } = await call<OtpReply>("POST", "/auth/forgot-password", { body, anonymous: true });
       setShown(otp ?? null);
       setSent(true);
     });
 
   async function change(): Promise<void> {
-    const tooShort = [...password].length < LEAST;
+    const tooShort = [...password].length < MIN_PASSWORD;
     setShort(tooShort);
     if (tooShort) return;
     const body = { newPassword: password, ...(by === "code" ? { otp: proof.replace(/\D/g, "") || "0" } : { currentPassword: proof }) };
@@ -299,14 +300,14 @@ function Password(): JSX.Element {
       <h3>Password</h3>
       <Form label="Password" onSubmit={() => void change()}>
         <fieldset>
-          <legend>Prove that it is you, by</legend>
+          <legend>Confirm your identity with</legend>
           <label class="check">
             <input type="radio" name="by" checked={by === "code"} onChange={() => setBy("code")} />
-            <span>a code to {profile.value?.mobile}</span>
+            <span>a code sent to {profile.value?.mobile}</span>
           </label>
           <label class="check">
             <input type="radio" name="by" checked={by === "password"} onChange={() => setBy("password")} />
-            <span>the password you have</span>
+            <span>your current password</span>
           </label>
         </fieldset>
         {by === "code" && (
@@ -316,7 +317,7 @@ function Password(): JSX.Element {
             </button>
             <p class={sending.error ? "error" : "hint"} role="status">
               {sending.error ||
-                (!isSent ? "" : shown === null ? "It is on its way." : `This server sends no messages; your code is ${shown}.`)}
+                (!isSent ? "" : shown === null ? "The code is on its way." : `This server cannot send text messages. Your code is ${shown}.`)}
             </p>
           </div>
         )}
@@ -340,8 +341,8 @@ function Password(): JSX.Element {
           maxLength={128}
           value={password}
           onInput={(event) => setPassword(event.currentTarget.value)}
-          hint={`At least ${LEAST} characters. All other devices are signed out.`}
-          error={isShort ? `Use at least ${LEAST} characters.` : isProofWrong ? undefined : task.error || undefined}
+          hint={`At least ${MIN_PASSWORD} characters. All other devices are signed out.`}
+          error={isShort ? `Use at least ${MIN_PASSWORD} characters.` : isProofWrong ? undefined : task.error || undefined}
         />
         <div class="buttons">
           <button type="button" class="secondary" onClick={() => setOpen(false)}>
@@ -424,7 +425,7 @@ function DeleteAccount(): JSX.Element {
       <h3>Delete account</h3>
       <Confirm
         ask="Delete account"
-        question="Delete your account, all chatrooms and your subscription, at once and for good?"
+        question="Delete your account, all chatrooms and your subscription, immediately and permanently?"
         isAsked={isAsked}
         setAsked={setAsked}
         isBusy={task.isBusy}
@@ -455,7 +456,7 @@ function SubscriptionDialog(): JSX.Element {
     <Dialog title="Your subscription" onClose={close} wide>
       {loading.error && <p class="error">{loading.error}</p>}
       <p class="lead" role="status">
-        {found ? standing(found) : "Looking it up …"}
+        {found ? standing(found) : "Loading …"}
       </p>
       <div class="tiers">
         <section class={isPro ? "" : "chosen"}>
@@ -463,7 +464,7 @@ function SubscriptionDialog(): JSX.Element {
           <p class="price">Free</p>
           <ul>
             <li>{typeof total === "number" ? `${total} messages a day` : "Some messages a day"}</li>
-            <li>Your chatrooms, kept</li>
+            <li>Your chatrooms are kept</li>
           </ul>
         </section>
         <section class={isPro ? "chosen" : ""}>
@@ -492,7 +493,7 @@ function SubscriptionDialog(): JSX.Element {
           </button>
         )}
       </div>
-      <p class="hint">Payment, invoices and cancelling are on Stripe's pages.</p>
+      <p class="hint">Stripe handles payment, invoices and cancellation.</p>
     </Dialog>
   );
 }

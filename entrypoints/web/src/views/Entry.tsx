@@ -35,7 +35,7 @@ function Sending({ entry }: { entry: Entry }): JSX.Element | null {
     case "sending":
       return <p class="status">Sending …</p>;
     case "waiting":
-      return <p class="status">{online.value ? "Not reached the server yet. Trying again …" : "Waiting for the connection …"}</p>;
+      return <p class="status">{online.value ? "The server has not replied yet. Trying again …" : "Waiting for the connection …"}</p>;
     case "unsent":
       return (
         <div class="unsent">
@@ -85,9 +85,9 @@ function Progress({ entry, message }: { entry: Entry; message: Message }): JSX.E
     return () => clearTimeout(timer);
   }, [message.status, hasText]);
   let words = "";
-  if (!entry.isConnected.value) words = online.value ? "Connecting again …" : "Goes on when you are online again.";
+  if (!entry.isConnected.value) words = online.value ? "Reconnecting …" : "Continues when you are online again.";
   else if (entry.isStopping.value) words = "Stopping …";
-  else if (!hasText) words = isLong ? "This takes longer than usual. It is still being worked on." : "";
+  else if (!hasText) words = isLong ? "This is taking longer than usual." : "";
   if (hasText && words === "") return null;
   return (
     <p class="status">
@@ -120,7 +120,7 @@ function Cut({ entry }: { entry: Entry }): JSX.Element {
   const [isAsking, setAsking] = useState(false);
   return (
     <div class="ending cut">
-      <p>The reply was cut here: it has reached its greatest length.</p>
+      <p>The reply has reached its length limit.</p>
       <AskButton
         class="secondary"
         isAsking={isAsking}
@@ -135,7 +135,7 @@ function Cut({ entry }: { entry: Entry }): JSX.Element {
   );
 }
 
-/** Asks the model once more, which counts as a message. */
+/** Asks the model again, which counts as a message. */
 function AskButton(props: { class: string; isAsking?: boolean; onClick: () => void; children: ComponentChildren }): JSX.Element {
   return (
     <button

@@ -6,7 +6,7 @@ import {
   loadMoreRooms,
   moreRooms,
   navigate,
-  orNotice,
+  notifyOnError,
   profile,
   roomId,
   rooms,
@@ -93,7 +93,7 @@ function Rooms(): JSX.Element {
         ))}
       </ul>
       {moreRooms.value && (
-        <button type="button" class="link" onClick={() => void orNotice(loadMoreRooms())}>
+        <button type="button" class="link" onClick={() => void notifyOnError(loadMoreRooms())}>
           Show more chatrooms
         </button>
       )}

@@ -2,6 +2,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { call, newKey } from "../api";
 import { notice, problemOf, signIn } from "../store";
+import type { OtpReply } from "../api-types";
 import type { SignedIn } from "../types";
 import { Field, Form, Icon, Submit, useTask } from "./ui";
 
@@ -20,7 +21,7 @@ export function SignIn(): JSX.Element {
   const [name, setName] = useState("");
   const [code, setCode] = useState("");
   const [password, setPassword] = useState("");
-  /** The code itself, from a server that has no way to send it. */
+  /** The code, if the server returns it instead of sending it. */
   const [shown, setShown] = useState<string | null>(null);
   const [sentAgain, setSentAgain] = useState(false);
   const task = useTask();
@@ -40,7 +41,7 @@ export function SignIn(): JSX.Element {
   }
 
   async function sendCode(): Promise<void> {
-    const { otp } = await call<{ otp?: string }>("POST", "/auth/send-otp", { body: { mobile }, anonymous: true });
+    const { otp } = await call<OtpReply>("POST", "/auth/send-otp", { body: { mobile }, anonymous: true });
     setShown(otp ?? null);
     setCode("");
     go("code");
@@ -124,7 +125,7 @@ export function SignIn(): JSX.Element {
 
         {step === "new" && (
           <Form onSubmit={signUp}>
-            <p class="lead">A name and a mobile number are all it takes.</p>
+            <p class="lead">You need only a name and a mobile number.</p>
             <Field
               label="Your name"
               autocomplete="name"
@@ -150,12 +151,12 @@ export function SignIn(): JSX.Element {
             <p class="lead">
               {shown === null ? "If this number has an account, a code is on its way to " : "The code for "}
               <strong>{mobile}</strong>
-              {shown === null ? "." : " is good for five minutes."}
+              {shown === null ? "." : " is valid for five minutes."}
             </p>
             {shown !== null && (
               <div class="notice hint-code">
                 <p>
-                  This server sends no messages, so here it is: <strong class="digits">{shown}</strong>
+                  This server cannot send text messages. Your code is <strong class="digits">{shown}</strong>
                 </p>
                 <button type="button" class="quiet" onClick={() => setCode(shown)}>
                   Fill in

@@ -6,7 +6,7 @@ import type { Message } from "../types";
 import { seconds } from "../words";
 import { Markdown } from "./Markdown";
 
-/** Above the reply: what the model thinks, folded; its newest line and the time can be read while it does. */
+/** The model's thoughts above the reply, collapsed; while it thinks, the latest line and the time are visible. */
 export function Thoughts({ entry, message }: { entry: Entry; message: Message }): JSX.Element | null {
   const [isOpen, setOpen] = useState(false);
   const text = entry.thoughts.value || message.thoughts || "";
@@ -44,7 +44,7 @@ function Elapsed({ since, before }: { since: number; before: number }): JSX.Elem
   return <span class="detail">{seconds((before + Math.max(now - since, 0)) / 1000)}</span>;
 }
 
-/** The newest sentence that is whole, or else what there is of its line: it stays long enough to be read. */
+/** The latest complete sentence, which stays long enough to be read, or else the last line so far. */
 function lastLine(text: string): string {
   const line = plain(text.trimEnd().split("\n").at(-1) ?? "");
   return line.match(/[^.!?。।]+[.!?。।]+(?=\s|$)/gu)?.at(-1)?.trim() ?? line;

@@ -1,4 +1,4 @@
-// Small pieces that every part of the page uses.
+// Components that every part of the page uses.
 
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useId, useRef, useState } from "preact/hooks";
@@ -46,7 +46,7 @@ export function IconButton(
   );
 }
 
-/** The browser's own dialog: it keeps the focus inside, closes by Escape and gives the focus back. */
+/** The browser's dialog: it traps the focus, closes with Escape and restores the focus. */
 export function Dialog(props: { title: string; onClose: () => void; children: ComponentChildren; wide?: boolean }): JSX.Element {
   const element = useRef<HTMLDialogElement>(null);
   const title = useId();
@@ -140,14 +140,14 @@ export interface Task {
   isBusy: boolean;
   error: string;
   code: string;
-  /** The value that is wrong, if the server named one: "/mobile". */
+  /** The invalid field, if the server named one: "/mobile". */
   pointer: string;
-  /** True if it went well. */
+  /** Resolves to whether it succeeded. */
   run: (work: () => Promise<unknown>) => Promise<boolean>;
   clear: () => void;
 }
 
-/** Something that a button does: one at a time, and its problem shown where it belongs. */
+/** An action of a button: one at a time, with its error shown beside it. */
 export function useTask(): Task {
   const [isBusy, setBusy] = useState(false);
   const [error, setError] = useState("");
