@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
@@ -350,8 +351,21 @@ def test_make_knows_the_targets_that_documents_name() -> None:
 
 
 def test_the_changelog_has_a_place_for_what_comes_next() -> None:
-    sections = re.findall(r"(?m)^## (.+)$", (ROOT / "CHANGELOG.md").read_text())
-    assert sections[0] == "[Unreleased]"
+    text = (ROOT / "CHANGELOG.md").read_text()
+    unreleased, *releases = re.findall(r"(?m)^## (.+)$", text)
+    assert unreleased == "[Unreleased]"
+    assert [re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release) for release in releases].count(None) == 0
+    # A release has each heading once.
+    for section in text.split("\n## ")[1:]:
+        headings = re.findall(r"(?m)^### (.+)$", section)
+        assert headings == sorted(set(headings))
+        assert set(headings) <= {"Added", "Changed", "Deprecated", "Fixed", "Removed", "Security"}
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\n## [{version}] - " in (ROOT / "CHANGELOG.md").read_text()
+    assert f"\nVersion {version}." in README
 
 
 def repository_files() -> list[Path]:
