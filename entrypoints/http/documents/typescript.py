@@ -29,7 +29,8 @@ def _declaration(name: str, schema: Json) -> str:
         return f"export type {name} = {_type(schema)};\n"
     required = schema.get("required", [])
     fields = [
-        f"  {field}{'' if field in required else '?'}: {_type(value)};\n" for field, value in schema["properties"].items()
+        f"  {field}{'' if field in required else '?'}: {_type(value)};\n"
+        for field, value in schema["properties"].items()
     ]
     return f"export interface {name} {{\n{''.join(fields)}}}\n"
 
