@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from entrypoints.http.documents.postman import api_document
 from entrypoints.http.documents.typescript import types
+from entrypoints.http.server.app import api_document
 from entrypoints.http.server.web import DIST
 from tests.support.http_client import Person, new_mobile, sign_up
 from tests.support.patience import HANG

@@ -23,7 +23,6 @@ NAMES_IN = {".py", ".ts", ".tsx", ".mjs"}
 #: Generated files, migrations, which are never edited, and this table with its tests.
 SKIPPED = (
     "adapters/postgres/migrations/models/",
-    "docs/postman/",
     "entrypoints/web/dist/",
     "entrypoints/web/package",
     "tests/language/words.toml",

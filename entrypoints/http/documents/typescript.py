@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from entrypoints.http.documents.postman import api_document
+from entrypoints.http.server.app import api_document
 
 Json = dict[str, Any]
 
