@@ -1,4 +1,4 @@
-"""For a deployment that sells nothing: every attempt to pay is answered plainly."""
+"""For a deployment without payments: every call is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways for a one-time code to reach its owner."""
+"""Delivery of one-time codes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LONGEST_SECONDS = 20.0
 _ERROR_BYTES = 65_536
 
 
-def _words(code: str, purpose: OtpPurpose) -> str:
+def _sms_text(code: str, purpose: OtpPurpose) -> str:
     use = "log in" if purpose is OtpPurpose.LOGIN else "set a new password"
-    return f"{code} is your code to {use}. It is valid for 5 minutes. Give it to nobody."
+    return f"{code} is your code to {use}. It is valid for 5 minutes. Do not share it."
 
 
 class ReplyOtpSender(OtpSender):
-    """The contract's mocked SMS: the code goes back in the reply, and nowhere else."""
+    """Sends nothing: the code is returned in the reply."""
 
     in_reply = True
 
@@ -40,7 +40,7 @@ class ReplyOtpSender(OtpSender):
 
 
 class ConsoleOtpSender(OtpSender):
-    """For development: the code is written to the terminal, past the log."""
+    """For development: the code is written to the terminal, not to the log."""
 
     in_reply = False
 
@@ -49,11 +49,11 @@ class ConsoleOtpSender(OtpSender):
     async def close(self) -> None: ...
 
     async def send(self, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> None:
-        print(f"To {mobile}: {_words(code, purpose)}", file=sys.stderr, flush=True)  # noqa: T201 - its very purpose
+        print(f"To {mobile}: {_sms_text(code, purpose)}", file=sys.stderr, flush=True)  # noqa: T201 - its purpose
 
 
 class SmsRefused(Exception):
-    """Twilio took the request and sent nothing. `reason` is Twilio's own number of the error, if it gave one."""
+    """Twilio refused the message. `reason` is Twilio's error number, if it gave one."""
 
     def __init__(self, status: int, reason: int | None) -> None:
         super().__init__(f"Twilio answered {status}, error {reason}")
@@ -62,9 +62,9 @@ class SmsRefused(Exception):
 
 
 class TwilioOtpSender(OtpSender):
-    """By SMS, through Twilio's HTTP API. `sender` is a number of the account's, or a messaging service (MG…).
+    """By SMS, through Twilio's HTTP API. `sender` is one of the account's numbers, or a messaging service (MG…).
 
-    Nothing is repeated: after a timeout the message may be on its way, and each one is paid for.
+    There are no retries: after a timeout the message may be on its way, and each one costs money.
     """
 
     in_reply = False
@@ -78,7 +78,7 @@ class TwilioOtpSender(OtpSender):
         self._session: ClientSession | None = None
 
     async def start(self) -> None:
-        # By default the session heeds no proxy of the environment.
+        # By default the session ignores the environment's proxy settings.
         self._session = ClientSession(
             headers=self._headers, timeout=ClientTimeout(total=self._seconds), cookie_jar=DummyCookieJar()
         )
@@ -89,15 +89,15 @@ class TwilioOtpSender(OtpSender):
 
     async def send(self, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> None:
         assert self._session is not None, "start() comes first"
-        form = {"To": mobile, **self._from, "Body": _words(code, purpose)}
-        # A redirect would carry number and code to wherever it points.
+        form = {"To": mobile, **self._from, "Body": _sms_text(code, purpose)}
+        # A redirect would carry number and code to another host.
         async with self._session.post(self._url, data=form, allow_redirects=False) as response:
             if response.status != HTTPStatus.CREATED:
                 raise SmsRefused(response.status, await _reason(response))
 
 
 async def _reason(response: ClientResponse) -> int | None:
-    """Twilio's number of the error. Its text is left alone: it may name the number."""
+    """Twilio's error number. Its text is ignored, because it may contain the phone number."""
     try:
         code = json.loads(await response.content.read(_ERROR_BYTES))["code"]
     except (ValueError, TypeError, LookupError):
@@ -106,9 +106,9 @@ async def _reason(response: ClientResponse) -> int | None:
 
 
 class InBackground(OtpSender):
-    """Sends after the reply: how long it takes, or that it fails, tells nobody whether the number is known.
+    """Sends after the reply, so that neither the time it takes nor a failure reveals whether the number is known.
 
-    What is on its way is waited for at the end. A code that is lost with the process is asked for again.
+    Closing waits for pending messages. If the process dies, the user requests another code.
     """
 
     in_reply = False
@@ -134,7 +134,7 @@ class InBackground(OtpSender):
         try:
             async with asyncio.timeout(_LONGEST_SECONDS):
                 await self._sender.send(mobile, code, purpose)
-        except Exception as error:  # noqa: BLE001 - whatever it is, and its text may name the number
+        except Exception as error:  # noqa: BLE001 - of any kind; it is logged without its text
             status, reason = getattr(error, "status", None), getattr(error, "reason", None)
-            reason = reason if isinstance(reason, int) else None  # texts of other errors may name the number
+            reason = reason if isinstance(reason, int) else None  # other errors' texts may contain the phone number
             log.error("code_not_sent", error=type(error).__name__, status=status, reason=reason)

@@ -1,4 +1,4 @@
-"""Mobile numbers, read by Google's libphonenumber."""
+"""Mobile numbers, by Google's libphonenumber."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class LibPhoneNumbers(MobileNumbers):
 
     def parse(self, text: str) -> MobileNumber:
         try:
-            # Copied out of a list of contacts a number has marks of direction around it.
+            # Contact apps copy numbers with invisible direction marks around them.
             number = phonenumbers.parse(without_invisible(text), self._default_region)
         except phonenumbers.NumberParseException:
             raise InvalidMobile from None

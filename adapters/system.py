@@ -1,4 +1,4 @@
-"""The machine's clock and its source of ids."""
+"""The system clock, and ids."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class SystemClock(Clock):
 
 
 class TimeOrderedIds(Ids):
-    """Version 7 UUIDs after RFC 9562, method 3: 48 bits of milliseconds, then 12 of their fraction.
+    """Version 7 UUIDs by RFC 9562, method 3: 48 bits of milliseconds, then 12 of their fraction.
 
-    Python has its own uuid7 from 3.14 on.
+    Python has uuid7 from 3.14 on.
     """
 
     def __init__(self) -> None:
         self._last = 0
 
     def new(self) -> UUID:
-        # 1/4096 ms is about 244 ns; ids made faster than that borrow from the next tick.
+        # A tick is 1/4096 ms, about 244 ns; ids made faster than that borrow from later ticks.
         ticks = max(time.time_ns() * 4096 // 1_000_000, self._last + 1)
         self._last = ticks
         milliseconds, fraction = divmod(ticks, 4096)

@@ -1,4 +1,4 @@
-"""People and how they prove who they are."""
+"""Users, and how they prove who they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from domain.ids import SessionId, UserId
 from domain.text import ascii_digits
 
 MobileNumber = NewType("MobileNumber", str)
-"""A phone number in E.164 form, such as "+919876543210": one number, one spelling."""
+"""A phone number in E.164 form, such as "+919876543210"."""
 
 MAX_NAME_CHARACTERS = 100
 MIN_PASSWORD_CHARACTERS = 8
@@ -35,9 +35,9 @@ class User:
     mobile: MobileNumber
     name: str
     password_hash: str | None = None
-    #: What the user's subscriptions amount to: Pro until then, or None. Only time decides, no job.
+    #: Pro until then, by the user's subscriptions. No job has to end it.
     pro_until: datetime | None = None
-    #: Grows with every change to the user's set of chatrooms; the cache of the list is keyed by it.
+    #: Grows with every change to the user's set of chatrooms. The cached list has it in its key.
     chatrooms_version: int = 0
     created_at: datetime
 
@@ -47,7 +47,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What its owner may know a device by: its user agent, and the network it came from, never the whole address."""
+    """How its owner recognises a device: its user agent and its network, never the whole address."""
 
     name: str = ""
     network: str = ""
@@ -122,7 +122,7 @@ class RefreshToken:
 
 
 class OtpPurpose(StrEnum):
-    """What a code may be used for: one sent for a reset logs nobody in."""
+    """What a code may be used for: one sent for a reset does not log in."""
 
     LOGIN = "login"
     RESET = "reset"
@@ -130,7 +130,7 @@ class OtpPurpose(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtpChallenge:
-    """The one live code of a number for a purpose. Only its hash is kept."""
+    """The current code of a number for a purpose. Only its hash is stored."""
 
     mobile: MobileNumber
     purpose: OtpPurpose
@@ -140,12 +140,12 @@ class OtpChallenge:
 
     @staticmethod
     def new_code() -> str:
-        """Six digits from the system's CSPRNG, leading zeros included."""
+        """Six digits from the system's CSPRNG, including leading zeros."""
         return f"{secrets.randbelow(10**OTP_DIGITS):0{OTP_DIGITS}d}"
 
     @staticmethod
     def read_code(text: str) -> str | None:
-        """The code that was meant, however a keyboard or the clipboard wrote its digits; None if it has not six."""
+        """The code in ASCII digits, whatever the keyboard or the clipboard made of it; None unless it has six."""
         code = ascii_digits(text)
         return code if len(code) == OTP_DIGITS and code.isascii() and code.isdecimal() else None
 
@@ -157,10 +157,10 @@ class OtpChallenge:
 
 
 class GuessKind(StrEnum):
-    """What is guessed at when somebody tries to log in as the owner of a number."""
+    """What is guessed when somebody tries to log in as the owner of a number."""
 
     CODE = "code"
-    PASSWORD = "password"  # noqa: S105 - a kind, no password
+    PASSWORD = "password"  # noqa: S105 - a kind, not a password
 
 
 GUESSES_AN_HOUR = 10

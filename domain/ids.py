@@ -1,4 +1,4 @@
-"""Identifiers: UUIDs that the type checker keeps apart."""
+"""Identifiers: UUIDs of distinct types."""
 
 from typing import NewType
 from uuid import UUID

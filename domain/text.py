@@ -1,18 +1,18 @@
-"""What people's devices do to text: digits of other scripts, odd spaces, characters that show nothing."""
+"""What devices do to text: digits of other scripts, unusual spaces, invisible characters."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _SPACES = ("Zs", "Zl", "Zp")
-_INVISIBLE = ("Cf",)  # zero-width ones, marks of direction, soft hyphens
-_MARKS = ("Mn", "Me")  # variation selectors among them; they need a character to stand on
-#: Letters and symbols that are blank all the same: fillers of Hangul, and the Braille cell without dots.
+_INVISIBLE = ("Cf",)  # zero-width characters, direction marks, soft hyphens
+_MARKS = ("Mn", "Me")  # including variation selectors; they need a base character
+#: Letters and symbols that are blank: Hangul fillers, and the Braille cell without dots.
 _BLANK_LETTERS = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of it can be seen. What Unicode does not know yet is taken for visible: emoji grow each year."""
+    """Whether nothing of it is visible. Unassigned characters count as visible: there are new emoji each year."""
     return all(
         character in _BLANK_LETTERS or unicodedata.category(character) in (*_SPACES, *_INVISIBLE, *_MARKS, "Cc")
         for character in text
@@ -20,7 +20,7 @@ def is_blank(text: str) -> bool:
 
 
 def without_invisible(text: str) -> str:
-    """Without what may have been copied along: zero-width characters, marks of direction, variation selectors."""
+    """Without zero-width characters, direction marks and variation selectors, which may have been copied along."""
     return "".join(
         character
         for character in text
@@ -29,7 +29,7 @@ def without_invisible(text: str) -> str:
 
 
 def ascii_digits(text: str) -> str:
-    """With the digits of any script as ASCII's, and without spaces, dashes and invisible characters."""
+    """With the digits of any script as ASCII digits, and without spaces, dashes and invisible characters."""
     kept = (
         character
         for character in without_invisible(text)

@@ -89,7 +89,7 @@ def payment_gateway(settings: Settings) -> PaymentGateway:
     # Imported here: not every deployment has payments, and the SDK takes a quarter of a second.
     if not settings.stripe.secret_key.get_secret_value():
         return NoPayments()
-    from adapters.stripe import CheckoutPage, StripeGateway
+    from adapters.stripe.gateway import CheckoutPage, StripeGateway
 
     home = settings.public_url
     return StripeGateway(

@@ -92,7 +92,7 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 async def _check_model(model: LanguageModel) -> int:
-    """An unavailable model is only reported: it is no fault of this deployment, and no reason to restart workers."""
+    """An unavailable model is only reported: this deployment is not at fault, and restarting workers would not help."""
     try:
         await model.check()
         print(f"{model.name}: ok")

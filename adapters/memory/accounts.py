@@ -37,7 +37,7 @@ from domain.ids import SessionId, UserId
 
 
 class Belongings(Protocol):
-    """What is kept elsewhere of a user."""
+    """What other tables hold of a user."""
 
     def user_added(self, user: User) -> None: ...
 
@@ -66,7 +66,7 @@ class MemoryUsers(Users):
             self.table.put(user_id, replace(user, name=name))
 
     async def delete(self, user_id: UserId) -> None:
-        """With chatrooms, messages and the allowance; the rest is only modelled in Postgres."""
+        """With chatrooms, messages and the allowance. Other cascades are only modelled in Postgres."""
         if user := self.table.get(user_id):
             self.table.put(user_id, None)
             for belongings in self.belongings:
@@ -208,7 +208,7 @@ class MemoryOtpSendLimits(OtpSendLimits):
 
 
 class MemoryOtpSender(OtpSender):
-    """Keeps what it was given, as a phone would."""
+    """Keeps the codes that were sent, as a phone would."""
 
     in_reply = False
 
@@ -224,7 +224,7 @@ class MemoryOtpSender(OtpSender):
 
 
 class PlainHasher(SecretHasher):
-    """No hash at all: for tests, where a slow one would only cost time."""
+    """No hash: for tests, where a slow one would only cost time."""
 
     async def hash(self, secret: str) -> str:
         return f"plain:{secret}"

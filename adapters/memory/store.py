@@ -1,4 +1,4 @@
-"""A database of dictionaries, with transactions that roll back."""
+"""A database of dictionaries with transactions, for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _undo: ContextVar[list[Callable[[], None]] | None] = ContextVar("undo", default=
 
 
 class Table(Generic[K, V]):
-    """Rows by key. Values are never changed in place, so that undoing a write is putting the old one back."""
+    """Rows by key. Values are never changed in place, so undoing a write restores the old value."""
 
     def __init__(self) -> None:
         self._rows: dict[K, V] = {}

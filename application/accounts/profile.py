@@ -15,7 +15,7 @@ from domain.errors import PaymentsUnavailable
 
 @dataclass(frozen=True, slots=True)
 class RenameUser:
-    """Give the account another name."""
+    """Change the account's name."""
 
     users: Users
 

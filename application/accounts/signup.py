@@ -15,8 +15,8 @@ from domain.ids import UserId
 class SignUp:
     """Create an account for a mobile number.
 
-    One number has one account, however it is spelled. The number is proved later, with a
-    one-time code. With a `user_id` of the caller's, signing up again has no further effect.
+    A number has one account, in whatever form it is written. A one-time code proves the number later. With a
+    `user_id` given, signing up again has no further effect.
     """
 
     users: Users

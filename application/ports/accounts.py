@@ -49,7 +49,7 @@ class Users(Protocol):
 
 
 class Sessions(Protocol):
-    """Signed-in devices, each with the family of refresh tokens that keeps it alive. Tokens are stored hashed."""
+    """Signed-in devices, each with the refresh tokens that keep it alive, which are stored hashed."""
 
     @abstractmethod
     async def add(self, session: Session, refresh_hash: bytes) -> None:
@@ -112,7 +112,7 @@ class OtpChallenges(Protocol):
 
 
 class GuessLimits(Protocol):
-    """The wrong guesses made for a number, whoever makes them.
+    """The wrong guesses made for a number, by all callers together.
 
     Neither a new code, nor deleting the account and signing up again, nor the loss of Redis resets them.
     The number itself is not stored.

@@ -1,4 +1,4 @@
-"""What the billing use cases need from the outside."""
+"""The ports of the billing use cases."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.support.twilio_standin import ACCOUNT, SENDER, SERVICE, TOKEN, Twilio
 
 ANN, CODE = MobileNumber("+919876543210"), "042137"
 LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
-LOGIN_TEXT = "042137 is your code to log in. It is valid for 5 minutes. Give it to nobody."
+LOGIN_TEXT = "042137 is your code to log in. It is valid for 5 minutes. Do not share it."
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ class TestTwilio:
     async def test_sends_by_a_messaging_service(self, twilio: TwilioStandIn) -> None:
         async with started(by_sms(twilio, sender=SERVICE)) as sender:
             await sender.send(ANN, CODE, RESET)
-        text = "042137 is your code to set a new password. It is valid for 5 minutes. Give it to nobody."
+        text = "042137 is your code to set a new password. It is valid for 5 minutes. Do not share it."
         assert twilio.sent == [{"To": ANN, "MessagingServiceSid": SERVICE, "Body": text}]
 
     @pytest.mark.parametrize("slash", ["", "/"])

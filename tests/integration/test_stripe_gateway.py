@@ -19,7 +19,7 @@ import pytest
 import stripe
 from structlog.testing import capture_logs
 
-from adapters.stripe import CheckoutPage, StripeGateway
+from adapters.stripe.gateway import CheckoutPage, StripeGateway
 from application.ports.billing import CheckoutState, CustomerGone
 from domain.billing import FOREVER, BillingAccount, Subscription, SubscriptionStatus
 from domain.errors import PaymentsRefused, PaymentsUnavailable

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from stripe import WebhookSignature
 
-from adapters.stripe import CheckoutPage, StripeGateway
+from adapters.stripe.gateway import CheckoutPage, StripeGateway
 from application.ports.billing import PaymentEvent
 from domain.errors import WebhookInvalid
 from domain.ids import UserId
