@@ -1,4 +1,4 @@
-"""Postgres from its wheel: nothing to install, no root needed and none refused, data kept in a folder of ours.
+"""Postgres from its wheel: nothing to install, usable with and without root, its data in one folder.
 
 <data_dir>/cluster/data       what initdb makes
 <data_dir>/cluster/password   of the database's only user
@@ -21,11 +21,11 @@ NAME = "gemini"  # of the user and of the database
 
 SETTINGS = {
     "listen_addresses": LOCALHOST,
-    "unix_socket_directories": "",  # their paths may have 107 bytes at most, which a deep checkout exceeds
+    "unix_socket_directories": "",  # a path longer than 107 bytes is refused, and a deep checkout exceeds that
     "max_connections": "300",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # Details and statements of failures hold what people wrote, phone numbers among it.
+    # Details and statements of errors contain what people wrote, including phone numbers.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
@@ -56,7 +56,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._folder = _binaries((self._cluster / "data" / "PG_VERSION").read_text().strip())
 
     def _make_cluster(self, lock: int) -> None:
-        """Under another name first: what was killed half-way is thrown away, what has the right name is whole."""
+        """Built under another name: one interrupted half-way is thrown away, and the right name means complete."""
         unfinished = self.data_dir / "cluster.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -78,7 +78,7 @@ class EmbeddedPostgres(EmbeddedServer):
             ],
             lock,
         )
-        # Single-user mode reads from standard input, so the one statement that needs no connection comes by a shell.
+        # Single-user mode reads from standard input, so a shell feeds it the one statement.
         create = f'echo "CREATE DATABASE {NAME}" | "$0" --single -D "$1" postgres'
         self._run(["/bin/sh", "-c", create, binaries / "postgres", data], lock)
         unfinished.replace(self._cluster)
@@ -107,7 +107,7 @@ class EmbeddedPostgres(EmbeddedServer):
         )
 
     def _is_ready(self, process: subprocess.Popen[bytes], port: int) -> bool:
-        """The eighth line of its pid file says so: what pg_ctl looks at too."""
+        """The eighth line of its pid file says so; pg_ctl reads it too."""
         try:
             lines = self._pid_file.read_text().splitlines()
         except FileNotFoundError:
@@ -120,32 +120,32 @@ def _binaries(major: str) -> Path:
     if folder is None or not (folder / "postgres").exists():
         raise LocalServerError(
             f"there is no Postgres {major} for this platform in the installed packages;"
-            " set DATABASE_URL to a server of yours"
+            " set DATABASE_URL to your own server"
         )
     return folder
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours: PGPORT and its like would be heeded, and keys are none of its business."""
+    """Without our variables: Postgres would obey PGPORT, and it must not see our keys."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _ordinary_user(folder: Path, server: Path) -> RunAs:
-    """Somebody who may run Postgres, which root may not, and to whom the folder belongs afterwards.
+    """A user that may run Postgres, which root may not. The folder is given to that user.
 
-    Raises LocalServerError where root cannot become anybody else.
+    Raises LocalServerError if root cannot become another user.
     """
     if os.geteuid() != 0:
         return CURRENT_USER
     import pwd  # does not exist on Windows, where this module must still import
 
     owner = folder.stat()
-    if owner.st_uid != 0:  # data that an ordinary user began stays theirs
+    if owner.st_uid != 0:  # an ordinary user's data stays theirs
         candidates = [RunAs(user=owner.st_uid, group=owner.st_gid)]
     else:
         nobody = pwd.getpwnam("nobody")
         candidates = [RunAs(user=nobody.pw_uid, group=nobody.pw_gid)]
-        # In a user namespace root merely looks like somebody else and can still read all that is root's.
+        # In a user namespace root only looks like another user and can still read what root can.
         if unshare := shutil.which("unshare"):
             candidates.insert(0, RunAs(prefix=(unshare, "--user", "--map-user=1000", "--")))
     for candidate in candidates:
@@ -176,6 +176,6 @@ def _works(run_as: RunAs, folder: Path, server: Path) -> bool:
             cwd="/",
             capture_output=True,
         )
-    except PermissionError:  # root without the right to become somebody else
+    except PermissionError:  # root without the right to change users
         return False
     return probe.returncode == 0

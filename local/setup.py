@@ -1,7 +1,7 @@
 """`make setup`: the environment in .venv, from requirements.lock.
 
-It is run by the Python that the environment is made from, before anything is installed: it and what it imports use the
-standard library alone. Whatever its tools say goes to .venv/setup.log.
+It runs before anything is installed, with the Python that the environment is made from, so it and its imports use the
+standard library only. The output of its tools goes to .venv/setup.log.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from local.steps import complain, say, step
 PRODUCT = ("domain", "application", "adapters", "entrypoints", "local")
 LOCK = "requirements.lock"
 
-#: Where systems keep the certificates that they trust, for a pip that brings its own.
+#: Where systems keep their trusted certificates, for a pip that brings its own.
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
@@ -36,7 +36,7 @@ _NETWORK = re.compile(
 
 
 class SetupFailed(Exception):
-    """One clear sentence for the person at the terminal, after what the tool said if that is needed."""
+    """One clear sentence for the person at the terminal, if needed after the output of the tool."""
 
 
 def main() -> int:
@@ -67,46 +67,46 @@ def set_up(root: Path, environment: dict[str, str]) -> None:
                 _run(command, root, environment, log)
 
     own = venv / "uv.lock"
-    own.write_text(_of_uv(lock))
+    own.write_text(_uv_lines(lock))
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--require-hashes", "-r", str(own)]
     perform(f"Installing uv {pinned_version(lock, 'uv')}", pip)
-    # With PYTHONDONTWRITEBYTECODE each start would compile them again. The tests' tools are not worth the time.
+    # With PYTHONDONTWRITEBYTECODE every start would compile them again. The tests' tools are not compiled.
     runtime = ["--compile-bytecode", "--constraint", LOCK, "--extra", "local", "-r", "pyproject.toml"]
     perform("Installing the product's packages and compiling them", [*uv, "--require-hashes", *runtime])
-    perform("Installing the packages of tests and checks", [*uv, "--require-hashes", "-r", LOCK])
+    perform("Installing the tools for tests and checks", [*uv, "--require-hashes", "-r", LOCK])
     perform(
         "Installing gemini-backend and compiling it",
         [*uv, "--no-deps", "--no-build-isolation", "--editable", "."],
         [python, "-m", "compileall", "-q", *PRODUCT],
     )
-    say("Set up.")
+    say("The environment is ready.")
 
 
-def certificates(pip: tuple[int, ...], given: Mapping[str, str], *, pip_config: str = "") -> dict[str, str]:
-    """What has uv and pip trust whom the system trusts, such as a proxy that signs TLS anew. What is set stays."""
-    found = {} if given.get("UV_SYSTEM_CERTS") else {"UV_SYSTEM_CERTS": "true"}
-    if pip >= (24, 2) or given.get("PIP_CERT") or re.search(r"\.cert=", pip_config):
+def certificates(pip: tuple[int, ...], environment: Mapping[str, str], *, pip_config: str = "") -> dict[str, str]:
+    """Variables that make uv and pip trust the system's certificates, for a proxy that re-signs TLS. Set ones stay."""
+    found = {} if environment.get("UV_SYSTEM_CERTS") else {"UV_SYSTEM_CERTS": "true"}
+    if pip >= (24, 2) or environment.get("PIP_CERT") or re.search(r"\.cert=", pip_config):
         return found
     if pip >= (23, 3):
-        return {**found, "PIP_USE_FEATURE": f"{given.get('PIP_USE_FEATURE', '')} truststore".strip()}
+        return {**found, "PIP_USE_FEATURE": f"{environment.get('PIP_USE_FEATURE', '')} truststore".strip()}
     bundle = next((bundle for bundle in _BUNDLES if Path(bundle).exists()), None)
     return {**found, "PIP_CERT": bundle} if bundle else found
 
 
 def explanation(output: str) -> str:
-    """The sentence for a tool that has failed with this output."""
+    """A sentence about a tool that failed with this output."""
     if _CERTIFICATE.search(output):
         return (
-            "The package index shows a certificate that this machine does not trust. Behind a proxy that signs TLS"
-            " anew, add its certificate to the system's and repeat; .venv/setup.log has the details."
+            "This machine does not trust the certificate of the package index. Behind a proxy that re-signs TLS, add"
+            " the proxy's certificate to the system's and try again. .venv/setup.log has the details."
         )
     if _NETWORK.search(output):
         return (
-            "The package index cannot be reached: check the network (behind a proxy, HTTPS_PROXY) and repeat;"
+            "The package index cannot be reached. Check the network (behind a proxy, HTTPS_PROXY) and try again."
             " .venv/setup.log has the details."
         )
     tail = "\n".join(f"  {line}" for line in output.splitlines()[-15:])
-    return f"{tail}\nSetting up failed; .venv/setup.log has the details."
+    return f"{tail}\nThe set-up failed. .venv/setup.log has the details."
 
 
 def pinned_version(lock: str, name: str) -> str:
@@ -127,8 +127,8 @@ def _create(venv: Path) -> None:
         )
 
 
-def _of_uv(lock: str) -> str:
-    """uv's own lines of the lock file: it comes by hash, too."""
+def _uv_lines(lock: str) -> str:
+    """uv's lines of the lock file, so that uv is checked by hash too."""
     return "".join(re.findall(r"(?m)^uv==.*\n(?:[ \t].*\n)*", lock))
 
 
@@ -163,7 +163,7 @@ def _since(log: Path, position: int) -> str:
 
 
 def _last_line(output: str) -> str:
-    """Without uv's list of what it has installed."""
+    """Ignores uv's list of installed packages."""
     lines = [line.strip() for line in output.splitlines() if not line.startswith((" + ", " - "))]
     return lines[-1][:100] if lines else ""
 

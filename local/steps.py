@@ -1,4 +1,4 @@
-"""What is going on, for a person at a terminal: a line for each step, and one every few seconds while a step lasts."""
+"""Progress at a terminal: a line for each step, and one every few seconds while a step lasts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVERY_SECONDS = 5.0
 
 
 def say(text: str) -> None:
-    with suppress(OSError):  # the reader of our output may be gone; what was started must still be stopped
+    with suppress(OSError):  # the reader may be gone, and what was started must still be stopped
         print(text, flush=True)
 
 
@@ -23,13 +23,13 @@ def complain(text: str) -> None:
 
 @contextmanager
 def step(text: str, *, detail: Callable[[], str] = str, every: float = EVERY_SECONDS) -> Iterator[None]:
-    """`detail` may add to the repeated line what the step is at."""
-    ended, began = threading.Event(), time.monotonic()
+    """`detail` adds the step's current state to the repeated line."""
+    ended, started = threading.Event(), time.monotonic()
 
     def repeat() -> None:
         while not ended.wait(every):
             more = detail()
-            say(f"  … {time.monotonic() - began:.0f} s{f': {more}' if more else ''}")
+            say(f"  … {time.monotonic() - started:.0f} s{f': {more}' if more else ''}")
 
     say(f"{text} …")
     repeating = threading.Thread(target=repeat, name="step", daemon=True)

@@ -158,7 +158,7 @@ class _Run:
         """A key that Gemini refuses is reported here. In the page it would look like a failed message."""
         if self.environment["GEMINI_API_KEY"] == GEMINI_KEY:
             return
-        from entrypoints.container import Container  # imports all adapters: only for users with a key of their own
+        from entrypoints.container import Container  # imports all adapters, so only for users with their own key
 
         async def check() -> None:
             model = Container(settings=Settings.from_environment(self.environment)).language_model()

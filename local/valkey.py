@@ -1,4 +1,4 @@
-"""Valkey from its wheel: nothing to install, data kept in a folder of ours."""
+"""Valkey from its wheel: nothing to install, its data in one folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from local.embedded import EmbeddedServer
 from local.files import LOCALHOST, LocalServerError, kept_secret, packaged, write_private
 from local.processes import spawn
 
-# In a file because a command line can be read by every user of the machine.
+# In a file, because every user of the machine can read a command line.
 CONFIGURATION = """\
 bind {host}
 port {port}
@@ -42,12 +42,12 @@ class EmbeddedValkey(EmbeddedServer):
         return self.data_dir / "valkey.pid"
 
     def _prepare(self, lock: int) -> None:
-        """Valkey makes its files by itself."""
+        """Valkey creates its files by itself."""
 
     def _spawn(self, port: int, lock: int) -> subprocess.Popen[bytes]:
         configuration = CONFIGURATION.format(host=LOCALHOST, port=port, password=self._password)
         write_private(self.data_dir / "valkey.conf", configuration)
-        # A relative name, and `dir ./`: a path with blanks or quotes would need Valkey's own way of quoting.
+        # A relative name, and `dir ./`: a path with blanks or quotes would need Valkey's quoting.
         return spawn(
             [_server(), "valkey.conf"],
             log=self.log,
@@ -57,7 +57,7 @@ class EmbeddedValkey(EmbeddedServer):
         )
 
     def _is_ready(self, process: subprocess.Popen[bytes], port: int) -> bool:
-        """It accepts connections while it still loads its data, and says -LOADING."""
+        """While it loads its data it accepts connections and replies -LOADING."""
         try:
             with socket.create_connection((LOCALHOST, port), timeout=1) as connection:
                 connection.sendall(f"AUTH {self._password}\r\nPING\r\nQUIT\r\n".encode())
@@ -72,6 +72,6 @@ def _server() -> Path:
     server = next(folder.glob("*/valkey-server"), None) if folder else None
     if server is None:
         raise LocalServerError(
-            "there is no Valkey for this platform in the installed packages; set REDIS_URL to a server of yours"
+            "there is no Valkey for this platform in the installed packages; set REDIS_URL to your own server"
         )
     return server

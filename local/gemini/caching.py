@@ -1,4 +1,4 @@
-"""Google's implicit cache: the beginning of a prompt that an earlier one had too costs a tenth."""
+"""Google's implicit cache: a prompt's beginning that an earlier prompt shared costs a tenth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = BLOCK_TOKENS * CHARACTERS_PER_TOKEN
 
 
 class PromptCache:
-    """Remembers beginnings by the hash of each of their blocks, so a prompt costs its own length.
+    """Stores the hash of each block of a beginning, so that a look-up costs no more than the prompt's length.
 
     Holds at most `entries` blocks, for `seconds` since each was last seen.
     """
@@ -26,7 +26,7 @@ class PromptCache:
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
     def cached_tokens(self, model: str, prompt: str, least_tokens: int) -> int:
-        """The tokens that this prompt's beginning shares with an earlier one; the prompt is remembered."""
+        """The tokens that this prompt's beginning shares with an earlier one. The prompt is stored."""
         blocks = self._blocks(model, prompt)[least_tokens // BLOCK_TOKENS - 1 :]
         now, hit = self._clock(), 0
         for index, block in enumerate(blocks):

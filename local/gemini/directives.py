@@ -1,4 +1,4 @@
-"""Directives: what a prompt itself says about how it is to be answered, such as `[[unavailable times=2]]`."""
+"""Directives: instructions in a prompt for its answer, such as `[[unavailable times=2]]`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _value(text: str) -> object:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a reply is written: seconds before the first chunk and between others, and the least number of chunks."""
+    """Seconds before the first chunk and between chunks, and the minimum number of chunks."""
 
     first_chunk_seconds: float = 0.25
     chunk_seconds: float = 0.06
@@ -54,7 +54,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Manner:
-    """How a prompt is answered when nothing goes wrong: `sample` None chooses one, "echo" quotes the prompt."""
+    """How a prompt is answered without a fault. `sample` None chooses one; "echo" quotes the prompt."""
 
     sample: str | None = None
     thoughts: int | None = None
@@ -62,22 +62,22 @@ class Manner:
 
     @classmethod
     def of(cls, text: str, defaults: Iterable[Directive], pace: Pace) -> Manner:
-        """By the defaults, then by the prompt's own directives, which win."""
+        """From the defaults, overridden by the prompt's directives."""
         manner = cls(pace=pace)
-        for given in (*defaults, *in_text(text)):
-            if given.kind == "echo":
+        for directive in (*defaults, *in_text(text)):
+            if directive.kind == "echo":
                 manner = replace(manner, sample="echo")
-            elif given.kind == "sample":
-                name = given.parameters.get("name")
+            elif directive.kind == "sample":
+                name = directive.parameters.get("name")
                 manner = replace(manner, sample=None if name is None else str(name))
-            elif given.kind == "thoughts":
-                tokens = given.parameters.get("tokens")
+            elif directive.kind == "thoughts":
+                tokens = directive.parameters.get("tokens")
                 manner = replace(manner, thoughts=tokens if isinstance(tokens, int) else None)
-            elif given.kind == "pace":
-                manner = replace(manner, pace=changed(manner.pace, given.parameters))
+            elif directive.kind == "pace":
+                manner = replace(manner, pace=changed(manner.pace, directive.parameters))
         return manner
 
 
 def changed(pace: Pace, parameters: Json) -> Pace:
-    """That pace with those of these parameters that are of it."""
+    """The pace with the values in `parameters`; other parameters are ignored."""
     return replace(pace, **{name: value for name, value in parameters.items() if name in vars(pace)})

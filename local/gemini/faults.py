@@ -1,4 +1,4 @@
-"""What Gemini's stand-in can be told to do wrong, by a control call or by a directive in the prompt."""
+"""Faults: what goes wrong, set by a control call or by a directive in the prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.gemini.google import ERRORS, GoogleError
 from local.gemini.question import Question
 from local.standin import Json, Limited, take
 
-#: The kinds beside those of ERRORS; the package's docstring says what each does and takes.
+#: The kinds besides ERRORS. The package's docstring describes each and its parameters.
 KINDS = frozenset(ERRORS) | {
     "latency", "silent", "hang", "disconnect", "hang_mid_stream", "cut", "error_in_stream", "broken_json", "drip",
     "huge_chunk", "think", "blocked", "blocked_mid_stream", "no_candidates", "empty", "blank", "max_tokens", "reply",
@@ -35,14 +35,14 @@ class Rule(Limited):
     parameters: Json = field(default_factory=dict)
 
     @classmethod
-    def read(cls, given: Mapping[str, Any], now: float, *, times: int | None, on: str) -> Rule:
-        """Raises ValueError for a kind that does not exist."""
-        parameters = dict(given)
+    def read(cls, values: Mapping[str, Any], now: float, *, times: int | None, on: str) -> Rule:
+        """Raises ValueError for an unknown kind."""
+        parameters = dict(values)
         kind, times, match = parameters.pop("kind", None), parameters.pop("times", times), parameters.pop("match", None)
         seconds, on = parameters.pop("for_seconds", None), parameters.pop("on", on)
         if kind not in KINDS or parameters.get("error", "unavailable") not in ERRORS or on not in _ON:
             raise ValueError(f"No such fault. There are: {', '.join(sorted(KINDS))}.")
-        if seconds is not None and "times" not in given:
+        if seconds is not None and "times" not in values:
             times = None
         until = None if seconds is None else now + float(seconds)
         return cls(times, kind, until, match, on, parameters)
@@ -60,9 +60,9 @@ class Rule(Limited):
 
 @dataclass
 class Faults:
-    """Rules in the order they were given; the first that fits a call is used, until its times are up.
+    """Rules in the order added; the first that fits a call is used, as often as its `times` allow.
 
-    The directives of a prompt come after them. Their times are counted per text of the prompt.
+    A prompt's directives come after them. Their `times` are counted per text of the prompt.
     """
 
     KEPT_PROMPTS = 10_000
@@ -71,23 +71,24 @@ class Faults:
     clock: Callable[[], float] = time.monotonic
     _of_prompts: OrderedDict[bytes, list[Rule]] = field(default_factory=OrderedDict)
 
-    def add(self, given: Mapping[str, Any]) -> None:
-        """Raises ValueError for a kind that does not exist."""
-        self.rules.append(Rule.read(given, self.clock(), times=1, on="any"))
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Raises ValueError for an unknown kind."""
+        self.rules.append(Rule.read(values, self.clock(), times=1, on="any"))
 
     def clear(self) -> None:
         self.rules.clear()
         self._of_prompts.clear()
 
     def take(self, question: Question, defaults: Iterable[Directive] = ()) -> Rule:
-        """The rule for this call; one without a kind when nothing is to go wrong."""
+        """The rule for this call; one without a kind if nothing is to go wrong."""
         now = self.clock()
         self.rules = [rule for rule in self.rules if rule.times != 0 and (rule.until is None or rule.until > now)]
         rules = chain(self.rules, self._of_prompt(question, defaults, now))
         return take(rules, lambda rule: rule.fits(question, now)) or Rule()
 
     def _of_prompt(self, question: Question, defaults: Iterable[Directive], now: float) -> list[Rule]:
-        faults = [given for given in (*in_text(question.last_user_text), *defaults) if given.kind in KINDS]
+        directives = (*in_text(question.last_user_text), *defaults)
+        faults = [directive for directive in directives if directive.kind in KINDS]
         if not faults:
             return []
         key = blake2b(question.last_user_text.encode(), digest_size=16).digest()
@@ -99,7 +100,7 @@ class Faults:
 
 
 def _rule_of(directive: Directive, now: float) -> Rule:
-    # A title's prompt quotes the message: what was meant for the message is not for it.
+    # A title's prompt quotes the message, so a directive in it is meant for the message only.
     try:
         return Rule.read({"kind": directive.kind, **directive.parameters}, now, times=None, on="message")
     except (TypeError, ValueError) as error:

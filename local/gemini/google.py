@@ -39,7 +39,7 @@ _REASONS = {
     "service_disabled": "SERVICE_DISABLED",
 }
 
-#: A key that begins so is refused so; any other key is good.
+#: Beginnings of keys that are refused, and how. Any other key is accepted.
 _REFUSED_KEYS = {"invalid": "bad_key", "denied": "permission_denied", "disabled": "service_disabled"}
 
 
@@ -79,7 +79,7 @@ class GoogleError(Exception):
 
 
 def check_key(key: str | None) -> None:
-    """Raises GoogleError for no key, and for one whose beginning says that it is no good."""
+    """Raises GoogleError for a missing key and for one with a refused beginning."""
     if not key:
         raise GoogleError("no_key")
     for beginning, kind in _REFUSED_KEYS.items():

@@ -1,4 +1,4 @@
-"""Which models there are, and which thinking configuration each of them accepts."""
+"""The models, and the thinking configuration that each accepts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from functools import lru_cache
 from local.gemini.google import GoogleError
 from local.standin import Json
 
-#: Those that the list of models names; every other name that begins with `gemini-` is served, too.
+#: The models in the list; any other name that begins with `gemini-` is served too.
 LISTED = ("gemini-flash-latest", "gemini-flash-lite-latest", "gemini-pro-latest")
 
 _NAME = re.compile(r"gemini-(\d+)(?:\.(\d+))?-(pro|flash-lite|flash)")
 _NEWEST = {"flash": (3, 6), "flash-lite": (3, 5), "pro": (3, 1)}
 _ALL_LEVELS = ("MINIMAL", "LOW", "MEDIUM", "HIGH")
 
-#: Budgets of the 2.5 family: least, most, whether 0 switches thinking off.
+#: Budgets of the 2.5 family: minimum, maximum, and whether 0 switches thinking off.
 _BUDGETS = {"flash": (1, 24_576, True), "flash-lite": (512, 24_576, True), "pro": (128, 32_768, False)}
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """`levels` is empty for a model that takes budgets only; both are for one that does not think."""
+    """`levels` is empty for a model that accepts budgets only; a model that does not think has neither."""
 
     name: str
     version: tuple[int, int]
@@ -32,7 +32,7 @@ class Model:
 
     @property
     def cached_from_tokens(self) -> int:
-        """The shortest equal beginning that Google caches by itself."""
+        """The shortest common beginning that Google caches by itself."""
         return 1_024 if self.version == (2, 5) and self.size == "flash" else 4_096
 
     def as_json(self) -> Json:
@@ -77,7 +77,7 @@ def _levels(version: tuple[int, int], size: str) -> tuple[str, ...]:
 
 
 def accepted(model: Model, config: Json) -> tuple[str | None, int | None]:
-    """The level or the budget that a thinkingConfig asks for. Raises GoogleError for what this model refuses."""
+    """The level or the budget that a thinkingConfig requests. Raises GoogleError for one that this model refuses."""
     level, budget = config.get("thinkingLevel"), config.get("thinkingBudget")
     if level is not None and budget is not None:
         raise _refused("You can only set only one of thinking budget and thinking level.")

@@ -1,4 +1,4 @@
-"""What of a request's body matters here."""
+"""The parts of a request's body that the stand-in uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CONFIG_FIELDS = frozenset({
     "enableEnhancedCivicAnswers", "enableAffectiveDialog", "routingConfig", "modelSelectionConfig",
 })  # fmt: skip
 
-#: A system instruction that asks for a title, and a prompt that ends by asking for one.
+#: Marks a system instruction that asks for a title.
 _ASKS_FOR_TITLE = re.compile(
     r"nothing but (a|the) title|only (a|the) title|title of at most|name conversations", re.IGNORECASE
 )
@@ -44,7 +44,7 @@ class Question:
 
     @classmethod
     def read(cls, body: bytes) -> Question:
-        """Raises GoogleError for what Google would not take."""
+        """Raises GoogleError for a body that Google refuses."""
         if len(body) > _LARGEST_BODY:
             raise GoogleError("bad_request", f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes.")
         try:
@@ -72,7 +72,7 @@ class Question:
             raise GoogleError("bad_request", "Please use a valid role: user, model.")
         if self.limit is not None and self.limit < 1:
             raise GoogleError("bad_request", "max_output_tokens must be positive.")
-        self.tokens  # noqa: B018 - parts that nobody can read are refused here, not later
+        self.tokens  # noqa: B018 - refuses unreadable parts here, not later
 
     @cached_property
     def last_user_text(self) -> str:
@@ -80,7 +80,7 @@ class Question:
 
     @cached_property
     def user_turns(self) -> int:
-        """As people count: their first message is turn 1."""
+        """The number of the user's messages: the first is turn 1."""
         return sum(map(_is_users, self.contents))
 
     @cached_property
@@ -95,12 +95,12 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """All of it in one string that begins alike for prompts that begin alike."""
+        """The whole prompt as one string; prompts that begin alike give strings that begin alike."""
         turns = "\x1e".join(f"{turn.get('role', 'user')}\x1f{_text(turn, data=True)}" for turn in self.contents)
         return f"{self.system or ''}\x1e{turns}"
 
     def shares(self, model: str) -> tuple[float, float]:
-        """Two numbers from 0 to 1 that are always the same for a prompt: its luck."""
+        """Two pseudo-random numbers from 0 to 1, always the same for a prompt."""
         key = f"{model}\x1f{len(self.contents)}\x1f{self.last_user_text}".encode()
         digest = blake2b(key, digest_size=8).digest()
         return int.from_bytes(digest[:4]) / 2**32, int.from_bytes(digest[4:]) / 2**32
@@ -119,7 +119,7 @@ def _is_users(content: Json) -> bool:
 
 
 def _text(content: Json, *, data: bool = False) -> str:
-    """Its text; `data` adds what is attached."""
+    """Its text; `data` adds the attachments."""
     return "".join(part["text"] if "text" in part else _attached(part) if data else "" for part in content["parts"])
 
 
@@ -136,7 +136,7 @@ def _content_tokens(content: Json) -> int:
 
 
 def _camel(given: Json) -> Json:
-    """The names as JSON has them; like every API of Google's it takes those of the protocol buffers, too."""
+    """Names in camel case. Like all Google APIs it also accepts the protocol buffers' snake case."""
     return {re.sub(r"(?<=\w)_(\w)", lambda found: found[1].upper(), name): value for name, value in given.items()}
 
 

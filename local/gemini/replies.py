@@ -1,4 +1,4 @@
-"""What a reply says: a title, the prompt quoted, or a sample of what models write."""
+"""The text of a reply: a title, an echo of the prompt, or a sample of what models write."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from local.gemini.question import Question, text_of
 _FOLDER = Path(__file__).parent / "samples"
 _QUOTED_CHARACTERS = 400
 
-#: The first replies of a room, in this order; later ones go round the last four.
+#: The first replies of a room, in this order; later ones repeat the last four.
 _BY_TURN = ("tour", "formulas", "tables", "code", "directions", "long")
 
-#: Words of a prompt that choose a sample, the first that is found.
+#: Words in a prompt that choose a sample; the first match wins.
 _BY_WORD = (
     ("arabic", re.compile(r"[\u0600-\u06ff]|\barabic\b", re.IGNORECASE)),
     ("hindi", re.compile(r"[\u0900-\u097f]|\bhindi\b", re.IGNORECASE)),
@@ -38,7 +38,7 @@ def answer(question: Question, manner: Manner) -> str:
 
 
 def _title(text: str) -> str:
-    """A chatroom waits for a name: its first words do."""
+    """A name for a chatroom: the first words of the message."""
     asked = " ".join(text.split()).removesuffix("Title:").removeprefix("User:").partition("Assistant:")[0]
     return " ".join(asked.split()[:6]) or "A conversation"
 
@@ -53,7 +53,7 @@ def _echo(text: str, turn: int) -> str:
 
 
 def _rest(question: Question, manner: Manner) -> str:
-    """What is left of an earlier reply that was cut, when the prompt asks to go on with it; "" otherwise."""
+    """The rest of an earlier reply that was cut, if the prompt asks for it; "" otherwise."""
     contents = question.contents
     asked_to = contents[-1].get("role") == "model" or _GO_ON.match(question.last_user_text)
     written = next((at for at in reversed(range(1, len(contents))) if contents[at].get("role") == "model"), None)
@@ -78,7 +78,7 @@ def _of_turn(turn: int) -> str:
 
 
 def _languages_in(text: str) -> list[str]:
-    """Those that are plainly meant: “in Go”, “a Rust function”; not the “go” of a sentence."""
+    """The languages clearly meant: “in Go”, “a Rust function”, but not the verb “go”."""
     found = re.findall(r"\b(?:in|using) ([a-z+#]+)|([a-z+#]+) (?:code|function|program|script|example)", text.lower())
     words = {word for pair in found for word in pair}
     return [language for language in _code() if language in words]
@@ -86,7 +86,7 @@ def _languages_in(text: str) -> list[str]:
 
 @cache
 def _code() -> dict[str, str]:
-    """The section of each language, by its name in small letters."""
+    """The section of each language, by its name in lower case."""
     sections = re.split(r"(?m)^(?=## )", _read("code"))[1:]
     return {section[3:].splitlines()[0].strip().lower(): section.strip() for section in sections}
 

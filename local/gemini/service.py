@@ -23,7 +23,7 @@ from local.standin import Dropped, drop, json_response
 @dataclass
 class StandIn:
     pace: Pace = field(default_factory=Pace)
-    #: Directives of every prompt; its own win over them.
+    #: Directives for every prompt; its own override them.
     directives: tuple[Directive, ...] = ()
     calls: Calls = field(default_factory=Calls)
     faults: Faults = field(default_factory=Faults)
@@ -37,7 +37,7 @@ class StandIn:
             except Dropped:
                 begun = streamed and call.status == 200
                 call.outcome = "failed"
-                return None if begun else HTTPResponse()  # goes nowhere
+                return None if begun else HTTPResponse()  # never sent
             except GoogleError as error:
                 call.status = error.code
                 raise
@@ -52,7 +52,7 @@ class StandIn:
             call.outcome, call.status = "failed", ERRORS[rule.kind][0]
             return error_response(rule)
         if rule.kind == "hang":
-            await asyncio.Event().wait()  # the client's leaving cancels it
+            await asyncio.Event().wait()  # cancelled when the client leaves
         if rule.kind == "disconnect":
             drop(request)
         if rule.kind == "latency":

@@ -1,4 +1,4 @@
-"""The record of calls, and the account of what they cost."""
+"""The log of calls, and what they cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS = {
 
 @dataclass
 class Call:
-    """Times are seconds of the Unix epoch; an open call has no outcome yet. `turns` counts the model's, too."""
+    """Times are seconds of the Unix epoch. An open call has no outcome yet. `turns` includes the model's."""
 
     number: int
     at: float
@@ -49,7 +49,7 @@ class Call:
     closedAt: float | None = None  # noqa: N815
 
     def sold(self) -> Json:
-        """Tokens as the last usageMetadata that was sent has them; without one, nothing was reported."""
+        """Tokens as in the last usageMetadata that was sent; without one, nothing was reported."""
         usage = self.usage or {}
         return {
             "number": self.number,
@@ -77,7 +77,7 @@ class Calls:
         self.outcomes: dict[Outcome, int] = {"completed": 0, "client_left": 0, "failed": 0}
         self.sums = _sums()
         self.sums_of_models: dict[str, dict[str, int]] = {}
-        #: The last body whole, for tests that compare every turn of it.
+        #: The complete last body, for tests that compare every turn.
         self.last_body = b"null"
 
     @contextmanager
@@ -99,7 +99,7 @@ class Calls:
             call.outcome = "failed"
             raise
         finally:
-            # Left without an outcome: the handler was cancelled, so the client is gone.
+            # No outcome: the handler was cancelled because the client left.
             call.outcome = call.outcome or "client_left"
             call.closedAt = time.time()
             if self.kept is kept:  # not reset meanwhile
@@ -128,7 +128,7 @@ class Calls:
         }
 
     def sold_as_json(self, limit: int) -> Json:
-        """The sums are of all calls that have ended, the list is of the last ones, open ones included."""
+        """Sums of all calls that have ended, and a list of the last calls, open ones included."""
         return {
             "open": self.open,
             "sums": self.sums,

@@ -1,4 +1,4 @@
-"""How much a model thinks about a prompt, and the summaries of it that it shows."""
+"""How much a model thinks about a prompt, and the summaries that it shows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from local.gemini.google import GoogleError
 from local.gemini.models import Model, accepted
 from local.standin import Json
 
-#: The least and the most tokens of a level; those of one model at one level differ as widely as that.
+#: Minimum and maximum tokens of a level. Prompts vary as widely as this for one model at one level.
 _LEVELS = {"MINIMAL": (0, 100), "LOW": (100, 1_500), "MEDIUM": (500, 5_000), "HIGH": (1_000, 15_000)}
 _DYNAMIC = (200, 8_192)
 _FIELDS = {"thinkingLevel", "thinkingBudget", "includeThoughts"}
 
-#: Thoughts are summarised about so often, in at most so many chunks.
+#: One summary for about this many tokens, and the maximum number of summaries.
 _TOKENS_A_SUMMARY = 700
 _MOST_SUMMARIES = 12
 
@@ -34,14 +34,14 @@ class Thinking:
     shown: bool
 
     def tokens(self, share: float) -> int:
-        """`share` of 0 to 1 picks an amount: small ones are as common as large ones are in size."""
+        """The amount at `share` (0 to 1) of the range, on a logarithmic scale."""
         if not self.most:
             return 0
         return int((self.least + 1) * ((self.most + 1) / (self.least + 1)) ** share) - 1
 
 
 def thinking_of(model: Model, config: Json | None) -> Thinking:
-    """What this model does by this thinkingConfig, or by none. Raises GoogleError for a config that it refuses."""
+    """What this model does with this thinkingConfig, or without one. Raises GoogleError if it refuses the config."""
     if config is None:
         return Thinking(*_default(model), shown=False)
     for field in config:
@@ -64,6 +64,6 @@ def _default(model: Model) -> tuple[int, int]:
 
 
 def summaries(tokens: int) -> Iterator[str]:
-    """Summaries are much shorter than the thoughts: the count of tokens is never that of their text."""
+    """Much shorter than the thoughts: the tokens counted are never those of the summaries."""
     for index in range(min(_MOST_SUMMARIES, -(-tokens // _TOKENS_A_SUMMARY))):
         yield _SUMMARIES[index % len(_SUMMARIES)]

@@ -1,4 +1,4 @@
-"""How a reply goes over the connection, and what can break there."""
+"""Sends a reply over the connection, with the faults that break it there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from local.gemini.sold import Call
 from local.gemini.writing import Reply
 from local.standin import Json, drop, json_response
 
-#: Faults that come after some chunks of a good reply.
+#: Faults that follow some chunks of a normal reply.
 MID_STREAM = ("cut", "hang_mid_stream", "error_in_stream", "broken_json")
 
 _BROKEN = b'{"candidates": [{"content": {"parts": [{"text": }]}}]}'
@@ -60,7 +60,7 @@ class Stream:
         if kind == "cut":
             drop(self._request)
         if kind == "hang_mid_stream":
-            await asyncio.Event().wait()  # the client's leaving cancels it
+            await asyncio.Event().wait()  # cancelled when the client leaves
         self._call.outcome = "failed"
         if kind == "error_in_stream":
             await self._frame(to_json(error_of(self._rule, self._rule.get("error", "unavailable"))[1]))

@@ -14,11 +14,11 @@ from local.gemini.replies import answer
 from local.gemini.thinking import Thinking, summaries
 from local.standin import Json
 
-#: Thinking takes the first chunk's time again for each so many tokens of it, and at most so often.
+#: For each of these tokens of thought the first chunk's delay is added once more, at most _MOST_WAITS times.
 _TOKENS_A_WAIT = 500
 _MOST_WAITS = 8
 
-_TOKENS_A_SECOND = 100  # of a fault that thinks for some seconds
+_TOKENS_A_SECOND = 100  # of the fault `think`
 _HUGE_BYTES = 1_000_000
 _CHARACTERS_A_CHUNK = 90
 _SIGNATURE = "EtQBCtEBAb4+9vtzdGFuZC1pbi1mb3ItZ2VtaW5pLW5vdC1hLXJlYWwtc2lnbmF0dXJl"
@@ -26,7 +26,7 @@ _SIGNATURE = "EtQBCtEBAb4+9vtzdGFuZC1pbi1mb3ItZ2VtaW5pLW5vdC1hLXJlYWwtc2lnbmF0dX
 
 @dataclass
 class Step:
-    """One chunk: what it carries, and what was thought and written when it is sent."""
+    """One chunk: its parts, and the tokens of thought and characters of text up to and including it."""
 
     delay: float
     parts: list[Json]
@@ -60,7 +60,7 @@ class Reply:
         return body | {"usageMetadata": usage, "modelVersion": self.model.name, "responseId": self.id}
 
     def usage(self, step: Step) -> Json:
-        """Cumulative; like Google, it leaves out what is none."""
+        """Cumulative. Like Google, it leaves out zero counts."""
         candidates = -(-step.characters // CHARACTERS_PER_TOKEN)
         usage = {"promptTokenCount": self.prompt}
         if candidates:
@@ -73,7 +73,7 @@ class Reply:
         return usage
 
     def whole(self) -> Step:
-        """All steps in one, as a call that does not stream is answered."""
+        """All steps in one: the reply to a call that does not stream."""
         last = self.steps[-1]
         parts: list[Json] = []
         for part in (part for step in self.steps for part in step.parts):
@@ -106,7 +106,7 @@ def compose(question: Question, model: Model, manner: Manner, thinking: Thinking
 
 
 def _pieces(question: Question, manner: Manner, rule: Rule, pace: Pace) -> tuple[list[str], str]:
-    """The pieces of text and the finish reason, limits aside."""
+    """The pieces of text and the finish reason, before limits apply."""
     finish = str(rule.get("finish_reason", "STOP"))
     if rule.kind == "empty":
         return [], str(rule.get("reason", finish))
@@ -131,7 +131,7 @@ def _pieces(question: Question, manner: Manner, rule: Rule, pace: Pace) -> tuple
 def _thoughts(
     question: Question, model: Model, manner: Manner, thinking: Thinking, rule: Rule
 ) -> tuple[int, int | None]:
-    """The tokens thought, and those that the limit leaves for the text: thoughts are paid from it first."""
+    """The tokens of thought, and those that the limit leaves for the text. Thoughts are charged first."""
     limit, (amount, rest) = question.limit, question.shares(model.name)
     given = rule.get("thoughts", None)
     if given is None and "thought" in rule.parameters:
@@ -146,13 +146,13 @@ def _thoughts(
         return thoughts, None
     if thoughts < limit:
         return thoughts, limit - thoughts
-    # Used up. Half of the prompts get no word at all, the others a few before the end.
+    # The limit is used up: half of the prompts get no text at all, the others a little.
     words = limit // 25 if given is None and rest < 0.5 else 0
     return limit - words, words
 
 
 def _thinking_steps(thoughts: int, thinking: Thinking, rule: Rule, pace: Pace) -> list[Step]:
-    """The first step's delay is that of the reply; the text's own steps follow."""
+    """The steps of thought. The first one's delay is that of the reply; the steps of the text follow."""
     if rule.get("thought", ""):
         texts, seconds = [str(rule.get("thought", ""))], 0.0
     elif rule.kind == "think":
@@ -174,7 +174,7 @@ def _thinking_steps(thoughts: int, thinking: Thinking, rule: Rule, pace: Pace) -
 
 
 def _text_steps(steps: list[Step], pieces: Sequence[str], finish: str, pace: Pace, *, signed: bool) -> None:
-    """Adds the text to the steps of thinking; silent thinking delays the first piece instead of being a chunk."""
+    """Append the text to the steps of thought. Hidden thoughts delay the first piece instead of being a chunk."""
     thoughts = steps[-1].thoughts if steps else 0
     delay = pace.chunk_seconds if steps else pace.first_chunk_seconds
     if steps and not steps[-1].parts:

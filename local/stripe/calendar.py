@@ -10,7 +10,7 @@ DAY = 24 * HOUR
 
 
 def months_after(moment: int, months: int) -> int:
-    """The same day so many months later; in a shorter month its last day."""
+    """The same day of a later month, or its last day if that month is shorter."""
     start = datetime.fromtimestamp(moment, UTC)
     years, month = divmod(start.month - 1 + months, 12)
     year, month = start.year + years, month + 1

@@ -19,8 +19,8 @@ from local.steps import step
 from tests.support.patience import PROCESS_HANG
 from tests.support.processes import ROOT
 
-CANNOT_BE_REACHED = "The package index cannot be reached: "
-IS_NOT_TRUSTED = "The package index shows a certificate that this machine does not trust."
+CANNOT_BE_REACHED = "The package index cannot be reached. "
+IS_NOT_TRUSTED = "This machine does not trust the certificate of the package index."
 
 
 def test_without_a_network_it_ends_in_one_clear_sentence(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_what_the_tools_complain_of_is_put_into_a_sentence(output: str, sentence
 def test_anything_else_is_shown_as_it_is() -> None:
     hashes = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."
     assert explanation(f"Collecting uv\n{hashes}\n") == (
-        f"  Collecting uv\n  {hashes}\nSetting up failed; .venv/setup.log has the details."
+        f"  Collecting uv\n  {hashes}\nThe set-up failed. .venv/setup.log has the details."
     )
 
 
