@@ -67,7 +67,7 @@ def main() -> None:
         bare = _measure(bare_url, bare_pid, lambda _: request_bytes("GET", "/health"), 200)
         rows = [("bare Sanic JSON", bare)]
         for name, request in calls.items():
-            # Sending comes last: it fills the room that is read before. No worker is running yet.
+            # Sending comes last, because it fills the room that is read before. No worker is running yet.
             expect = 202 if name.startswith("POST") else 200
             rows.append((name, _measure(url, api.process.pid, request, expect)))
 
@@ -141,7 +141,7 @@ async def _forget_queue(database_url: str) -> None:
 
 
 async def _reply_overheads(url: str, token: str, room: str) -> list[float]:
-    """Seconds from sending a message to its reply being in the database, by the service's own timestamps.
+    """Seconds from sending a message to its reply being in the database, by the service's timestamps.
 
     The stand-in answers at once, so this is all overhead: two processes, Postgres, Valkey and the SDK.
     """
@@ -151,7 +151,7 @@ async def _reply_overheads(url: str, token: str, room: str) -> list[float]:
             began = time.perf_counter()
             sent = (await http.post(f"/chatroom/{room}/message", json={"input": "Hello"})).raise_for_status().json()
             path = f"/chatroom/{room}/message/{sent['data']['id']}"
-            while (await http.get(path)).json()["data"]["status"] != "completed":  # noqa: ASYNC110 - another process's doing
+            while (await http.get(path)).json()["data"]["status"] != "completed":  # noqa: ASYNC110 - another process does it
                 await asyncio.sleep(0.001)
             if number >= 5:  # the first ones load the SDK
                 overheads.append(time.perf_counter() - began)

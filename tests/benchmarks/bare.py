@@ -1,4 +1,4 @@
-"""The yardstick: Sanic answering a constant JSON object, with nothing of ours."""
+"""The baseline: Sanic answering a constant JSON object, without our code."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ async def _measure(url: str, messages: int) -> tuple[list[float], list[float]]:
         rooms = [await person.room() for _ in range(messages + WARM_UP)]
     body = json.dumps({"input": "Why?"}).encode()
     for number in range(messages + WARM_UP):
-        room = rooms[number]  # a new one each: what the SDK makes of a long conversation is not what is measured
+        room = rooms[number]  # a new room each, because the SDK's handling of long conversations is not measured here
         head = (
             f"POST /chatroom/{room}/message HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n"
             f"Authorization: Bearer {person.token}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -64,7 +64,7 @@ def main() -> None:
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="gemini-bench-") as folder, ExitStack() as stack:
         database_url = stack.enter_context(EmbeddedPostgres(Path(folder, "postgres")))
-        # Two chunks and nothing between them: the reply ends with its first word.
+        # Two chunks with no delay between them: the reply ends with its first word.
         standin = start_gemini_standin(
             *("--first-chunk-seconds", str(FIRST_CHUNK_SECONDS)), "--chunk-seconds", "0", "--chunks", "2"
         )

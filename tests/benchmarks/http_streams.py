@@ -1,6 +1,6 @@
 """`python -m tests.benchmarks.http_streams`: thousands of streams over HTTP from one API process, and what they cost.
 
-One process writes the replies, as workers do; one reads them all, each by a connection of its own; the API is
+One process writes the replies, as workers do; one reads them all, each on a separate connection; the API is
 between them, with Postgres and Valkey, and all share this machine's cores. Pieces and times are those of
 tests.benchmarks.streams: a delivery is timed from the writer's add() to the client that has the bytes. What the
 API's CPU costs an event is the steadier figure where others use the machine, too.
@@ -86,7 +86,7 @@ async def scene(messages: int, readers: int) -> None:
             lost = readers * await pieces_written(redis, messages) - seen["delivered"] + seen["twice"]
             share, each = cpu / (time.monotonic() - began), cpu / seen["delivered"] * 1e6
         give_up = time.monotonic() + 10
-        while open_files(pid) > files and time.monotonic() < give_up:  # noqa: ASYNC110 - another process's doing
+        while open_files(pid) > files and time.monotonic() < give_up:  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.1)
         after, most = memory(pid)
     print(
@@ -109,7 +109,7 @@ async def line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
 
 
 def memory(pid: int) -> tuple[float, float]:
-    """Resident MB of a process: now, and at most so far."""
+    """Resident MB of a process: now, and its maximum so far."""
     status = Path(f"/proc/{pid}/status").read_text()
     now, most = (int(status.split(f"{name}:")[1].split()[0]) / 1024 for name in ("VmRSS", "VmHWM"))
     return now, most
@@ -120,14 +120,14 @@ def open_files(pid: int) -> int:
 
 
 async def redis_connections(url: str) -> int:
-    """Those of the API: the benchmark's own have its name."""
+    """The connections of the API; the benchmark's own have its name."""
     async with Redis.from_url(url) as redis:
         names = Counter(client["name"] for client in await redis.client_list())
     return names.total() - names["benchmark"]
 
 
 async def pieces_written(url: str, messages: int) -> int:
-    """Those that are in Redis: a writer that waits too long for it gives up, and the reply's end brings the rest."""
+    """The pieces in Redis: a writer that waits too long gives up, and the end of the reply brings the rest."""
     async with Redis.from_url(url) as redis:
         pipeline = redis.pipeline(transaction=False)
         for n in range(messages):
@@ -138,7 +138,7 @@ async def pieces_written(url: str, messages: int) -> int:
 
 @dataclass
 class Seen:
-    """What all readers have got, and how many of them have not got all."""
+    """What all readers received, and how many of them did not receive everything."""
 
     reading: int
     delays: array[float] = field(default_factory=lambda: array("d"))
@@ -210,7 +210,7 @@ async def read(url: str, token: str, room: str, messages: int, readers: int) -> 
         async with asyncio.timeout(30):
             await seen.has_ended.wait()
     except TimeoutError:
-        pass  # and what is missing will show
+        pass  # the missing data will show
     for reader in following:
         reader.transport.abort()
     quantiles = statistics.quantiles(seen.delays, n=100)

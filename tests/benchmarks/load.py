@@ -1,4 +1,4 @@
-"""A small closed-loop load: so many keep-alive connections, each sending its next request after the last reply."""
+"""A small closed-loop load: keep-alive connections that each send their next request after the last reply."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Measured:
     requests: int
     seconds: float
     cpu_seconds: float
-    """Of the API process alone: user and system."""
+    """CPU time of the API process alone, user and system."""
     latencies: list[float]
 
     @property
@@ -50,7 +50,7 @@ def cpu_seconds(pid: int) -> float:
 async def load(
     url: str, pid: int, request: Callable[[int], bytes], *, expect: int, requests: int, connections: int = 16
 ) -> Measured:
-    """Send `requests` requests, the n-th made by `request(n)`; every one must be answered with `expect`."""
+    """Send `requests` requests; `request(n)` makes the n-th. Each must be answered with `expect`."""
     parts = urlsplit(url)
     numbers = iter(range(requests))
     latencies: list[float] = []

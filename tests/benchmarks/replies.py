@@ -1,4 +1,4 @@
-"""What replies cost a worker, and whether they come whole: `python -m tests.benchmarks.replies [seconds of thought]`.
+"""What replies cost a worker, and whether they are complete: `python -m tests.benchmarks.replies [seconds of thought]`.
 
 Throughput and CPU of one worker in fresh rooms and in one long room, in multiples of a bare Sanic request of the same
 run; the delay of its event loop with 500 replies in flight; how 200 prompts end at each level of thinking; and two
@@ -43,7 +43,7 @@ _ids = TimeOrderedIds()
 
 
 class Bench:
-    """One database, to which messages are added as if they had just been accepted."""
+    """A database to which messages are added as if they had just been accepted."""
 
     def __init__(self, connection: asyncpg.Connection, gemini: GeminiStandIn, environment: dict[str, str]) -> None:
         self.connection = connection
@@ -51,7 +51,7 @@ class Bench:
         self.environment = environment
 
     async def room(self, exchanges: int = 0) -> tuple[UUID, UUID]:
-        """Its id and its owner's: a new room of a new user, with so many answered messages of some 350 tokens."""
+        """A new room of a new user, with answered messages of about 350 tokens each: its id and the owner's."""
         user, room = uuid4(), _ids.new()
         await self.connection.execute(
             "INSERT INTO users (id, mobile, name, chatrooms_version, created_at) VALUES ($1, $2, 'Bench', 0, now())",
@@ -93,7 +93,7 @@ class Bench:
             await asyncio.sleep(0.05)
 
     async def costs(self) -> tuple[float, float]:
-        """Replies a second and seconds of the worker's CPU for each, for all that are queued."""
+        """Replies per second and CPU seconds of the worker per reply, for all queued messages."""
         count = await self.unanswered()
         with worker_process(self.environment) as worker:
             while await self.unanswered() > count - 20:  # started, connected, warm  # noqa: ASYNC110

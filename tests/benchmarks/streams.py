@@ -86,7 +86,7 @@ async def write(url: str, namespace: str, messages: int) -> None:
     stream = RedisReplyStream(url, namespace=namespace, command_seconds=0.5)
     writers = [stream.write(message_id, 1) for message_id in _ids(messages)]
     await asyncio.sleep(1)
-    slots = 100 // PER_SECOND  # of 10 ms: the replies are spread over the time between two pieces
+    slots = 100 // PER_SECOND  # of 10 ms, over which the replies are spread between two pieces
     began, cpu = time.monotonic(), time.process_time()
     for turn in range(SECONDS * PER_SECOND):
         for slot in range(slots):
@@ -96,7 +96,7 @@ async def write(url: str, namespace: str, messages: int) -> None:
                 writer.add(piece)
     print(json.dumps({"cpu": (time.process_time() - cpu) / (time.monotonic() - began)}), flush=True)
     await asyncio.gather(*(writer.close() for writer in writers))
-    await asyncio.sleep(2)  # where it took longer than they waited
+    await asyncio.sleep(2)  # for those that took longer than the wait
     await stream.close()
 
 
@@ -134,10 +134,10 @@ async def read(url: str, namespace: str, messages: int, readers: int) -> None:
         tasks = [
             asyncio.create_task(listener.listen(reader)) for listener, reader in zip(listeners, followed, strict=True)
         ]
-        while len(await redis.pubsub_channels(f"{namespace}:*")) < messages:  # noqa: ASYNC110 - the server's doing
+        while len(await redis.pubsub_channels(f"{namespace}:*")) < messages:  # noqa: ASYNC110 - the server does it
             await asyncio.sleep(0.01)
         print(json.dumps({"joined": len(followed)}), flush=True)
-        while not any(listener.delays for listener in listeners):  # noqa: ASYNC110 - another process's doing
+        while not any(listener.delays for listener in listeners):  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.01)
         began, cpu = time.monotonic(), time.process_time()
         await asyncio.sleep(SECONDS - 1)

@@ -1,4 +1,4 @@
-"""A client as cheap as the load must be, and as forgiving as a load balancer: it minds all but a refused connection."""
+"""A cheap client for loads. Like a load balancer it tolerates a refused connection, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks."""
+    """A user with a session and a room."""
 
     id: str
     token: str
@@ -25,7 +25,7 @@ class Person:
 
 
 class Failed(Exception):
-    """No whole answer came. `sent` tells whether the request had been written, so that it may have taken effect."""
+    """No complete answer came. `sent`: the request had been written, so it may have taken effect."""
 
     def __init__(self, why: str, *, sent: bool) -> None:
         self.sent = sent
@@ -49,7 +49,7 @@ class Answer:
 
 
 class Client:
-    """Keep-alive connections to several API processes, used in turn; the next one if a connection is refused."""
+    """Keep-alive connections to several API processes, used in turn; a refused one is skipped."""
 
     def __init__(self, urls: Sequence[str], *, seconds: float = 120) -> None:
         self._urls = list(urls)
@@ -75,7 +75,7 @@ class Client:
         raise Failed("refused everywhere", sent=False)
 
     async def warm_up(self, connections: int) -> None:
-        """Open connections before they are needed at once."""
+        """Open connections in advance."""
         for url in self._urls:
             self._idle[url] += await asyncio.gather(*(self._connect(url) for _ in range(connections)))
 

@@ -1,4 +1,4 @@
-"""What was promised against what became of it: every 202 is a promise, and the database tells how it was kept."""
+"""Compares what was promised with what happened: every 202 is a promise, and the database shows how it was kept."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from tests.chaos.world import World
 
-# The test database writes down every claim, every ending and every refund, by triggers of its own: whatever a
-# process believes it did, this is what happened, and what happened twice stands there twice. Writes that met no row
-# stand there too: an UPDATE of the reply that changes nothing is what a process tried that had lost its message.
+# Triggers in the test database record every claim, ending and refund: not what a process believes, but what happened,
+# and twice if it happened twice. They also record writes that met no row: an UPDATE of the reply that changes nothing
+# was an attempt by a process that had lost its message.
 _WITNESS = """
 CREATE TABLE witness (
     message_id uuid, event text, attempt int, deaths int, process text, at timestamptz DEFAULT clock_timestamp()
@@ -48,13 +48,13 @@ _FINAL = {"completed", "failed", "blocked", "cancelled"}
 
 
 def _costs(row: dict[str, Any], *, asked: bool) -> bool:
-    """Of scenarios in which nobody's prompt is cut before its first word twice."""
+    """Whether a message costs its allowance, in scenarios where no prompt is cut before its first word twice."""
     return asked if row["status"] == "cancelled" else row["status"] != "failed"
 
 
 @dataclass
-class Verdict:
-    """Ids by what is wrong with them; all empty when every promise was kept."""
+class Report:
+    """Ids by what is wrong with them; all empty if every promise was kept."""
 
     accepted: int
     statuses: Counter[str]
@@ -66,9 +66,9 @@ class Verdict:
 
     def __str__(self) -> str:
         found = ", ".join(f"{number} {status}" for status, number in sorted(self.statuses.items()))
-        told = [f"{len(ids)} {what}" for what, ids in self.wrong.items() if ids or what in ("lost", "duplicated")]
+        counts = [f"{len(ids)} {what}" for what, ids in self.wrong.items() if ids or what in ("lost", "duplicated")]
         named = [f"{what}: {', '.join(ids[:3])}" for what, ids in self.wrong.items() if ids]
-        return "; ".join([f"{self.accepted} accepted: {found}", ", ".join(told), *named])
+        return "; ".join([f"{self.accepted} accepted: {found}", ", ".join(counts), *named])
 
 
 class Ledger:
@@ -83,21 +83,21 @@ class Ledger:
         return self
 
     async def open_count(self) -> int:
-        """Messages without an ending."""
+        """The number of messages that have not ended."""
         found = await self._world.fetch("SELECT count(*) AS n FROM messages WHERE status IN ('queued', 'generating')")
         return int(found[0]["n"])
 
     async def settled(self, *, seconds: float) -> float | None:
-        """Seconds until every message had ended; None if some have not in that time."""
-        began = time.monotonic()
+        """Seconds until every message had ended; None if that takes longer than `seconds`."""
+        started = time.monotonic()
         while await self.open_count():
-            if time.monotonic() > began + seconds:
+            if time.monotonic() > started + seconds:
                 return None
             await asyncio.sleep(0.1)
-        return time.monotonic() - began
+        return time.monotonic() - started
 
-    async def verdict(self, *, quoted: bool = True) -> Verdict:
-        """`quoted`: the stand-in's ordinary reply repeats the question, so a reply at the wrong place shows."""
+    async def report(self, *, quoted: bool = True) -> Report:
+        """`quoted`: the stand-in's reply repeats the question, so a reply to the wrong message shows."""
         stored = {str(row["id"]): row for row in await self._world.fetch("SELECT * FROM messages")}
         events = Counter[tuple[str, str]](
             (str(row["message_id"]), row["event"]) for row in await self._world.fetch("SELECT * FROM witness")
@@ -108,13 +108,13 @@ class Ledger:
         def twice(what: str) -> list[str]:
             return [id for (id, event), times in events.items() if event == what and times > 1]
 
-        verdict = Verdict(len(self.accepted), Counter(stored[id]["status"] for id in self.accepted if id in stored))
-        verdict.wrong = {
+        report = Report(len(self.accepted), Counter(stored[id]["status"] for id in self.accepted if id in stored))
+        report.wrong = {
             "lost": sorted(self.accepted - stored.keys()),
             "duplicated": twice("ended"),
             "stuck": [
                 f"{id} ({row['status']}, attempt {row['attempt']}, deaths {row['deaths']}, lease {row['lease_until']},"
-                f" due {row['due_at']}, rung {row['rung_at']})"
+                f" due {row['due_at']}, notified {row['rung_at']})"
                 for id, row in stored.items()
                 if row["status"] not in _FINAL
             ],
@@ -131,10 +131,10 @@ class Ledger:
             ],
             "users with wrong counters": [str(dict(row)) for row in await self._wrong_counters()],
         }
-        return verdict
+        return report
 
     async def _wrong_counters(self) -> list[dict[str, Any]]:
-        """Users whose counters do not say what their messages say."""
+        """Users whose counters do not match their messages."""
         return await self._world.fetch(
             "SELECT * FROM (SELECT a.user_id, a.used, a.in_flight,"
             " (SELECT count(*) FROM messages m WHERE m.user_id = a.user_id AND m.charged AND m.allowance_day = a.day)"
@@ -169,7 +169,7 @@ class Ledger:
         ]
 
     async def queue_seconds(self) -> list[float]:
-        """How long each message waited for its first worker: long waits mean more load than the machine bears."""
+        """How long each message waited for its first worker: long waits mean that the machine is overloaded."""
         found = await self._world.fetch(
             "SELECT extract(epoch FROM witness.at - created_at)::float8 AS wait FROM messages"
             " JOIN witness ON message_id = id AND event = 'claimed' AND witness.attempt = 1"

@@ -1,4 +1,4 @@
-"""Messages sent while things go wrong, and what the sender saw."""
+"""Messages sent while things fail, and what their sender saw."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass
 class Load:
-    """Sends messages and notes every answer. An unexpected one is described in `complaints`."""
+    """Sends messages and records every answer. `complaints` describes the unexpected ones."""
 
     client: Client
     ledger: Ledger
@@ -30,7 +30,7 @@ class Load:
     statuses: Counter[int] = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
     also: frozenset[int] = frozenset()
-    """Statuses beside 202 that are right as long as they come as a problem, and 503 with Retry-After."""
+    """Statuses besides 202 that are right if they are problem documents, and 503 if it has Retry-After."""
 
     async def send(self, text: str | None = None, person: Person | None = None) -> Answer | None:
         person = person or self.random.choice(self.people)
@@ -52,7 +52,7 @@ class Load:
         return await asyncio.gather(*(self.send(text) for text in texts))
 
     async def steadily(self, total: int, *, per_second: float) -> None:
-        """Open-loop: the next one is sent on time whatever has become of the last."""
+        """Open loop: the next message is sent on time, whatever happened to the last."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.TaskGroup() as sending:
@@ -72,7 +72,7 @@ class Load:
 
     @asynccontextmanager
     async def reading(self, clients: int, *, pause: float = 0.005) -> AsyncIterator[None]:
-        """So many clients read one after the other beside the block, on connections that they keep."""
+        """`readers` clients read beside the block, each one request after the other on a kept connection."""
         stop = asyncio.Event()
 
         async def read_on() -> None:
@@ -89,14 +89,14 @@ class Load:
 
     @asynccontextmanager
     async def running(self, *, per_second: float, unended: int | None = None) -> AsyncIterator[None]:
-        """Sends steadily beside the block, and waits at its end for the last answers.
+        """Send steadily beside the block, and wait at its end for the last answers.
 
         It pauses while `unended` messages have not ended: a machine too slow for the load must not pile it up.
         """
         stop = asyncio.Event()
 
         async def is_full() -> bool:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # Postgres may be away
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # Postgres may be down
                 return unended is not None and await self.ledger.open_count() >= unended
             return False
 
@@ -119,7 +119,7 @@ class Load:
 
 @asynccontextmanager
 async def beside(coroutine: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
-    """Runs it beside the block and no longer; an error of it is one of the block."""
+    """Run it beside the block, and no longer. Its error becomes the block's error."""
     task = asyncio.create_task(coroutine)
     try:
         yield task
@@ -135,6 +135,6 @@ def _says_when(answer: Answer) -> bool:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """0.0 of nothing."""
+    """0.0 for an empty list."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0

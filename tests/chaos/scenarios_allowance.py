@@ -1,4 +1,4 @@
-"""The allowance under races: never more than it is, given back once, and one effect for one key."""
+"""The allowance under races: never exceeded, refunded once, and one effect for one key."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ async def quota_race(scale: Scale, seed: int) -> Row:
                 wrong.append(f"round {number}: codes {codes}, usage {used}")
         settled = await ledger.settled(seconds=scale.bound(60))
         calls = (await w.model_log())["total"]
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     return Row(
         f"{PARALLEL} parallel sends by one Basic user over 2 API processes, {rounds} rounds",
         f"each round {TOTAL} × 202, {PARALLEL - TOTAL} × 403, {TOTAL} calls of the model, usage {TOTAL}",
-        f"{len(wrong)} rounds differ {wrong[:3] or ''}, {calls} calls; {verdict}",
-        not wrong and calls == rounds * TOTAL and settled is not None and verdict.kept,
+        f"{len(wrong)} rounds differ {wrong[:3] or ''}, {calls} calls; {report}",
+        not wrong and calls == rounds * TOTAL and settled is not None and report.kept,
     )
 
 
@@ -49,7 +49,7 @@ async def refund_race(scale: Scale, seed: int) -> Row:
     rounds, chance = scale.of(1, 20), random.Random(seed)
     async with world(apis=2, workers=2, **scale.settings) as w:
         ledger = await Ledger(w).open()
-        # It fails for good, but not at once: the kills shall meet calls that run.
+        # It fails permanently, but not at once, so that the kills meet calls that are running.
         w.gemini.fault("error_in_stream", times=None, error="bad_request", after=1)
         w.gemini.pace(first_chunk_seconds=0.3)
         client = w.client()
@@ -59,20 +59,20 @@ async def refund_race(scale: Scale, seed: int) -> Row:
         async with beside(_kill_now_and_then(w, scale, chance)):
             for person in people:
                 async with beside(_sample_usage(client, person, seen)):
-                    for _ in range(4):  # what is given back is taken again
+                    for _ in range(4):  # refunded allowance is used again
                         await asyncio.gather(*(load.send(person=person) for _ in range(PARALLEL)))
                         await asyncio.sleep(chance.uniform(0, 0.4))
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict = await ledger.verdict()
+        report = await ledger.report()
         usage = {await _usage(client, person) for person in people}
-    all_failed = set(verdict.statuses) == {"failed"}
+    all_failed = set(report.statuses) == {"failed"}
     return Row(
         f"the same 4 times in a row while every call fails for good and workers are killed, {rounds} rounds",
         "one refund for each failed message, usage always 0..5 and 0 at the end",
         f"usage sampled {sum(seen.values())} times: {min(seen)}..{max(seen)}, at the end {usage};"
-        f" {len(load.complaints)} complaints {load.complaints[:2] or ''}; {verdict}",
+        f" {len(load.complaints)} complaints {load.complaints[:2] or ''}; {report}",
         settled is not None
-        and verdict.kept
+        and report.kept
         and all_failed
         and usage == {0}
         and min(seen) >= 0
@@ -97,17 +97,17 @@ async def one_key(scale: Scale, seed: int) -> Row:
             if statuses != {202} or len(bodies) != 1 or len(stored) != 1 or await _usage(client, person) != 1:
                 wrong.append(f"statuses {statuses}, {len(bodies)} different answers, {len(stored)} messages")
         settled = await ledger.settled(seconds=scale.bound(60))
-        calls, verdict = (await w.model_log())["total"], await ledger.verdict()
+        calls, report = (await w.model_log())["total"], await ledger.report()
     return Row(
         f"{PARALLEL} parallel requests with one Idempotency-Key over 2 API processes, {rounds} rounds",
         "one message, usage 1, one call of the model, the same answer for all",
-        f"{len(wrong)} rounds differ {wrong[:3] or ''}, {calls} calls; {verdict}",
-        not wrong and calls == rounds and settled is not None and verdict.kept,
+        f"{len(wrong)} rounds differ {wrong[:3] or ''}, {calls} calls; {report}",
+        not wrong and calls == rounds and settled is not None and report.kept,
     )
 
 
 async def fairness(scale: Scale, seed: int) -> Row:
-    """A Pro user keeps as many in flight as they may, at a worker that has room for few more."""
+    """A Pro user has the maximum in flight, at a worker with few free slots."""
     turn = 0.3
     settings = {**scale.settings, "RATE_LIMITS": "on", "PRO_MESSAGES_PER_MINUTE": "100000", "WORKER_CONCURRENCY": "20"}
     async with world(apis=1, workers=1, **settings) as w:
@@ -122,22 +122,22 @@ async def fairness(scale: Scale, seed: int) -> Row:
             people = await w.people(20)
             one_each = Load(client, ledger, people, chance)
             async with beside(_flood(flood)) if flooded else nullcontext():
-                while flooded and not flood.statuses[429]:  # noqa: ASYNC110 - what happens is seen in the answers alone
+                while flooded and not flood.statuses[429]:  # noqa: ASYNC110 - only the answers show it
                     await asyncio.sleep(0.05)
                 await asyncio.gather(*(one_each.send(person=person) for person in people))
                 await _until_answered(w, people)
                 waits.append(await _waits(w, people))
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     quiet, busy = (f"p50 {percentile(waits[at], 50):.2f} s, longest {max(waits[at]):.2f} s" for at in (0, 1))
     return Row(
         "20 Basic users send one each while a Pro user floods; one worker for 20 at a time",
         "they wait for one turn of the model (0.3 s) at most longer, the flooder gets 429 beyond 10",
-        f"without {quiet}; with {busy}; flooder {dict(flood.statuses)}; {verdict}",
+        f"without {quiet}; with {busy}; flooder {dict(flood.statuses)}; {report}",
         max(waits[1]) <= max(waits[0]) + turn + scale.bound(0.4)
         and flood.statuses[429] > 0
         and settled is not None
-        and verdict.kept
+        and report.kept
         and not flood.complaints,
     )
 
@@ -163,7 +163,7 @@ async def _kill_now_and_then(w: World, scale: Scale, chance: random.Random) -> N
 
 
 async def _send_until_answered(client: Client, person: Person, key: str) -> tuple[int, bytes]:
-    """As a client does that repeats its request while the first is still running."""
+    """Like a client that repeats its request while the first is still running."""
     while True:
         answer = await client.ask(
             person, "POST", f"/chatroom/{person.room}/message", {"input": "Once?"}, {"Idempotency-Key": key}
@@ -183,7 +183,7 @@ async def _flood(load: Load) -> None:
 
 
 async def _until_answered(w: World, people: list[Person]) -> None:
-    while len(await _waits(w, people)) < len(people):  # noqa: ASYNC110 - what happens is seen in the database alone
+    while len(await _waits(w, people)) < len(people):  # noqa: ASYNC110 - only the database shows it
         await asyncio.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""Stripe's word that comes late, twice, in any order or never; and a product that dies while it listens."""
+"""Stripe's events late, twice, in any order or never; and a product that dies while it handles them."""
 
 from __future__ import annotations
 
@@ -71,11 +71,10 @@ async def one_event_often(scale: Scale, seed: int) -> Row:
 
 
 async def any_order(scale: Scale, seed: int) -> Row:
-    """A life of six events. The last thing happens at Stripe in the midst of what is told of the ones before."""
+    """Six events of a subscription. The last change happens at Stripe while earlier events are being delivered."""
     chance = random.Random(seed)
     orders = list(itertools.permutations(range(6)))
     orders = scale.of(chance.sample(orders, 12), orders)
-    told = 0
     async with shop(apis=2, workers=2, **scale.settings) as s:
         people = await s.w.people(len(orders))
         should_be_pro = {person.id for number, person in enumerate(people) if number % 2}
@@ -105,7 +104,7 @@ async def any_order(scale: Scale, seed: int) -> Row:
                 return len(sequence)
 
         lives = zip(people, orders, strict=True)
-        told = sum(
+        delivered = sum(
             await asyncio.gather(*(live(person, order, random.Random(chance.random())) for person, order in lives))
         )
         read = await s.all_read(seconds=scale.bound(60))
@@ -118,8 +117,8 @@ async def any_order(scale: Scale, seed: int) -> Row:
         f"a life's 6 events in {'all ' if scale.long else ''}{len(orders)} orders, duplicates at random, 2 workers;"
         " the last thing happens among the deliveries",
         f"{len(orders)} right tiers, half of them Pro",
-        f"{right} right, {len(pro)} Pro, {dict(statuses)}; {told} deliveries: {dict(s.answers)}; {readings} readings,"
-        f" at least {fewest} each",
+        f"{right} right, {len(pro)} Pro, {dict(statuses)}; {delivered} deliveries: {dict(s.answers)};"
+        f" {readings} readings, at least {fewest} each",
         right == len(orders) and read is not None and set(s.answers) == {200} and fewest > 0,
     )
 
@@ -127,8 +126,8 @@ async def any_order(scale: Scale, seed: int) -> Row:
 async def webhooks_without_postgres(scale: Scale, seed: int) -> Row:
     away, buyers = scale.of(3.0, 60.0), scale.of(10, 50)
     async with shop(apis=1, workers=1, **scale.impatient) as s:
-        told, untold = await s.w.people(buyers), await s.w.people(buyers)
-        checkouts = [await s.subscribe(person) for person in [*told, *untold]]
+        notified, unnotified = await s.w.people(buyers), await s.w.people(buyers)
+        checkouts = [await s.subscribe(person) for person in [*notified, *unnotified]]
         await s.listen(retry_first=0.5, retry_longest=scale.of(1.0, 10.0), timeout=10)
         await asyncio.to_thread(s.w.postgres.kill)
         began = time.monotonic()
@@ -138,24 +137,24 @@ async def webhooks_without_postgres(scale: Scale, seed: int) -> Row:
         await asyncio.sleep(began + away - time.monotonic())
         back = time.time()
         await asyncio.to_thread(s.w.postgres.start)
-        healed = await s.until_pro(told, seconds=scale.bound(30))
+        healed = await s.until_pro(notified, seconds=scale.bound(30))
         await s.stripe.idle(60)
         events = [event for event in s.stripe.events() if _matters(event["type"])]
         attempts = [attempt for event in events for attempt in event["attempts"]]
         meanwhile = Counter(one["status"] or one["error"] for one in attempts if one["at"] + one["seconds"] < back)
         untaken = [event["type"] for event in events if event["state"] in ("waiting", "failed")]
-        # And the same where nothing is ever told.
+        # The same without any event.
         await s.listen(lose=["*"])
         for checkout in checkouts[buyers:]:
             await s.pay(checkout)
-        still_basic = not {person.id for person in untold} & await s.pro()
+        still_basic = not {person.id for person in unnotified} & await s.pro()
         took = time.monotonic()
         reconciled = await asyncio.to_thread(_reconcile, s.w.environment)
-        all_pro = await s.until_pro(untold, seconds=scale.bound(2))
+        all_pro = await s.until_pro(unnotified, seconds=scale.bound(2))
         took = time.monotonic() - took
         alive = all(process.process.poll() is None for process in [*s.w.apis.values(), *s.w.workers])
     return Row(
-        f"Postgres dead for {away:.0f} s while {buyers} pay, and Stripe tries again; {buyers} of whom nothing is told",
+        f"Postgres dead for {away:.0f} s while {buyers} pay, and Stripe tries again; {buyers} without any event",
         "meanwhile only 503, then the right tier; those lost for good healed by the next reconcile",
         f"meanwhile {dict(meanwhile)}; {buyers} Pro {_seconds(healed)} after its return, {len(untaken)} not taken;"
         f" reconcile: {reconciled.stdout.strip()} {took:.1f} s with its start",
@@ -201,12 +200,12 @@ async def parallel_subscribes(scale: Scale, seed: int) -> Row:
 
 
 async def upgrade_amid_sends(scale: Scale, seed: int) -> Row:
-    """The moment of the commit is the database's own word, so what was sent after hearing it was sent after it."""
+    """The database announces the commit, so a message sent after the announcement was sent after the commit."""
     rounds, over = scale.of(1, 20), 2.0
     late_refusals = early_refusals = accepted_late = 0
     chance = random.Random(seed)
     async with shop(apis=2, workers=1, **scale.settings) as s, AsyncExitStack() as going:
-        await s.w.execute(_TELL_OF_UPGRADES)
+        await s.w.execute(_ANNOUNCE_UPGRADES)
         ledger = await Ledger(s.w).open()
         await s.listen()
         client = s.w.client()
@@ -229,7 +228,7 @@ async def upgrade_amid_sends(scale: Scale, seed: int) -> Row:
                 await asyncio.sleep(chance.uniform(0.1, 0.4) * over)
                 sending.create_task(s.pay(checkout))
             await s.until_pro([person], seconds=scale.bound(10))
-            while person.id not in upgraded:  # noqa: ASYNC110 - it may be heard of a moment later
+            while person.id not in upgraded:  # noqa: ASYNC110 - the announcement may come a moment later
                 await asyncio.sleep(0.01)
             await asyncio.gather(*(send(0) for _ in range(10)))
             at = upgraded[person.id]
@@ -238,18 +237,18 @@ async def upgrade_amid_sends(scale: Scale, seed: int) -> Row:
             early_refusals += sum(status == 403 for began, status in sent if began <= at)
             assert not load.complaints, load.complaints[:3]
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     return Row(
         f"the webhook lands amid {PARALLEL} sends within {over:.0f} s by one Basic user, {rounds} rounds",
         "nothing accepted is lost; no 403 for what is sent after the commit",
         f"{early_refusals} refused before; after the commit {accepted_late} accepted, {late_refusals} refused;"
-        f" {len(upgraded)} upgrades; {verdict}",
+        f" {len(upgraded)} upgrades; {report}",
         late_refusals == 0
         and accepted_late > 0
         and early_refusals > 0
         and len(upgraded) == rounds
         and settled is not None
-        and verdict.kept,
+        and report.kept,
     )
 
 
@@ -259,7 +258,7 @@ async def readers_that_die(scale: Scale, seed: int) -> Row:
         first, second = await s.subscribe(asha), await s.subscribe(bela)
         await s.listen()
 
-        # Stripe takes its time, and the worker dies while it waits.
+        # Stripe is slow, and the worker dies while it waits.
         s.stripe.fault("latency", path="/v1/subscriptions", seconds=4)
         await s.pay(first)
         held = await _held(s, seconds=PROCESS_HANG)
@@ -267,7 +266,7 @@ async def readers_that_die(scale: Scale, seed: int) -> Row:
         died = time.monotonic()
         s.w.start_worker()
         await s.w.workers_ready()
-        if not scale.long:  # as if the lease had run out: it is longer than a test of every day lasts
+        if not scale.long:  # pretend that the lease has expired: it is longer than a small run
             await s.w.execute("UPDATE billing_accounts SET lease_until = now() WHERE lease_until > now()")
         healed = await s.until_pro([asha], seconds=120)
         again = time.monotonic() - died
@@ -301,7 +300,7 @@ async def webhook_flood(scale: Scale, seed: int) -> Row:
         for person in people:
             session = await s.pay(await s.subscribe(person))
             events += await s.happened(session["customer"], "customer.subscription.created")
-        # As long as Stripe takes. Without it the stand-in would be asked more often than Stripe allows.
+        # As slow as Stripe. Otherwise the stand-in would be called more often than Stripe allows.
         s.stripe.fault("latency", times=None, seconds=0.1)
         await s.client.warm_up(20)
         total, loop = per_second * seconds, asyncio.get_running_loop()
@@ -332,28 +331,28 @@ async def webhook_flood(scale: Scale, seed: int) -> Row:
 
 
 def _matters(type_: str) -> bool:
-    """Whether the event can change a tier: others are answered without asking the database."""
+    """Whether the event can change a tier. Others are answered without the database."""
     return type_.startswith(("checkout.session.", "customer.subscription.")) or type_ in _LIFE
 
 
-_TELL_OF_UPGRADES = """
-CREATE FUNCTION tell_of_upgrade() RETURNS trigger LANGUAGE plpgsql AS $$
+_ANNOUNCE_UPGRADES = """
+CREATE FUNCTION announce_upgrade() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('upgraded', NEW.id::text);
     RETURN NEW;
 END $$;
 CREATE TRIGGER upgraded AFTER UPDATE OF pro_until ON users FOR EACH ROW
-    WHEN (NEW.pro_until IS NOT NULL) EXECUTE FUNCTION tell_of_upgrade();
+    WHEN (NEW.pro_until IS NOT NULL) EXECUTE FUNCTION announce_upgrade();
 """
 
 
 @asynccontextmanager
 async def _upgrades(s: Shop) -> AsyncIterator[dict[str, float]]:
-    """When each user's upgrade was heard of, by time.perf_counter()."""
+    """When each user's upgrade was announced, by time.perf_counter()."""
     heard: dict[str, float] = {}
     listener = await asyncpg.connect(s.w.postgres.url)
     try:
-        await listener.add_listener("upgraded", lambda *told: heard.setdefault(told[3], time.perf_counter()))
+        await listener.add_listener("upgraded", lambda *arguments: heard.setdefault(arguments[3], time.perf_counter()))
         yield heard
     finally:
         await listener.close()
@@ -364,14 +363,14 @@ async def _account(s: Shop, person: Person) -> dict[str, Any]:
 
 
 async def _become(s: Shop, subscription: str, status: str, *, metadata: str) -> None:
-    """The subscription changes, in something at least, and Stripe has an event to tell of it."""
-    told = {"user_id": metadata, "changed": f"{time.monotonic_ns()}"}
-    change = {"set": {"status": status, "metadata": told}, "emit": "customer.subscription.updated"}
+    """Change the subscription, in its metadata at least, so that Stripe emits an event."""
+    changed = {"user_id": metadata, "changed": f"{time.monotonic_ns()}"}
+    change = {"set": {"status": status, "metadata": changed}, "emit": "customer.subscription.updated"}
     await s.control("PATCH", f"/objects/{subscription}", change)
 
 
 async def _held(s: Shop, *, seconds: float) -> bool:
-    """Whether some worker holds an account, as soon as one does."""
+    """Whether a worker holds an account, as soon as one does."""
     give_up = time.monotonic() + seconds
     while not await s.w.fetch("SELECT FROM billing_accounts WHERE lease_until > now()"):
         if time.monotonic() > give_up:

@@ -1,4 +1,4 @@
-"""What the model sold against what was booked, while workers are killed and frozen and messages are cancelled."""
+"""Compares what the model sold with what was booked, while workers are killed and frozen and messages cancelled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.chaos.scenarios_delivery import MANY
 from tests.chaos.world import World, world
 from tests.support.scenarios import Row, Scale
 
-#: Tokens of prompt, from the cache, thoughts, and all that was written.
+#: Tokens of the prompt, from the cache, of thoughts, and of all output.
 Tokens: TypeAlias = tuple[int, int, int, int]
 _FAULTS = ("cut", "error_in_stream", "blank", "internal", "blocked_mid_stream")
 
@@ -27,9 +27,9 @@ class Comparison:
     equal: int = 0
     sold: Counter[str] = field(default_factory=Counter)
     booked: Counter[str] = field(default_factory=Counter)
-    #: Sold to a worker that died: nobody else knows of it.
+    #: Sold to a worker that died: no other process knows of it.
     lost: list[str] = field(default_factory=list)
-    #: Sold a chunk that was still on its way when the worker hung up.
+    #: Sold in a chunk that was in transit when the worker hung up.
     on_its_way: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -67,15 +67,15 @@ async def books(scale: Scale, seed: int) -> Row:
         settled = await ledger.settled(seconds=scale.bound(60))
         await w.gemini.until(lambda log: log["open"] == 0)
         compared, give_up = await _compared(w), time.monotonic() + scale.bound(5)
-        while compared.wrong and time.monotonic() < give_up:  # a worker that was frozen books late
+        while compared.wrong and time.monotonic() < give_up:  # a frozen worker books late
             await asyncio.sleep(0.5)
             compared = await _compared(w)
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     return Row(
         f"{messages} messages with kills, a frozen worker, cancels, {len(_FAULTS)} kinds of failure and titles",
         "the tokens booked of each call are those that the model reported to its worker",
-        f"{compared}; {verdict}",
-        verdict.kept
+        f"{compared}; {report}",
+        report.kept
         and settled is not None
         and not compared.wrong
         and compared.sold == compared.booked
@@ -128,7 +128,7 @@ async def _compared(w: World) -> Comparison:
 
 
 def _compare(compared: Comparison, name: str, calls: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
-    """Of one message and purpose, in which attempts differ little from each other."""
+    """The calls of one message and purpose, whose attempts differ little."""
     for row in [row for row in rows if row["output_tokens"] is not None]:
         tokens = (row["input_tokens"], row["cached_tokens"], row["thought_tokens"], row["output_tokens"])
         call = next((call for call in calls if _tokens(call) == tokens), None)
@@ -137,7 +137,7 @@ def _compare(compared: Comparison, name: str, calls: list[dict[str, Any]], rows:
             _add(compared.sold, _tokens(call))
             _add(compared.booked, tokens)
         else:
-            # A worker may have hung up when the model had sent its last chunk already.
+            # A worker may have hung up after the model sent its last chunk.
             left = [call for call in calls if call["outcome"] in _MAYBE_UNREAD and _covers(_tokens(call), tokens)]
             call = left[0] if left and row["outcome"] in ("cancelled", "interrupted") else None
             (compared.wrong if call is None else compared.on_its_way).append(
@@ -149,7 +149,7 @@ def _compare(compared: Comparison, name: str, calls: list[dict[str, Any]], rows:
     unread = sum(row["output_tokens"] is None and row["outcome"] in ("cancelled", "interrupted") for row in rows)
     for call in calls:
         text = f"{name}: sold {_tokens(call)} ({call['outcome']})"
-        if name.endswith("title") and not rows:  # nobody takes a title over
+        if name.endswith("title") and not rows:  # no other worker takes over a title
             compared.lost.append(text)
         elif lost:
             lost -= 1

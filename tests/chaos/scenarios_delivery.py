@@ -1,4 +1,4 @@
-"""Workers that die, freeze and are told to stop: every accepted message ends, once."""
+"""Workers that die, freeze and are stopped: every accepted message ends, once."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ async def worker_kills(scale: Scale, seed: int) -> Row:
                 died[name] = at
                 w.start_worker()
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict, again = await ledger.verdict(), await ledger.reclaim_seconds(died)
+        report, again = await ledger.report(), await ledger.reclaim_seconds(died)
         queued = await ledger.queue_seconds()
     return Row(
         f"{messages} messages, {workers} worker processes, {kills} SIGKILLs at random moments",
         "0 lost, 0 duplicated; a killed worker's message is running again within 15 s",
-        f"{verdict}; {len(again)} attempts died, running again after p50 {percentile(again, 50):.1f} s,"
+        f"{report}; {len(again)} attempts died, running again after p50 {percentile(again, 50):.1f} s,"
         f" at most {max(again, default=0):.1f} s; ordinary wait for a worker p50 {percentile(queued, 50):.2f} s,"
         f" p99 {percentile(queued, 99):.2f} s; {len(load.complaints)} complaints {load.complaints[:2] or ''}",
-        verdict.kept
+        report.kept
         and settled is not None
         and bool(again)
         and max(again) <= scale.bound(15)
@@ -56,7 +56,7 @@ async def frozen_worker(scale: Scale, seed: int) -> Row:
     frozen_seconds, calls = scale.of(8, 60), 20
     async with world(apis=1, workers=1, **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
-        # Two pieces: the second, and with it the end, is already there when the frozen worker thaws.
+        # Two pieces: the second, and the end, have arrived when the frozen worker thaws.
         w.gemini.pace(first_chunk_seconds=0, chunk_seconds=5, chunks=2)
         client = w.client()
         load = Load(client, ledger, await w.people(calls), random.Random(seed))
@@ -72,20 +72,20 @@ async def frozen_worker(scale: Scale, seed: int) -> Row:
         frozen.signal(signal.SIGCONT)
         await asyncio.sleep(3)
         by_frozen = await _events_by(w, frozen)
-        verdict = await ledger.verdict()
+        report = await ledger.report()
         alive = frozen.process.poll() is None
     late = by_frozen.get("tried to end", 0)
     return Row(
         f"a worker SIGSTOPped for {frozen_seconds} s with {calls} calls running, then continued",
         "its late writes are refused; one reply each, from the other worker",
         f"{by_frozen.get('claimed', 0)} claimed by the frozen one, {late} late writes tried,"
-        f" {by_frozen.get('ended', 0)} of them took effect; {verdict}",
-        verdict.kept
+        f" {by_frozen.get('ended', 0)} of them took effect; {report}",
+        report.kept
         and settled is not None
         and alive
         and by_frozen.get("claimed") == calls
         and not by_frozen.get("ended")
-        and verdict.statuses["completed"] == calls,
+        and report.statuses["completed"] == calls,
     )
 
 
@@ -94,7 +94,7 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
     async with world(apis=2, workers=2, SHUTDOWN_SECONDS=str(drain), **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
         w.gemini.pace(first_chunk_seconds=0.2, chunk_seconds=0.2, chunks=2)
-        # Each worker will have calls that end within the drain, and at least one that does not.
+        # Each worker has calls that end within the drain, and at least one that does not.
         w.gemini.fault(
             "reply", times=None, match="slowly", first_chunk_seconds=0, chunk_seconds=drain * scale.of(0.25, 0.4)
         )
@@ -119,7 +119,7 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
                 await w.workers_ready()
         w.gemini.pace(first_chunk_seconds=0, chunk_seconds=0)
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict, log = await ledger.verdict(), await w.model_log()
+        report, log = await ledger.report(), await w.model_log()
         queued = await ledger.queue_seconds()
     cut = log["counts"]["client_left"]
     longest = max(seconds for _, _, seconds in exits)
@@ -131,8 +131,8 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
         f" exit codes {[code for _, code, _ in exits]}, longest exit {longest:.1f} s;"
         f" {cut} calls cut of {len(hung)} too long;"
         f" running elsewhere after {', '.join(f'{seconds:.2f}' for seconds in handed_back)} s, ordinary wait for a"
-        f" worker p50 {percentile(queued, 50):.2f} s, p99 {percentile(queued, 99):.2f} s; {verdict}",
-        verdict.kept
+        f" worker p50 {percentile(queued, 50):.2f} s, p99 {percentile(queued, 99):.2f} s; {report}",
+        report.kept
         and settled is not None
         and not load.complaints
         and all(code == 0 for _, code, _ in exits)
@@ -143,7 +143,7 @@ async def rolling_restart(scale: Scale, seed: int) -> Row:
 
 
 async def poison(scale: Scale, seed: int) -> Row:
-    """The harness plays the poison: it kills whichever worker asks the model that question."""
+    """The harness kills each worker that asks the model the poison question."""
     neighbours, workers = scale.of(20, 50), scale.of(2, 3)
     async with world(apis=1, workers=workers, **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
@@ -171,7 +171,7 @@ async def poison(scale: Scale, seed: int) -> Row:
             await asyncio.sleep(0.05)
         await sending
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict = await ledger.verdict()
+        report = await ledger.report()
         others = await w.fetch(
             "SELECT status, deaths, extract(epoch FROM completed_at - created_at)::float8 AS wait FROM messages"
             " WHERE id <> $1::text::uuid",
@@ -185,8 +185,8 @@ async def poison(scale: Scale, seed: int) -> Row:
         "failed with workers_died after 3 deaths and refunded; no neighbour fails",
         f"{deaths} workers killed, then {row['status']} {row['error_code']}, refunded {refunded} time(s); neighbours:"
         f" p50 {percentile(waits, 50):.2f} s, longest {max(waits):.2f} s;"
-        f" {len(waits) - len(untouched)} died with it, of the others the longest {max(untouched):.2f} s; {verdict}",
-        verdict.kept
+        f" {len(waits) - len(untouched)} died with it, of the others the longest {max(untouched):.2f} s; {report}",
+        report.kept
         and settled is not None
         and row["error_code"] == "workers_died"
         and deaths == 3
@@ -197,7 +197,7 @@ async def poison(scale: Scale, seed: int) -> Row:
 
 
 async def _at_work(w: World, ledger: Ledger) -> list[ProductProcess]:
-    """Workers that have messages, as soon as there are any."""
+    """The workers that have messages, as soon as there are any."""
     while True:
         holders = await ledger.holders()
         if found := [worker for worker in w.workers if name_of(worker) in holders]:
@@ -215,14 +215,14 @@ async def _events_by(w: World, worker: ProductProcess) -> dict[str, int]:
 
 
 async def _stop(kind: str, process: ProductProcess) -> tuple[str, int, float]:
-    """SIGTERM: its kind, exit code and the seconds that it took."""
+    """Send SIGTERM. Returns the kind of process, its exit code and the seconds it took."""
     began = time.monotonic()
     code = await asyncio.to_thread(process.stop, within=PROCESS_HANG)
     return kind, code, time.monotonic() - began
 
 
 async def _hang_on_each(w: World, ledger: Ledger, load: Load) -> dict[str, str]:
-    """Messages whose first call does not end, by id with the worker that asks: at least one for each."""
+    """Messages whose first call does not end, by id, with their worker; at least one for each worker."""
     hung: dict[str, str] = {}
     while {name_of(worker) for worker in w.workers} - set(hung.values()):
         text = f"Hang {load.random.getrandbits(64):x}"
@@ -239,7 +239,7 @@ async def _hang_on_each(w: World, ledger: Ledger, load: Load) -> dict[str, str]:
 
 
 async def _run_elsewhere(ledger: Ledger, message_id: str, worker: ProductProcess) -> float:
-    """Seconds from handing the message back until another worker had it."""
+    """Seconds from returning the message until another worker claimed it."""
     give_up = time.monotonic() + PROCESS_HANG
     while True:
         events = [e for e in await ledger.events(message_id) if e["event"] in ("claimed", "handed back")]

@@ -1,4 +1,4 @@
-"""A model that fails in every way it knows: each message ends in a named state. And how fast it is asked."""
+"""A model that fails in every way: each message ends in a named state. And how fast the model is called."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chaos.world import World, world
 from tests.support.patience import PROCESS_HANG
 from tests.support.scenarios import Row, Scale
 
-#: How each failure for good is asked for, and the state and code in which its message ends.
+#: How each permanent failure is produced, and the status and code of its message.
 _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {
     "daily_quota": ({}, "failed", "model_quota_exhausted", 1),
     "bad_key": ({}, "failed", "model_not_configured", 1),
@@ -32,9 +32,9 @@ _ENDINGS: dict[str, tuple[dict[str, Any], str, str, int]] = {
 
 
 async def model_faults(scale: Scale, seed: int) -> Row:
-    """All at once, in one world: a wait the model asked for, and each kind of failure until it is for good."""
+    """All at once: a delay that the model requests, and each kind of failure until it is permanent."""
     asked_to_wait, deadline = scale.of(2.016, 53.016), scale.of(3.0, 2.0)
-    # Two attempts each, all of one person's messages: so the breaker stays shut.
+    # Two attempts each, and one person's messages only, so the breaker stays closed.
     settings = {
         "MAX_ATTEMPTS": "2",
         "FIRST_TOKEN_SECONDS": str(deadline),
@@ -52,7 +52,7 @@ async def model_faults(scale: Scale, seed: int) -> Row:
             ids[kind] = await _sent(load, f"Fault {kind}.")
             await load.all_at_once([f"Fine {kind} {number}" for number in range(4)])
         settled = await ledger.settled(seconds=scale.bound(120))
-        verdict, log = await ledger.verdict(), await w.model_log()
+        report, log = await ledger.report(), await w.model_log()
         stored = {str(row["id"]): row for row in await w.fetch("SELECT * FROM messages")}
     calls: dict[str, list[dict[str, float]]] = {}
     for call in log["calls"]:
@@ -71,8 +71,8 @@ async def model_faults(scale: Scale, seed: int) -> Row:
         f"next call ≥ {asked_to_wait} s later · 0 retries · cut at the deadline · named state each",
         f"next call {second - first:.3f} s later; daily quota {len(calls['Fault daily_quota.'])} call;"
         f" hanging calls cut after {max(hung):.2f} s (deadline {deadline:.0f}) and in mid-stream {max(hung_mid):.2f} s"
-        f" (deadline {2 * deadline:.0f}); wrong endings: {wrong or 'none'}; {verdict}",
-        verdict.kept
+        f" (deadline {2 * deadline:.0f}); wrong endings: {wrong or 'none'}; {report}",
+        report.kept
         and settled is not None
         and second - first >= asked_to_wait
         and stored[ids["Wait"]]["status"] == "completed"
@@ -82,7 +82,7 @@ async def model_faults(scale: Scale, seed: int) -> Row:
     )
 
 
-#: What makes a message fail however often it is asked, by what the stand-in does with it.
+#: Faults of the stand-in that make a message fail on every attempt.
 _BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "no candidates": ("no_candidates", {}),
     "empty STOP": ("empty", {"reason": "STOP"}),
@@ -93,7 +93,7 @@ _BAD: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 async def bad_messages(scale: Scale, seed: int) -> Row:
-    """One user's messages that fail whatever is done, and four others who are answered meanwhile as without them."""
+    """One user's messages always fail, and four other users are answered as if they did not."""
     rounds, counts = scale.of(4, 12), scale.of((10,), (3, 10))
     async with world(apis=1, workers=1, FIRST_TOKEN_SECONDS="3", **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
@@ -126,21 +126,18 @@ async def bad_messages(scale: Scale, seed: int) -> Row:
                 await asyncio.gather(*(load.send(f"Bad: {name}. {number}", bad) for number in range(count)))
                 worst[f"{count} × {name}"] = max(await delays(f"Beside {count} {name}"))
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     return Row(
         f"one user's bad messages in {len(_BAD)} variants, four others beside them",
         "each of the others is answered within 1 s of what it takes without them",
         f"at most {without:.2f} s without,"
-        f" {', '.join(f'{after:.2f} s beside {name}' for name, after in worst.items())}; {verdict}",
-        verdict.kept
-        and settled is not None
-        and max(worst.values()) <= without + scale.bound(1)
-        and not load.complaints,
+        f" {', '.join(f'{after:.2f} s beside {name}' for name, after in worst.items())}; {report}",
+        report.kept and settled is not None and max(worst.values()) <= without + scale.bound(1) and not load.complaints,
     )
 
 
 async def storm(scale: Scale, seed: int) -> Row:
-    """The small run ends before the breaker's pause of 30 s does, so it sees it open and no more."""
+    """The small run ends before the breaker's pause of 30 s, so it only sees the breaker open."""
     messages, workers = scale.of(60, 300), scale.of(1, 2)
     async with world(apis=1, workers=workers, MAX_MESSAGE_MINUTES="5", **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
@@ -162,23 +159,23 @@ async def storm(scale: Scale, seed: int) -> Row:
             )
         else:
             settled = 0.0
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     if not scale.long:
-        verdict.wrong["stuck"].clear()  # the small run does not wait for the model to get well
+        report.wrong["stuck"].clear()  # the small run does not wait for the model to recover
     return Row(
         f"503 storm: {messages} messages, {workers} worker(s)",
         "breaker open after ≤ 20 failed calls a worker; then probes alone, and all is answered when the model is well",
-        f"{opened} calls{answered}; {verdict}",
-        verdict.kept
+        f"{opened} calls{answered}; {report}",
+        report.kept
         and settled is not None
         and opened <= 20 * workers
-        and (not scale.long or (0 < probes <= 2 * workers and set(verdict.statuses) == {"completed"}))
+        and (not scale.long or (0 < probes <= 2 * workers and set(report.statuses) == {"completed"}))
         and not load.complaints,
     )
 
 
 async def requests_per_minute(scale: Scale, seed: int) -> Row:
-    """The window slides in the small run too: as many calls as the pace allows in the time that it was watched."""
+    """The small run checks the sliding window too: the calls that the pace allows in the time watched."""
     limit, workers, watched = 120, 2, scale.of(8, 150)
     messages = scale.of(40, 400)
     async with world(
@@ -190,20 +187,20 @@ async def requests_per_minute(scale: Scale, seed: int) -> Row:
         await load.all_at_once([f"Question {number}" for number in range(messages)])
         if scale.long:
             await asyncio.sleep(watched)
-        else:  # what may come at once, and some that were paced
+        else:  # the burst, and some paced calls
             await w.gemini.until(lambda log: log["total"] >= limit // 10 + watched)
         at = sorted(call["at"] for call in (await w.model_log())["calls"])
-        verdict = await ledger.verdict()
-        verdict.wrong["stuck"].clear()  # the others wait for their turn yet
+        report = await ledger.report()
+        report.wrong["stuck"].clear()  # the others are still waiting
     window = 60.0
     most = max(sum(begin <= other < begin + window for other in at) for begin in at)
-    # A tenth may come at once, the rest is paced: what fits into the time from the first to the last.
+    # A tenth may come at once, and the rest is paced over the time from the first call to the last.
     allowed = limit if scale.long else limit // 10 + 1 + int((at[-1] - at[0]) * limit / 60)
     return Row(
         f"GEMINI_MAX_RPM={limit} over {workers} workers, {messages} messages at once",
         f"≤ {limit} calls in any 60 s",
-        f"at most {most} calls in any 60 s, {len(at)} in {at[-1] - at[0]:.0f} s; {verdict}",
-        verdict.kept and limit // 10 <= most <= allowed and not load.complaints,
+        f"at most {most} calls in any 60 s, {len(at)} in {at[-1] - at[0]:.0f} s; {report}",
+        report.kept and limit // 10 <= most <= allowed and not load.complaints,
     )
 
 
@@ -215,7 +212,7 @@ async def burst(scale: Scale, seed: int) -> Row:
         client = w.client()
         await client.warm_up(messages // len(w.urls))
         load = Load(client, ledger, await w.people(messages), random.Random(seed))
-        for _ in range(5):  # connections, code paths, caches: a service that has just started is another question
+        for _ in range(5):  # connections, code paths, caches: the cost of a cold start is another question
             await load.all_at_once([f"Hello {number}" for number in range(5)])
         await ledger.settled(seconds=60)
         began = time.time()
@@ -227,14 +224,14 @@ async def burst(scale: Scale, seed: int) -> Row:
             " WHERE created_at >= to_timestamp($1) - interval '2 ms'",
             began,
         )
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     after = [row["after"] for row in found]
     return Row(
         f"{messages} messages at once, the model takes 1 s, one worker process",
         "all answered in ≤ 3 s",
         f"accepted within {accepted - began:.2f} s, answered p50 {percentile(after, 50):.2f} s,"
-        f" last {max(after):.2f} s after the first was sent; {verdict}",
-        verdict.kept
+        f" last {max(after):.2f} s after the first was sent; {report}",
+        report.kept
         and settled is not None
         and len(after) == messages
         and max(after) <= scale.bound(3)
@@ -249,7 +246,7 @@ async def memory(scale: Scale, seed: int) -> Row:
         client = w.client()
         load = Load(client, ledger, await w.people(50), random.Random(seed))
         idle = _resident_mb(w, "VmRSS")
-        for seconds in each_lasts:  # a slow machine begins them all only while each of them lasts longer
+        for seconds in each_lasts:  # on a slow machine they are all running only if each lasts longer
             w.gemini.pace(first_chunk_seconds=seconds / 2, chunk_seconds=seconds / 16)
             await load.steadily(replies, per_second=scale.of(200, 300))
             settled = await ledger.settled(seconds=scale.bound(120))
@@ -257,12 +254,12 @@ async def memory(scale: Scale, seed: int) -> Row:
             if most >= replies * 0.98:
                 break
         peak = _resident_mb(w, "VmHWM")
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     return Row(
         f"{replies} replies in flight in one worker process",
         "≤ 200 MB RSS",
-        f"peak {peak:.0f} MB with {most} in flight at once, {idle:.0f} MB idle; {verdict}",
-        verdict.kept and settled is not None and peak <= 200 and most >= replies * 0.98 and not load.complaints,
+        f"peak {peak:.0f} MB with {most} in flight at once, {idle:.0f} MB idle; {report}",
+        report.kept and settled is not None and peak <= 200 and most >= replies * 0.98 and not load.complaints,
     )
 
 

@@ -1,4 +1,4 @@
-"""Redis and Postgres that go away under load, and come back with or without what they knew."""
+"""Redis and Postgres go down under load, and come back with or without their data."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def redis_outage(scale: Scale, seed: int) -> Row:
                 await redis.flushall()
             back = time.time()
             await asyncio.sleep(scale.of(2, 20))
-        # Of those that were sent before it returned; the load has gone on since.
+        # Of those sent before it returned; the load has continued since.
         settled = await ledger.settled(seconds=scale.bound(60))
         waited = await w.fetch(
             "SELECT max(extract(epoch FROM completed_at))::float8 - $1 AS seconds FROM messages"
             " WHERE created_at <= to_timestamp($1)",
             back,
         )
-        verdict, log = await ledger.verdict(), await w.model_log()
+        report, log = await ledger.report(), await w.model_log()
         alive = _all_alive(w)
     answered = waited[0]["seconds"] or 0.0
     p99 = percentile(load.seconds, 99)
@@ -51,8 +51,8 @@ async def redis_outage(scale: Scale, seed: int) -> Row:
         "every send 202, p99 ≤ 500 ms; all answered ≤ 60 s after its return; running calls are not cut",
         f"{dict(load.statuses)}, p50 {percentile(load.seconds, 50) * 1000:.0f} ms, p99 {p99 * 1000:.0f} ms,"
         f" {len(load.complaints)} complaints {load.complaints[:2] or ''}; all answered {answered:.1f} s after;"
-        f" {running} calls running, {log['counts']['client_left']} cut; {verdict}",
-        verdict.kept
+        f" {running} calls running, {log['counts']['client_left']} cut; {report}",
+        report.kept
         and settled is not None
         and not load.complaints
         and p99 <= scale.bound(0.5)
@@ -60,7 +60,7 @@ async def redis_outage(scale: Scale, seed: int) -> Row:
         and log["counts"]["client_left"] == 0
         and running > 0
         and alive
-        and set(verdict.statuses) == {"completed"},
+        and set(report.statuses) == {"completed"},
     )
 
 
@@ -84,20 +84,20 @@ async def postgres_restarts(scale: Scale, seed: int) -> Row:
                 ready.append(await _seconds_until_ready(client))
             await asyncio.sleep(scale.of(1, 10))
         settled = await ledger.settled(seconds=scale.bound(60))
-        verdict = await ledger.verdict()
+        report = await ledger.report()
         alive = _all_alive(w)
     return Row(
         f"Postgres restarted 3 times, once by kill -9, away {away:.0f} s each, at {per_second} messages/s",
         "ready ≤ 5 s after it accepts; only 503 problem+json with Retry-After; no process exits; nothing lost",
         f"ready after {', '.join(f'{seconds:.2f}' for seconds in ready)} s; {dict(load.statuses)},"
-        f" {len(load.complaints)} complaints {load.complaints[:3] or ''}; processes alive: {alive}; {verdict}",
-        verdict.kept
+        f" {len(load.complaints)} complaints {load.complaints[:3] or ''}; processes alive: {alive}; {report}",
+        report.kept
         and settled is not None
         and not load.complaints
         and load.statuses[503] > 0
         and max(ready) <= scale.bound(5)
         and alive
-        and set(verdict.statuses) == {"completed"},
+        and set(report.statuses) == {"completed"},
     )
 
 
@@ -106,7 +106,7 @@ def _all_alive(w: World) -> bool:
 
 
 async def _seconds_until_ready(client: Client) -> float:
-    """/ready as a load balancer asks it."""
+    """GET /ready, as a load balancer does."""
     began = time.monotonic()
     while time.monotonic() < began + PROCESS_HANG:
         try:

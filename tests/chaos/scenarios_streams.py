@@ -1,4 +1,4 @@
-"""Replies while they are written: dropped, resumed, cancelled and forgotten, and what they leave behind."""
+"""Reply streams that are dropped, resumed, cancelled and abandoned, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.processes import ProductProcess
 from tests.support.scenarios import Row, Scale
 from tests.support.sse_client import Cut, Reply, Stream, open_stream
 
-#: What a client meets while a server is away or its place is not free again.
-_AWAY = (Cut, OSError, EOFError, TimeoutError)
+#: What a client sees while a server is down or its stream's slot is not free again.
+_UNAVAILABLE = (Cut, OSError, EOFError, TimeoutError)
 
 
 @dataclass
 class _Readers:
-    """Clients that each send a message and follow its reply, at whatever process answers."""
+    """Clients that each send a message and follow its reply at any of the processes."""
 
     world: World
     chance: random.Random
@@ -42,7 +42,7 @@ class _Readers:
     replies: dict[str, Reply] = field(default_factory=dict)
 
     async def send_and_follow(self, person: Person, drops: int) -> int:
-        """Drops so many times on the way, if the reply is that long, and comes again where it was."""
+        """Disconnect `drops` times on the way, if the reply is long enough, and resume each time."""
         reply, message, key = Reply(), "", f"{self.chance.getrandbits(64):x}"
         before = drops
         while reply.ended is None:
@@ -52,7 +52,7 @@ class _Readers:
                 if message:
                     opened = open_stream(url, f"{path}/{message}/stream", person.token, after=reply.position)
                 else:
-                    # The same key each time: a cut before the first byte may have sent it or not.
+                    # The same key each time: after a cut before the first byte the request may or may not have arrived.
                     headers, body = {"Idempotency-Key": key}, {"input": f"Question {key}"}
                     opened = open_stream(url, path, person.token, method="POST", body=body, headers=headers)
                 async with opened as stream:
@@ -63,7 +63,7 @@ class _Readers:
                     message = message or stream.headers["location"].rpartition("/")[2]
                     self.ledger.accepted.add(message)
                     drops -= await self._read(stream, reply, self.chance.randrange(1, 8) if drops > 0 else None)
-            except _AWAY:
+            except _UNAVAILABLE:
                 self.cuts += 1
                 await asyncio.sleep(0.05)
         self.replies[message] = reply
@@ -71,7 +71,7 @@ class _Readers:
         return before - drops
 
     async def _read(self, stream: Stream, reply: Reply, events: int | None) -> bool:
-        """To the end, or so many events and then be gone: True."""
+        """Read to the end, or `events` events and then disconnect (True)."""
         async with asyncio.timeout(PROCESS_HANG):
             if events is None:
                 await stream.read_to_end(reply)
@@ -85,7 +85,7 @@ class _Readers:
             return reply.ended is None and not stream.has_ended
 
     async def differing(self) -> list[str]:
-        """Messages whose readers have another text than is stored."""
+        """Messages whose readers have a text that differs from the stored one."""
         rows = await self.world.fetch("SELECT id, response FROM messages")
         stored = {str(row["id"]): row["response"] for row in rows}
         return [message for message, reply in self.replies.items() if reply.text != (stored[message] or "")]
@@ -101,7 +101,7 @@ async def dropped_streams(scale: Scale, seed: int) -> Row:
         chance = random.Random(seed)
         clients = _Readers(w, chance, ledger)
         people = await w.people(readers)
-        goodbyes: list[float] = []
+        endings: list[float] = []
 
         async def read(person: Person) -> None:
             left = each
@@ -116,7 +116,7 @@ async def dropped_streams(scale: Scale, seed: int) -> Row:
                 if number % 2:
                     process.kill()
                 else:
-                    goodbyes.append(await _goodbye(process, url, people[0], ledger))
+                    endings.append(await _seconds_to_end(process, url, people[0], ledger))
                     await asyncio.to_thread(process.stop, within=PROCESS_HANG)
                 del w.apis[url]
                 await w.start_api(url)
@@ -126,28 +126,29 @@ async def dropped_streams(scale: Scale, seed: int) -> Row:
                 going.create_task(read(person))
             going.create_task(restart())
         settled = await ledger.settled(seconds=scale.bound(30))
-        differing, verdict = await clients.differing(), await ledger.verdict(quoted=False)
+        differing, report = await clients.differing(), await ledger.report(quoted=False)
     resets = sum("reset" in reply.names for reply in clients.replies.values())
     return Row(
         f"{readers} readers drop and resume at random over 2 API processes, {kills} of which restart or die",
-        f"≥ {drops} drops; each text is the stored one; no reset without a dead worker; goodbye ≤ 1 s",
+        f"≥ {drops} drops; each text is the stored one; no reset without a dead worker;"
+        " streams of a stopped process end in ≤ 1 s",
         f"{len(clients.replies)} replies, {clients.drops} drops and {clients.cuts} cuts by servers,"
         f" {len(differing)} texts differ, {resets} reset, refused {dict(clients.refused)},"
-        f" goodbye after {max(goodbyes):.2f} s; {verdict}",
-        verdict.kept
+        f" ended after {max(endings):.2f} s; {report}",
+        report.kept
         and settled is not None
         and not differing
         and not resets
         and clients.drops >= drops
-        and max(goodbyes) <= scale.bound(1)
+        and max(endings) <= scale.bound(1)
         and clients.refused.keys() <= {429, 503},
     )
 
 
-async def _goodbye(process: ProductProcess, url: str, person: Person, ledger: Ledger) -> float:
-    """Seconds from SIGTERM until a stream of that process has ended, cleanly."""
+async def _seconds_to_end(process: ProductProcess, url: str, person: Person, ledger: Ledger) -> float:
+    """Seconds from SIGTERM until a stream of that process has ended properly."""
     path = f"/chatroom/{person.room}/message"
-    async with open_stream(url, path, person.token, method="POST", body={"input": "Goodbye"}) as stream:
+    async with open_stream(url, path, person.token, method="POST", body={"input": "Bye"}) as stream:
         ledger.accepted.add(stream.headers["location"].rpartition("/")[2])
         process.signal(signal.SIGTERM)
         began = time.monotonic()
@@ -191,14 +192,14 @@ async def cancels(scale: Scale, seed: int) -> Row:
         log = await w.gemini.until(lambda log: log["open"] == 0)
         stored = {str(row["id"]): row["response"] or "" for row in await w.fetch("SELECT id, response FROM messages")}
         differing = [message for message, text in texts.items() if stored[message] != text]
-        verdict = await ledger.verdict()
+        report = await ledger.report()
     return Row(
         f"{messages} messages cancelled at any moment, two workers",
         "each ends as cancelled ≤ 1 s after, with the text that was streamed; no call of the model goes on",
         f"ended p50 {percentile(after, 50):.2f} s, last {max(after):.2f} s after; {len(wrong)} ended otherwise"
         f" {wrong[:2] or ''}, {len(differing)} texts differ, {log['open']} calls open,"
-        f" {log['counts']['client_left']} of {log['total']} were closed; {verdict}",
-        verdict.kept
+        f" {log['counts']['client_left']} of {log['total']} were closed; {report}",
+        report.kept
         and settled is not None
         and not wrong
         and not differing
@@ -211,7 +212,7 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
     streams, at_once = scale.of(150, 10_000), scale.of(50, 500)
     async with world(apis=1, workers=1, **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
-        # One reply that goes on all the time, for everybody to follow.
+        # One endless reply that everyone follows.
         w.gemini.reply("So. " * 20_000, chunks=20_000, first_chunk_seconds=0, chunk_seconds=0.1)
         chance, [url], [person] = random.Random(seed), w.urls, await w.people(1)
         path, refused = f"/chatroom/{person.room}/message", Counter[int]()
@@ -221,11 +222,11 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
             ledger.accepted.add(message)
 
             async def open_and_forget() -> None:
-                while not await opened_and_forgotten():  # noqa: ASYNC110 - the server says when, roughly
+                while not await opened_and_forgotten():  # noqa: ASYNC110 - Retry-After says when, roughly
                     await asyncio.sleep(chance.random())
 
             async def opened_and_forgotten() -> bool:
-                """False if the server is too busy at the moment: then it says so."""
+                """False if the server is too busy and says so."""
                 try:
                     async with open_stream(url, f"{path}/{message}/stream", person.token, seconds=PROCESS_HANG) as one:
                         if one.status != 200:
@@ -236,7 +237,7 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
                         await asyncio.sleep(chance.random() * 0.5)  # without reading
                         if chance.random() < 0.5:
                             one.drop()
-                except _AWAY:
+                except _UNAVAILABLE:
                     refused[0] += 1
                 return True
 
@@ -244,12 +245,12 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
                 for begun in range(0, count, at_once):
                     await asyncio.gather(*(open_and_forget() for _ in range(min(at_once, count - begun))))
 
-            await open_many(at_once)  # what a busy process keeps is no leak
+            await open_many(at_once)  # memory that a busy process keeps is not a leak
             await asyncio.sleep(1)
             before, files_before = _resident_mb(api), _files(api)
             await open_many(streams)
             give_up = time.monotonic() + scale.bound(10)
-            while _files(api) > files_before and time.monotonic() < give_up:  # noqa: ASYNC110 - the kernel tells nobody
+            while _files(api) > files_before and time.monotonic() < give_up:  # noqa: ASYNC110 - no event to wait on
                 await asyncio.sleep(0.1)
             after, files_after = _resident_mb(api), _files(api)
             async with Redis.from_url(w.valkey.url) as redis:
@@ -259,13 +260,13 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
             reply = await stream.read_to_end(seconds=PROCESS_HANG)
         settled = await ledger.settled(seconds=scale.bound(10))
         stored = await w.fetch("SELECT response FROM messages")
-        verdict = await ledger.verdict(quoted=False)
+        report = await ledger.report(quoted=False)
     return Row(
         f"{streams} streams opened and forgotten, {at_once} at once",
         "file handles and memory as before; who stays has every word",
         f"files {files_before} → {files_after}, memory {before:.0f} → {after:.0f} MB, {channels} channel(s) left,"
-        f" asked to come later {dict(refused)}; {len(reply.events)} events read by the one who stayed; {verdict}",
-        verdict.kept
+        f" asked to come later {dict(refused)}; {len(reply.events)} events read by the one who stayed; {report}",
+        report.kept
         and settled is not None
         and cancelled.status in (200, 202)
         and files_after <= files_before

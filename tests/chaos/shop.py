@@ -1,4 +1,4 @@
-"""The product with Stripe's stand-in beside it, and what a scenario does there on behalf of Stripe and of buyers."""
+"""The product with Stripe's stand-in, and what scenarios do there as Stripe and as buyers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Shop:
     w: World
     stripe: StripeStandIn
     client: Client
-    #: How Stripe's calls of the webhook were answered, and how long each took.
+    #: The answers to the webhook calls, and how long each took.
     answers: Counter[int | str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
     async def listen(self, **delivery: Any) -> None:
-        """The stand-in tells the first API process of what happens."""
+        """Deliver the stand-in's events to the first API process."""
         await asyncio.to_thread(self.stripe.delivery, url=f"{self.w.urls[0]}/webhook/stripe", **delivery)
 
     async def subscribe(self, person: Person) -> str:
@@ -43,7 +43,7 @@ class Shop:
         return await asyncio.to_thread(self.stripe.pay, checkout, card)
 
     async def tell(self, event: Json) -> Answer | None:
-        """Signed and sent as Stripe does; None if no answer came."""
+        """Send a signed event as Stripe does; None if no answer came."""
         signature = stripe.WebhookSignature.generate_signature_header(json.dumps(event), SECRET)
         try:
             answer = await self.client.ask(None, "POST", "/webhook/stripe", event, {"Stripe-Signature": signature})
@@ -55,7 +55,7 @@ class Shop:
         return answer
 
     async def happened(self, customer: str, *types: str) -> list[Json]:
-        """The newest event of each of these types, as Stripe keeps it."""
+        """The newest event of each of these types, as Stripe stores it."""
         rows = await asyncio.to_thread(self.stripe.events, customer=customer)
         newest = {row["type"]: row["id"] for row in rows}
         return [await asyncio.to_thread(self.stripe.object, newest[type_]) for type_ in types]
@@ -64,15 +64,15 @@ class Shop:
         return await asyncio.to_thread(self.stripe.control, method, path, body)
 
     async def rest(self, method: str, path: str, **params: str) -> Json:
-        """A call of Stripe's API, as an operator makes it in the dashboard."""
+        """A call of Stripe's API that stands for an operator's action in the dashboard."""
         return await asyncio.to_thread(_rest, self.stripe.url, method, path, params)
 
     async def pro(self) -> set[str]:
-        """The ids of those who are Pro now."""
+        """The ids of the users who are Pro now."""
         return {str(row["id"]) for row in await self.w.fetch("SELECT id FROM users WHERE pro_until > now()")}
 
     async def until_pro(self, people: Sequence[Person], *, seconds: float) -> float | None:
-        """Seconds until all of them were; None if they were not in that time."""
+        """Seconds until all of them were Pro; None if that takes longer than `seconds`."""
         return await self.until(lambda pro: pro >= {person.id for person in people}, seconds=seconds)
 
     async def until(self, condition: Callable[[set[str]], bool], *, seconds: float) -> float | None:
@@ -84,7 +84,7 @@ class Shop:
         return time.monotonic() - began
 
     async def all_read(self, *, seconds: float) -> float | None:
-        """Seconds until nothing was left to be read; None if something was after that time."""
+        """Seconds until no sync was due or running; None if that takes longer than `seconds`."""
         began = time.monotonic()
         due = "SELECT FROM billing_accounts WHERE due_at <= now() OR lease_until > now() LIMIT 1"
         while await self.w.fetch(due):
@@ -96,7 +96,7 @@ class Shop:
 
 @asynccontextmanager
 async def shop(*, apis: int = 1, workers: int = 1, **settings: str) -> AsyncIterator[Shop]:
-    """Nothing is told by itself until `listen`."""
+    """No events are delivered until `listen`."""
     standin = start_stripe_standin()
     stand_in = await asyncio.to_thread(next, standin)
     selling = {

@@ -1,4 +1,4 @@
-"""The whole product as real processes that a scenario may kill, freeze, stop and start again."""
+"""The whole product as real processes, which a scenario may kill, freeze, stop and restart."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _numbers = itertools.count()
 
 
 class World:
-    """Two servers, the stand-in for Gemini, and as many API and worker processes as a scenario asks for."""
+    """Postgres, Valkey, the stand-in for Gemini, and the API and worker processes that a scenario starts."""
 
     def __init__(
         self, folder: Path, postgres: EmbeddedPostgres, valkey: EmbeddedValkey, gemini: GeminiStandIn, **settings: str
@@ -68,12 +68,12 @@ class World:
         return list(self.apis)
 
     def client(self) -> Client:
-        """Of all API processes that run now; closed with the world."""
+        """A client of all API processes that run now; closed with the world."""
         self._clients.append(Client(self.urls))
         return self._clients[-1]
 
     async def start_api(self, url: str | None = None) -> str:
-        """Another API process, on its own or on a given URL; returns where it serves, once it does."""
+        """Start another API process, by default on a free port. Returns its URL once it answers."""
         url = url or f"http://127.0.0.1:{free_port()}"
         port = url.rsplit(":", 1)[1]
         process = ProductProcess("serve", self.environment, "--port", port, log=self.folder / f"api-{port}.log")
@@ -87,13 +87,13 @@ class World:
         return worker
 
     def kill_worker(self, worker: ProductProcess) -> tuple[str, float]:
-        """Returns its name in the database and when it died."""
+        """Returns its name in the database and the time of its death."""
         worker.kill()
         self.workers.remove(worker)
         return name_of(worker), time.time()
 
     async def workers_ready(self, *, seconds: float = 60) -> None:
-        """Each worker has looked at the database, so it takes jobs too."""
+        """Wait until each worker has connected to the database, and so accepts jobs."""
         give_up = time.monotonic() + seconds
         wanted = {name_of(worker) for worker in self.workers}
         while wanted - {
@@ -114,7 +114,7 @@ class World:
             process.process.wait()
 
     async def people(self, count: int, *, tier: Tier = Tier.BASIC) -> list[Person]:
-        """Users with a session and a room each, made by the product's own code but without a code by SMS."""
+        """Users with a session and a room each, created by the product's code without one-time codes."""
         clock, ids = SystemClock(), TimeOrderedIds()
         tokens = JwtAccessTokens(secrets=[self.environment["ACCESS_TOKEN_SECRET"]], lifetime_seconds=7200, clock=clock)
         sign_in = OpenSession(
@@ -154,18 +154,18 @@ class World:
                 await connection.close()
 
     async def model_log(self) -> dict[str, Any]:
-        """What the stand-in was asked, without holding up the load while it answers."""
+        """The log of the stand-in, read without blocking the load."""
         return await asyncio.to_thread(self.gemini.log)
 
 
 def name_of(process: ProductProcess) -> str:
-    """Under which a process speaks to the database."""
+    """The name by which the database knows a process."""
     return f"gemini-backend {process.process.pid}"
 
 
 @functools.cache
 def _migrated_cluster() -> Path:
-    """What each world's Postgres begins with. To make it takes a second of a processor, to copy it next to nothing."""
+    """A migrated cluster that each world copies: making one takes a second of CPU, a copy next to nothing."""
     folder = Path(tempfile.mkdtemp(prefix="gemini-chaos-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with EmbeddedPostgres(folder) as url:

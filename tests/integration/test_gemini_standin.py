@@ -1,4 +1,4 @@
-"""The stand-in answers as Gemini does, told by plain HTTP."""
+"""The stand-in answers as Gemini does, over plain HTTP."""
 
 from __future__ import annotations
 

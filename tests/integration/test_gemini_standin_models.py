@@ -25,7 +25,7 @@ def real(gemini_standin: GeminiStandIn) -> GeminiStandIn:
 # Thinking
 
 
-def test_a_model_thinks_at_its_default_unless_told_otherwise(real: GeminiStandIn) -> None:
+def test_a_model_thinks_at_its_default_unless_configured(real: GeminiStandIn) -> None:
     for model, least, most in (
         ("gemini-flash-latest", 1_000, 15_000),
         ("gemini-3-pro-preview", 1_000, 15_000),

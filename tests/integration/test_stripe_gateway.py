@@ -219,7 +219,7 @@ async def test_promotion_codes_and_taxes_by_setting(
     assert session["automatic_tax"]["enabled"] is True
 
 
-async def test_a_price_that_does_not_exist_is_told_to_the_operator(
+async def test_a_price_that_does_not_exist_is_reported_to_the_operator(
     stripe_standin: StripeStandIn, gateway: StripeGateway, user: UserId
 ) -> None:
     customer = await customer_of(gateway, user)
@@ -238,7 +238,7 @@ async def test_a_price_that_does_not_exist_is_told_to_the_operator(
 async def test_a_customer_that_is_gone(
     how: str, error: type[Exception], gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
 ) -> None:
-    """One that Stripe never heard of is no customer that is gone: the key may be another account's."""
+    """A customer that Stripe never had is not one that is gone: the key may be of another account."""
     if how == "deleted":
         customer, _ = await subscribed(gateway, stripe_standin, user)
         rest(stripe_standin, "DELETE", f"/customers/{customer}")
@@ -281,7 +281,7 @@ async def test_a_paid_or_expired_checkout_leads_nowhere(
         state = await look(gateway, session, whose)
         assert state.checkout.url is None
         assert state.checkout.settled
-        assert state.payment is None, "a subscription's checkout tells of no payment of its own"
+        assert state.payment is None, "a subscription's checkout reports no separate payment"
 
 
 async def test_somebody_elses_checkout_is_none(
@@ -688,7 +688,7 @@ async def test_every_event_of_a_life_names_whose_it_is(
     stripe_standin.control("POST", "/refunds", {"of": single["id"]})
     rest(stripe_standin, "DELETE", f"/customers/{customer}")
 
-    told: dict[str, set[str | None]] = {}
+    seen: dict[str, set[str | None]] = {}
     now = datetime.now(UTC)
     for happened in stripe_standin.events():
         event = stripe_standin.object(happened["id"])
@@ -702,9 +702,9 @@ async def test_every_event_of_a_life_names_whose_it_is(
             assert intent in (read.payment_intent_id, event["data"]["object"]["id"])
         else:
             assert read.customer_id == customer
-        told.setdefault(event["type"], set()).add(read.checkout_id)
+        seen.setdefault(event["type"], set()).add(read.checkout_id)
         assert read.user_id == (user if read.checkout_id else None)
-    assert told == {
+    assert seen == {
         "checkout.session.completed": {session["id"], single["id"]},
         "customer.subscription.created": {None},
         "customer.subscription.updated": {None},

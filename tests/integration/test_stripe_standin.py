@@ -1,4 +1,4 @@
-"""The stand-in answers as Stripe does, told through Stripe's own library."""
+"""The stand-in answers as Stripe does, as seen by Stripe's library."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ async def test_a_checkout_that_stripe_would_refuse_is_refused(
     ("key", "path", "status"),
     [("", "customers", 401), ("pk_test_1", "customers", 401), ("sk_test_1", "planets", 404)],
 )
-def test_what_is_not_for_the_caller_is_not_told(
+def test_a_caller_without_a_key_is_refused_and_an_unknown_path_is_a_404(
     stripe_standin: StripeStandIn, key: str, path: str, status: int
 ) -> None:
     headers = {"Authorization": f"Bearer {key}"} if key else {}

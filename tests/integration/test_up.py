@@ -26,7 +26,7 @@ from tests.support.patience import HANG, PROCESS_HANG
 from tests.support.ports import free_port
 
 SMALL_PRODUCT = Path(__file__).parent / "local" / "small_product.py"
-# Nobody connects to these: with them, `up` starts no servers of its own.
+# With these, to which nothing connects, `up` starts no servers.
 ELSEWHERE = {
     "DATABASE_URL": "postgres://me:hidden-password@127.0.0.1:1/db",
     "REDIS_URL": "redis://:hidden-password@127.0.0.1:1/0",
@@ -140,19 +140,19 @@ async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_come
         "Migrating the database …",
         "Starting the API and the worker …",
     ]
-    told = first.ask()
-    assert told is not None
-    assert told["GEMINI_BASE_URL"].startswith("http://127.0.0.1:")
-    assert told["GEMINI_API_KEY"] == "stand-in"
-    assert len(told["ACCESS_TOKEN_SECRET"]) == 64
-    assert told["STRIPE_API_BASE"].startswith("http://127.0.0.1:")
-    assert told["STRIPE_SECRET_KEY"].startswith("sk_test_")
-    assert told["STRIPE_WEBHOOK_SECRET"].startswith("whsec_")
-    assert told["STRIPE_WEBHOOK_SECRET"] not in first.output
-    customer = stripe(told, "/v1/customers", "email=person%40example.com")["id"]
-    await execute(told["DATABASE_URL"], "CREATE TABLE kept AS SELECT 7 AS n")
+    product = first.ask()
+    assert product is not None
+    assert product["GEMINI_BASE_URL"].startswith("http://127.0.0.1:")
+    assert product["GEMINI_API_KEY"] == "stand-in"
+    assert len(product["ACCESS_TOKEN_SECRET"]) == 64
+    assert product["STRIPE_API_BASE"].startswith("http://127.0.0.1:")
+    assert product["STRIPE_SECRET_KEY"].startswith("sk_test_")
+    assert product["STRIPE_WEBHOOK_SECRET"].startswith("whsec_")
+    assert product["STRIPE_WEBHOOK_SECRET"] not in first.output
+    customer = stripe(product, "/v1/customers", "email=person%40example.com")["id"]
+    await execute(product["DATABASE_URL"], "CREATE TABLE kept AS SELECT 7 AS n")
     for variable in ("DATABASE_URL", "REDIS_URL"):
-        assert told[variable].split(":")[2].split("@")[0] not in first.output
+        assert product[variable].split(":")[2].split("@")[0] not in first.output
 
     account = first.data / "stripe" / "account.json"
     assert first.until(lambda: account.exists() and customer in account.read_text())
@@ -160,13 +160,13 @@ async def test_everything_comes_up_and_after_kill_9_nothing_is_left_and_all_come
     assert first.nobody_is_left(patience=PROCESS_HANG)
 
     second = up().ready()
-    told_again = second.ask()
-    assert told_again is not None
-    assert told_again["ACCESS_TOKEN_SECRET"] == told["ACCESS_TOKEN_SECRET"]
-    assert told_again["STRIPE_WEBHOOK_SECRET"] == told["STRIPE_WEBHOOK_SECRET"]
-    assert await execute(told_again["DATABASE_URL"], "SELECT n FROM kept") == 7
-    assert stripe(told_again, f"/v1/customers/{customer}")["email"] == "person@example.com"
-    assert stripe(told_again, f"/v1/prices/{told['STRIPE_PRICE_ID']}")["unit_amount"] == 999
+    product_again = second.ask()
+    assert product_again is not None
+    assert product_again["ACCESS_TOKEN_SECRET"] == product["ACCESS_TOKEN_SECRET"]
+    assert product_again["STRIPE_WEBHOOK_SECRET"] == product["STRIPE_WEBHOOK_SECRET"]
+    assert await execute(product_again["DATABASE_URL"], "SELECT n FROM kept") == 7
+    assert stripe(product_again, f"/v1/customers/{customer}")["email"] == "person@example.com"
+    assert stripe(product_again, f"/v1/prices/{product['STRIPE_PRICE_ID']}")["unit_amount"] == 999
     assert second.end(signal.SIGINT) == 0
     assert "Stopped." in second.output
     assert second.nobody_is_left(patience=0)
@@ -188,8 +188,8 @@ def test_a_key_that_gemini_refuses_is_said(
 
 def test_the_real_product_does_so_too(up: Callable[..., Up]) -> None:
     first = up("-m", "entrypoints.cli").ready()
-    told = first.ask()
-    assert told is not None
+    product = first.ask()
+    assert product is not None
     first.end(signal.SIGKILL)
     assert first.nobody_is_left(patience=PROCESS_HANG)
     second = up("-m", "entrypoints.cli", PORT=str(first.port)).ready()
@@ -207,23 +207,23 @@ def test_a_new_one_comes_up_right_after_a_killed_one(up: Callable[..., Up]) -> N
 
 async def test_what_dies_is_started_again_in_the_same_place(up: Callable[..., Up]) -> None:
     running = up(GEMINI_BASE_URL="http://127.0.0.1:1", STRIPE_API_BASE="http://127.0.0.1:1").ready()
-    told = running.ask()
-    assert told is not None
+    product = running.ask()
+    assert product is not None
     postmaster = running.data / "postgres" / "cluster" / "data" / "postmaster.pid"
     os.kill(int(postmaster.read_text().splitlines()[0]), signal.SIGKILL)
-    os.kill(told["pid"], signal.SIGKILL)
+    os.kill(product["pid"], signal.SIGKILL)
     assert running.says("Postgres is running again.")
     assert running.says("API is running again.")
     assert "API ended (exit code -9); restarting it in 1 s." in running.output
     assert running.until(lambda: running.ask() is not None)
-    assert await execute(told["DATABASE_URL"], "SELECT 1") == 1
+    assert await execute(product["DATABASE_URL"], "SELECT 1") == 1
 
 
 def test_servers_that_the_environment_names_are_used_and_their_passwords_are_not_shown(up: Callable[..., Up]) -> None:
     running = up(**ELSEWHERE).ready()
-    told = running.ask()
-    assert told is not None
-    assert {name: told[name] for name in ELSEWHERE} == ELSEWHERE
+    product = running.ask()
+    assert product is not None
+    assert {name: product[name] for name in ELSEWHERE} == ELSEWHERE
     assert "hidden-password" not in running.output
     assert not (running.data / "postgres").exists()
     assert running.end(signal.SIGTERM) == 0
@@ -256,7 +256,7 @@ def test_a_wrong_setting_is_one_line(up: Callable[..., Up]) -> None:
 def test_what_ends_while_starting_is_shown_with_its_log(up: Callable[..., Up], command: str) -> None:
     failed = up(**ELSEWHERE, SMALL_PRODUCT_FAILS=command)
     assert failed.ends() == 1
-    assert f"{command} fails as it was told to" in failed.output
+    assert f"{command} fails as configured" in failed.output
     assert "ended with exit code 3 while starting" in failed.output.splitlines()[-1]
     assert "Traceback" not in failed.output
 
@@ -265,7 +265,7 @@ def test_a_worker_that_keeps_ending_is_shown_with_its_log(up: Callable[..., Up])
     """It may end before the API is ready, or be tried again after: either way the reason is on the screen."""
     failing = up(**ELSEWHERE, SMALL_PRODUCT_FAILS="worker")
     assert failing.says("exit code 3")
-    assert "worker fails as it was told to" in failing.output
+    assert "worker fails as configured" in failing.output
 
 
 def test_a_second_ctrl_c_ends_at_once_what_does_not_want_to(up: Callable[..., Up]) -> None:

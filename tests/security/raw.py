@@ -1,4 +1,4 @@
-"""Requests as bytes: what no library would send, and in the pieces and at the pace that an attacker likes."""
+"""Requests as bytes: what no library would send, in the pieces and at the pace that an attacker chooses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.patience import HANG
 
 @dataclass(frozen=True)
 class Answer:
-    """`status` is 0 if the connection ended without one."""
+    """`status` is 0 if the connection ended without a response."""
 
     status: int = 0
     headers: dict[str, str] | None = None
@@ -22,7 +22,7 @@ class Answer:
 
     @property
     def problem(self) -> dict[str, Any] | None:
-        """The body, if it is one of ours."""
+        """The problem document in the body, if there is one."""
         if (self.headers or {}).get("content-type") != "application/problem+json":
             return None
         found = json.loads(self.body)
@@ -43,7 +43,7 @@ async def open_connection(url: str) -> tuple[asyncio.StreamReader, asyncio.Strea
 
 
 async def send(url: str, *pieces: bytes, seconds: float = HANG) -> Answer:
-    """The first answer to these bytes. Raises TimeoutError if there is neither one nor an end."""
+    """The first answer to these bytes. Raises TimeoutError if neither an answer nor an end comes."""
     async with asyncio.timeout(seconds):
         reader, writer = await open_connection(url)
         try:
@@ -73,4 +73,4 @@ async def _write(writer: asyncio.StreamWriter, pieces: Sequence[bytes]) -> None:
             writer.write(piece)
             await writer.drain()
     except ConnectionError:
-        return  # the other side has heard enough
+        return  # the server has closed its side

@@ -1,4 +1,4 @@
-"""Whose is what: every route against everybody who should not get in."""
+"""Access: every route against everyone who must not get in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.tampering import tampered
 
 Route = tuple[str, str]
 
-#: Who calls these need not be known.
+#: Routes that need no authentication.
 OPEN: set[Route] = {
     ("GET", "/"),
     ("GET", "/docs"),
@@ -51,7 +51,7 @@ OPEN: set[Route] = {
 
 @dataclass(frozen=True)
 class Call:
-    """A request to a protected route, and what it means to its owner."""
+    """A request to a protected route, and the statuses that its owner may get."""
 
     body: dict[str, Any] | None = None
     succeeds: tuple[int, ...] = (200,)
@@ -79,11 +79,11 @@ PROTECTED: dict[Route, Call] = {
     ("POST", f"{MESSAGE}/cancel"): Call(None, (409,)),  # it has ended
     ("POST", f"{MESSAGE}/continue"): Call(None, (409,)),  # it was not cut
     ("POST", f"{MESSAGE}/regenerate"): Call(None, (202,)),
-    ("POST", "/subscribe/pro"): Call({}, (503,)),  # nothing is sold here
+    ("POST", "/subscribe/pro"): Call({}, (503,)),  # payments are not configured here
     ("POST", "/subscription/portal"): Call(None, (409, 503)),
     ("GET", "/subscription/status"): Call(),
 }
-#: They end what the next call would need.
+#: They end what other calls need, so they come last.
 _LAST = [
     ("POST", "/auth/logout"),
     ("DELETE", "/auth/sessions"),
@@ -94,7 +94,7 @@ _LAST = [
 
 
 def routes(environment: dict[str, str]) -> set[Route]:
-    """All that the application serves; HEAD is GET."""
+    """All routes of the application, without HEAD."""
     app = create_app(Settings.from_environment(environment), name=f"routes-{uuid4().hex}")
     return {
         (method, "/" + re.sub(r"<(\w+)(?::\w+)?>", r"{\1}", route.path))
@@ -105,15 +105,15 @@ def routes(environment: dict[str, str]) -> set[Route]:
 
 
 def seen(response: httpx.Response) -> tuple[int, dict[str, str], bytes]:
-    """All that a caller can see of an answer, but for what differs by nature."""
-    told = response.headers.get("x-request-id", "")
+    """All that a caller can see of an answer, except what differs by nature."""
+    request_id = response.headers.get("x-request-id", "")
     headers = {name: value for name, value in response.headers.items() if name != "x-request-id"}
-    body = response.content.replace(told.encode(), b"")
+    body = response.content.replace(request_id.encode(), b"")
     return response.status_code, headers, re.sub(rb'"instance":"[^"]*"', b"", body)
 
 
 async def authorisation(stage: Stage, scale: Scale, seed: int) -> Row:
-    """Every protected route: its owner, somebody else, nobody, an expired token, a deleted user."""
+    """Every protected route as its owner, another user, nobody, with an expired token, and as a deleted user."""
     served = routes(stage.world.environment)
     missing = served - OPEN - PROTECTED.keys()
     gone = PROTECTED.keys() - served
@@ -178,7 +178,7 @@ async def _try_route(stage: Stage, http: httpx.AsyncClient, route: Route) -> tup
 
 
 async def _ids(stage: Stage, http: httpx.AsyncClient, account: Account) -> dict[str, str]:
-    """What is theirs, by the names that paths have for it."""
+    """The ids of a user's objects, by their names in paths."""
     room = await stage.room(http, account)
     message = await stage.message(http, account, room)
     sessions = (await http.get("/auth/sessions", headers=account.headers)).json()["data"]
@@ -186,13 +186,13 @@ async def _ids(stage: Stage, http: httpx.AsyncClient, account: Account) -> dict[
 
 
 async def _picture(http: httpx.AsyncClient, owner: Account, ids: dict[str, str]) -> list[Any]:
-    """All that the owner has."""
+    """Everything that the owner has."""
     paths = ["/user/me", "/auth/sessions", "/chatroom", ROOM.format(**ids), MESSAGE.format(**ids)]
     return [(await http.get(path, headers=owner.headers)).json() for path in paths]
 
 
 def expired(stage: Stage, account: Account) -> str:
-    """As the service itself has issued it, an hour too long ago."""
+    """A token that the service issued, expired an hour ago."""
     claims = jwt.decode(account.token, options={"verify_signature": False})
     clock = MemoryClock(datetime.now(UTC) - timedelta(hours=3))
     tokens = JwtAccessTokens(secrets=[stage.world.environment["ACCESS_TOKEN_SECRET"]], lifetime_seconds=60, clock=clock)
@@ -201,13 +201,13 @@ def expired(stage: Stage, account: Account) -> str:
 
 
 async def tampering(stage: Stage, scale: Scale, seed: int) -> Row:
-    """Every forged token at every protected route; in the small run each of them at two, and each route with ten."""
+    """Every forged token at every protected route; in the small run each token at two, and each route with ten."""
     rng = random.Random(seed)
     accepted, failed, asked = [], [], 0
     async with http_client(stage.url) as http:
         owner = await stage.sign_up(http)
         ids = await _ids(stage, http, owner)
-        # Sent as bytes: also what no library would send.
+        # Sent as bytes, because no library would send some of them.
         tokens = {
             name: token.encode(errors="surrogatepass")
             for name, token in tampered(owner.token, stage.world.environment["ACCESS_TOKEN_SECRET"])
@@ -252,13 +252,13 @@ async def _at_once(most: int, jobs: list[Callable[[], Awaitable[None]]]) -> None
 
 
 async def revocation(stage: Stage, scale: Scale, seed: int) -> Row:
-    """What ends a session does so at every process at once, and Redis has no part in it."""
+    """What ends a session ends it at every process at once, without Redis."""
     first, second = [http_client(url) for url in stage.world.urls]
     slowest, wrong = 0.0, []
     async with first, second:
         people = [await stage.sign_up(first, password=f"correct horse {n} battery") for n in range(4)]
         old = {account.id: account.headers for account in people}
-        for account in people[1:3]:  # whose other sessions end with the change, not this one
+        for account in people[1:3]:  # the change ends their other sessions, not this one
             await stage.sign_in(second, account)
         reset_code = await stage.code(first, "/auth/forgot-password", people[2].mobile)
         await asyncio.to_thread(stage.world.valkey.kill)
@@ -280,7 +280,7 @@ async def revocation(stage: Stage, scale: Scale, seed: int) -> Row:
                 (people[3], "DELETE", "/user/me", None),
             ]
             for account, method, path, body in endings:
-                for http in (first, second):  # so that each may have kept something
+                for http in (first, second):  # so that each may have cached something
                     assert (await http.get("/user/me", headers=old[account.id])).status_code == 200
                 ended = await first.request(method, path, json=body, headers=account.headers)
                 if not ended.is_success:

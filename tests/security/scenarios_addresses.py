@@ -1,4 +1,4 @@
-"""Who is calling, and who is known here: neither can be made up, and the other cannot be found out."""
+"""Callers cannot forge their address, and cannot find out which numbers have accounts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.security.stage import Stage
 from tests.support.scenarios import Row, Scale
 
 LOGIN = "/auth/login"
-#: All of them have been trusted by somebody.
+#: Some deployment or other trusts each of them.
 FORGEABLE = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP", "CF-Connecting-IP", "X-Client-IP")
 
 
@@ -28,14 +28,14 @@ def some_address(rng: random.Random) -> str:
 
 
 async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
-    """Calls each from an address of its own, or so it says."""
+    """Calls that each claim to come from a different address."""
     calls = scale.of(100, 1_000)
     rng = random.Random(seed)
     wrong = []
     let_through: Counter[str] = Counter()
 
     async def knock(http: httpx.AsyncClient, case: str, headers: dict[str, str]) -> None:
-        mobile = f"+91981{rng.randrange(10_000_000):07d}"  # a new one each time: this is not about guesses
+        mobile = f"+91981{rng.randrange(10_000_000):07d}"  # a new number each time, because this is not about guesses
         response = await http.post(LOGIN, json={"mobile": mobile, "password": "none"}, headers=headers)
         if response.status_code != 429:
             let_through[case] += 1
@@ -64,7 +64,7 @@ async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
     for case, most in {"20 clients behind it": 20}.items():
         if let_through.pop(case) != most:
             wrong.append(case)
-    regained = int((time.monotonic() - began) * 7 / 300)  # a slow machine has room for some more
+    regained = int((time.monotonic() - began) * 7 / 300)  # a slow machine regains some more
     wrong += [f"{case}: {count}" for case, count in let_through.items() if not 7 <= count <= 7 + regained]
     measured = f"buckets: {buckets}, calls let through: {dict(let_through)}, wrong: {wrong or 'none'}"
     return Row(f"{calls} forged addresses", "one bucket", measured, buckets == 1 and not wrong)
@@ -72,21 +72,21 @@ async def forged_addresses(stage: Stage, scale: Scale, seed: int) -> Row:
 
 @dataclass
 class _Looks:
-    """What was seen of one call's answers, for numbers that are known and that are not."""
+    """The answers of one call, for known and unknown numbers."""
 
     shapes: dict[bool, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     seconds: dict[bool, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def t(self) -> float:
-        """Welch's, of the times."""
+        """Welch's t of the times."""
         known, unknown = self.seconds[True], self.seconds[False]
         spread = statistics.variance(known) / len(known) + statistics.variance(unknown) / len(unknown)
         return abs(statistics.fmean(known) - statistics.fmean(unknown)) / math.sqrt(spread)
 
 
 async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
-    """Whether a number has an account shows in no answer: not in what it says, not in how long it takes."""
+    """No answer shows whether a number has an account: neither its content nor its time."""
     rng = random.Random(seed)
     count = scale.of(4, 2_000)
     calls: dict[str, dict[str, str]] = {
@@ -124,12 +124,12 @@ async def known_numbers(stage: Stage, scale: Scale, seed: int) -> Row:
         for path, look in looks.items()
     )
     measured = f"{count} each: {figures}; different: {wrong or 'none'}"
-    held = not wrong and (worst < 4.5 or not scale.long)  # so few say little of times
+    held = not wrong and (worst < 4.5 or not scale.long)  # too few to compare times
     return Row("known against unknown numbers", "same status, headers, body shape; Welch's t below 4.5", measured, held)
 
 
 def _shape(response: httpx.Response) -> str:
-    """Status, headers and body, but for what differs from one answer to the next anyway."""
-    told = response.headers["x-request-id"]
+    """Status, headers and body, except what differs between any two answers."""
+    request_id = response.headers["x-request-id"]
     headers = sorted(f"{name}: {value}" for name, value in response.headers.items() if name != "x-request-id")
-    return f"{response.status_code} {headers} {response.text.replace(told, '')}"
+    return f"{response.status_code} {headers} {response.text.replace(request_id, '')}"

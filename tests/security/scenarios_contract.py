@@ -1,4 +1,4 @@
-"""Schemathesis: whatever the OpenAPI document allows or forbids, against the running service."""
+"""Schemathesis: what the OpenAPI document allows and forbids, against the running service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes that mean harm: each is refused in our words, costs little, and holds up nobody else."""
+"""Hostile bytes: each is refused as the documents say, costs little, and delays no other caller."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MEBIBYTE = 2**20
 
 
 def hostile(scale: Scale) -> dict[str, tuple[list[bytes], set[int]]]:
-    """By name: the pieces to send, and the answers that are right. 0 is an end without an answer."""
+    """By name: the pieces to send, and the right answers. 0 is an end without an answer."""
     deep = scale.of(100_000, 1_000_000)
     huge = [b" " * 65_536] * (100 * 16)  # 100 MB
     post = f"POST {SIGNUP} HTTP/1.1\r\nHost: a\r\n".encode()
@@ -102,7 +102,7 @@ def hostile(scale: Scale) -> dict[str, tuple[list[bytes], set[int]]]:
 
 
 async def bytes_that_mean_harm(stage: Stage, scale: Scale, seed: int) -> Row:
-    """One after the other, and then all at once."""
+    """Each in turn, and then all at once."""
     wrong: list[str] = []
     cases = hostile(scale)
     async with stage.api() as http:
@@ -122,7 +122,7 @@ async def bytes_that_mean_harm(stage: Stage, scale: Scale, seed: int) -> Row:
             if answer.status not in right:
                 wrong.append(f"{name}: {answer.status} {answer.body[:100]!r}")
             elif answer.problem is None:
-                wrong.append(f"{name}: no problem of ours but {answer.body[:100]!r}")
+                wrong.append(f"{name}: no problem document but {answer.body[:100]!r}")
             elif time.monotonic() - began > scale.bound(10):
                 wrong.append(f"{name}: {time.monotonic() - began:.1f} s")
             peak = max(peak, _resident(pid))
@@ -139,7 +139,7 @@ async def bytes_that_mean_harm(stage: Stage, scale: Scale, seed: int) -> Row:
 
 
 async def slow_clients(stage: Stage, scale: Scale, seed: int) -> Row:
-    """Heads and bodies that come a byte at a time, and connections on which nothing comes at all."""
+    """Heads and bodies that come byte by byte, and connections on which nothing comes."""
     connections = scale.of(200, 1_000)
     settings: dict[str, str] = scale.of({"HEADER_SECONDS": "1", "REQUEST_SECONDS": "2"}, {})
     limit = scale.of(2.0, 10.0)
@@ -150,7 +150,7 @@ async def slow_clients(stage: Stage, scale: Scale, seed: int) -> Row:
         (b"GET /health HTTP/1.1\r\nX-A: ", b"a"),
         (signup + b"Content-Length: 60000\r\n\r\n{", b" "),
         (signup + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
-        (b"GET /nowhere HTTP/1.1\r\nContent-Length: 60000\r\n\r\n", b" "),  # refused, and then drawn out
+        (b"GET /nowhere HTTP/1.1\r\nContent-Length: 60000\r\n\r\n", b" "),  # refused, then continued slowly
         (b"POST /webhook/stripe HTTP/1.1\r\nContent-Length: 60000\r\n\r\n", b" "),
         (b"", b""),
     ]

@@ -1,4 +1,4 @@
-"""What must stay secret stays out of logs, Redis and error bodies, and what is configured out of what is printed."""
+"""Secrets stay out of logs, Redis and error bodies, and settings out of what is printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.scenarios import Row, Scale
 
 
 async def canaries(stage: Stage, scale: Scale, seed: int) -> Row:
-    """A story with everything in it that is secret; then all that the whole suite left behind is searched."""
+    """A story with every kind of secret, then a search through everything the suite has left behind."""
     prompt = f"prompt-canary-{secrets.token_hex(8)}"
     password = f"password-canary-{secrets.token_hex(8)}"
     stage.keep(prompt, password, *_configured(stage))
@@ -35,14 +35,14 @@ async def canaries(stage: Stage, scale: Scale, seed: int) -> Row:
         watching = asyncio.create_task(_watch_redis(stage, commands))
         await asyncio.sleep(0.5)
         await _story(stage, http, prompt, password)
-        await asyncio.sleep(2)  # for what is written behind
+        await asyncio.sleep(2)  # for what is written later
         watching.cancel()
-    # Those of Postgres and Valkey, too, which are in their folders.
+    # Also those of Postgres and Valkey, which are in their folders.
     logs = await asyncio.to_thread(lambda: [path.read_bytes() for path in stage.world.folder.rglob("*.log")])
     places = {
         "problem bodies": [problem.encode() for problem in problems],
         "what Redis holds": await _all_of_redis(stage),
-        "what it was told": commands,
+        "what it received": commands,
         "logs": logs,
     }
     hits = [
@@ -54,13 +54,16 @@ async def canaries(stage: Stage, scale: Scale, seed: int) -> Row:
     ]
     sizes = ", ".join(f"{name} {sum(map(len, texts)) / 1000:.0f} kB" for name, texts in places.items())
     measured = f"{len(stage.secrets)} secrets, searched: {sizes}; hits: {hits[:5] or 0}"
-    sure = (b"verify_otp", b"database system is ready to accept connections")  # lines of the API's and of Postgres'
+    sure = (
+        b"verify_otp",
+        b"database system is ready to accept connections",
+    )  # in the logs of the API and of Postgres
     searched = all(places.values()) and all(any(line in text for text in logs) for line in sure)
     return Row("canaries at debug level", "0 hits in logs, Redis and error bodies", measured, searched and not hits)
 
 
 async def _story(stage: Stage, http: httpx.AsyncClient, prompt: str, password: str) -> None:
-    """Including all that goes wrong in ordinary life, whose errors might quote what was sent."""
+    """Including ordinary failures, whose errors might quote what was sent."""
     account = await stage.sign_up(http, password=password)
     reset = await stage.code(http, "/auth/forgot-password", account.mobile)
     mobile = {"mobile": account.mobile}
@@ -88,15 +91,15 @@ async def _story(stage: Stage, http: httpx.AsyncClient, prompt: str, password: s
     room = await stage.room(http, account)
     path = f"/chatroom/{room}/message"
     headers = {**account.headers, "Idempotency-Key": key}
-    # The stand-in would quote the prompt in its reply, and replies are in Redis.
-    stage.world.gemini.reply("A reply of its own.", match=prompt)
+    # By default the stand-in quotes the prompt in its reply, and replies are in Redis.
+    stage.world.gemini.reply("A separate reply.", match=prompt)
     sent = await http.post(path, json={"input": prompt}, headers={**headers, "Prefer": "wait=20"})
     assert sent.status_code == 200, sent.text
     stage.world.gemini.fault("bad_request", match=prompt)
     stage.world.gemini.fault("internal", match=prompt)
     stage.world.gemini.fault("broken_json", match=prompt)
     for _ in range(9):
-        stage.world.gemini.reply("A reply of its own.", match=prompt)
+        stage.world.gemini.reply("A separate reply.", match=prompt)
     for body in ({"input": prompt}, {"input": prompt, "more": prompt}, {"input": [prompt]}, {"input": f"{prompt}\0"}):
         await http.post(path, json=body, headers=headers)
         await http.post(path, json=body, headers={**account.headers, "Prefer": "wait=5"})
@@ -106,7 +109,7 @@ async def _story(stage: Stage, http: httpx.AsyncClient, prompt: str, password: s
 
 
 def _configured(stage: Stage) -> Iterable[str]:
-    """The secrets that the processes were started with."""
+    """The secrets in the settings of the processes."""
     environment = stage.world.environment
     yield environment["ACCESS_TOKEN_SECRET"]
     for name in ("DATABASE_URL", "REDIS_URL"):
@@ -114,7 +117,7 @@ def _configured(stage: Stage) -> Iterable[str]:
 
 
 def _find(text: bytes, secret: str) -> int:
-    """Where it is, or -1. A short one counts as a word only."""
+    """The position of a secret, or -1. A short one must be a whole word."""
     wanted = secret.encode()
     place = text.find(wanted)
     while place >= 0 and len(wanted) < 10:
@@ -126,10 +129,10 @@ def _find(text: bytes, secret: str) -> int:
 
 
 async def _watch_redis(stage: Stage, commands: list[bytes]) -> None:
-    """Every command that anybody gives it: jobs and announcements, too, which it does not keep."""
+    """Every command that Redis receives, including jobs and announcements that it does not keep."""
     async with Redis.from_url(stage.world.valkey.url) as redis, redis.monitor() as monitor:
         async for command in monitor.listen():
-            commands.append(str(command).encode())  # noqa: PERF401 - there is no end to wait for
+            commands.append(str(command).encode())  # noqa: PERF401 - the stream has no end
 
 
 async def _all_of_redis(stage: Stage) -> list[bytes]:
@@ -157,7 +160,7 @@ async def _all_of_redis(stage: Stage) -> list[bytes]:
 
 
 _CANARY = "canary-in-a-setting"
-#: Each wrong in one way: what is set, and the variable that must be named.
+#: Each has one mistake: the settings, and the variable that the error must name.
 BAD: list[tuple[dict[str, str], str]] = [
     ({"DATABASE_URL": ""}, "DATABASE_URL"),
     ({"DATABASE_URL": f"mysql://{_CANARY}@localhost/db"}, "DATABASE_URL"),
@@ -193,7 +196,7 @@ BAD: list[tuple[dict[str, str], str]] = [
 
 
 async def bad_settings(stage: Stage, scale: Scale, seed: int) -> Row:
-    """Neither process starts with any of them, nor says what the value was."""
+    """Neither process starts with any of them, nor prints the value."""
     wrong: list[str] = []
     slowest = 0.0
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -232,7 +235,7 @@ async def bad_settings(stage: Stage, scale: Scale, seed: int) -> Row:
     chosen = scale.of(BAD[::6], BAD)
     for settings, variable in chosen:
         await start("serve", settings, variable)
-        if not variable.startswith("ACCESS_TOKEN_SECRET"):  # the worker has no need of it, but it is checked
+        if not variable.startswith("ACCESS_TOKEN_SECRET"):  # the worker does not need it, but checks it
             await start("worker", settings, variable)
     measured = f"{len(chosen)} configurations, the slowest refused after {slowest:.2f} s, wrong: {wrong[:5] or 'none'}"
     return Row("bad configurations", "refused within 2 s, the variable named, its value never", measured, not wrong)

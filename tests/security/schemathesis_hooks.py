@@ -1,4 +1,4 @@
-"""How Schemathesis signs in: as one account for all calls, but for those that would end its session."""
+"""How Schemathesis logs in: one account for all calls, except those that would end its session."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import schemathesis
 
 from tests.support.patience import HANG
 
-#: After these the token is no good any more; they get an account each time.
+#: They invalidate the token, so each gets a new account.
 ENDING = {"log_out", "end_other_sessions", "end_session", "change_password", "delete_user"}
 
 _url = os.environ["API_URL"]

@@ -1,7 +1,7 @@
-"""Where the scenarios play: two API processes and a worker on servers of their own, and people with accounts there.
+"""Where the scenarios run: two API processes and a worker on new servers, and people with accounts there.
 
-Rate limits are off but for the scenarios about them, which start processes of their own. Logs are as talkative as they
-get, and at the end they are searched for everything that was registered here as a secret.
+Rate limits are off except in the scenarios about them, which start separate processes. Logs are at debug level, and at
+the end they are searched for everything that was registered here as a secret.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Account:
-    """Somebody who has signed up and in, over HTTP."""
+    """A user who has signed up and logged in, over HTTP."""
 
     id: str
     mobile: str
@@ -49,17 +49,17 @@ class Stage:
         return self.world.urls[0]
 
     def keep(self, *values: str) -> None:
-        """None of these may turn up where it does not belong."""
+        """Register secrets that must not turn up anywhere they do not belong."""
         self.secrets.update(values)
 
     def new_mobile(self) -> str:
-        """In E.164 form."""
+        """An unused number in E.164 form."""
         mobile = f"+9197{secrets.randbelow(1000):03d}{next(_numbers):05d}"
         self.keep(mobile, mobile.removeprefix("+91"))
         return mobile
 
     async def code(self, http: httpx.AsyncClient, path: str, mobile: str) -> str:
-        """The one-time code that is handed out in the reply."""
+        """The one-time code in the reply."""
         code = str((await _ask(http, "POST", path, {"mobile": mobile}))["otp"])
         self.keep(code)
         return code
@@ -77,7 +77,7 @@ class Stage:
         return account
 
     async def sign_in(self, http: httpx.AsyncClient, account: Account) -> Account:
-        """In a new session, by a code."""
+        """Log in with a code, in a new session."""
         code = await self.code(http, "/auth/send-otp", account.mobile)
         reply = await _ask(http, "POST", "/auth/verify-otp", {"mobile": account.mobile, "otp": code})
         account.token, account.refresh_token = reply["token"], reply["refreshToken"]
@@ -88,7 +88,7 @@ class Stage:
         return str((await _ask(http, "POST", "/chatroom", {"name": "A room"}, account.headers))["data"]["id"])
 
     async def message(self, http: httpx.AsyncClient, account: Account, room: str, *, ended: bool = True) -> str:
-        """The id of a message that has been answered, or of one that waits for its answer."""
+        """The id of a message that has been answered, or of one that is waiting for its answer."""
         body = {"input": "Hello"}
         path = f"/chatroom/{room}/message"
         message = (await _ask(http, "POST", path, body, account.headers))["data"]["id"]
@@ -101,7 +101,7 @@ class Stage:
     async def api(
         self, settings: Mapping[str, str] | None = None, *, quiet: bool = False
     ) -> AsyncIterator[httpx.AsyncClient]:
-        """Another API process, with other settings. A quiet one's output is thrown away."""
+        """Another API process, with other settings. With `quiet` its output is thrown away."""
         port = free_port()
         url, log = f"http://127.0.0.1:{port}", None if quiet else self.world.folder / f"api-{port}.log"
         process = ProductProcess("serve", {**self.world.environment, **(settings or {})}, "--port", str(port), log=log)

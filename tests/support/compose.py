@@ -14,7 +14,7 @@ _VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?:(:[?-])([^}]*))?\}")
 
 
 def services(dotenv: str) -> dict[str, dict[str, Any]]:
-    """By name, each with the whole environment of its process, in an order in which they can be started."""
+    """By name, each with the complete environment of its process, in an order in which they can start."""
     variables = dict(re.findall(r"(?m)^([A-Z_]+)=(.*)$", dotenv))
     found: dict[str, dict[str, Any]] = _filled(yaml.safe_load((ROOT / "docker-compose.yml").read_text()), variables)[
         "services"

@@ -1,4 +1,4 @@
-"""Looking below the ORM: what a test must know of connections, and databases of a test's own."""
+"""Below the ORM: the state of connections, and new databases for tests."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ async def open_pool() -> Any:
 
 
 async def connections_out(*, seconds: float = HANG) -> int:
-    """Connections that are not in the pool, once none is or the time is over: what a cancelled task gives back, it
-    gives back a moment later."""
+    """The number of connections not in the pool, once it is 0 or the time is over: a cancelled task returns its
+    connection a moment later."""
     pool = await open_pool()
     give_up = time.monotonic() + seconds
-    while (out := int(pool.get_size() - pool.get_idle_size())) and time.monotonic() < give_up:  # noqa: ASYNC110 - the pool tells nobody
+    while (out := int(pool.get_size() - pool.get_idle_size())) and time.monotonic() < give_up:  # noqa: ASYNC110 - no event to wait on
         await asyncio.sleep(0.01)
     return out
 
 
 async def open_transactions(*, seconds: float = HANG) -> list[str]:
-    """What other clients of this database still run in a transaction, once none does or the time is over: a server
-    notices a moment later that its client has left. The server's own workers, such as autovacuum, do not count."""
+    """Transactions that other clients of this database still run, once there are none or the time is over: the server
+    notices a moment later that a client has left. The server's own workers, such as autovacuum, do not count."""
     give_up = time.monotonic() + seconds
-    while (open_ones := await rows(OPEN_TRANSACTIONS)) and time.monotonic() < give_up:  # noqa: ASYNC110 - the server tells nobody
+    while (open_ones := await rows(OPEN_TRANSACTIONS)) and time.monotonic() < give_up:  # noqa: ASYNC110 - no event to wait on
         await asyncio.sleep(0.01)
     return [f"{row['state']}: {row['query']}" for row in open_ones]
 
@@ -59,9 +59,9 @@ OPEN_TRANSACTIONS = (
 async def connected(
     url: str, *, pool: int = 5, acquire_seconds: float = 2, statement_seconds: float = HANG
 ) -> AsyncIterator[Postgres]:
-    """The Postgres adapter on a database of the test's own, beside the container's."""
+    """The Postgres adapter on another database, beside the container's."""
     postgres = Postgres(url, pool=pool, acquire_seconds=acquire_seconds, statement_seconds=statement_seconds)
-    # Not start(): Tortoise has one global context at most, and that is the container's.
+    # Not start(): Tortoise has at most one global context, and that is the container's.
     async with TortoiseContext() as tortoise:
         await tortoise.init(config=postgres.config)
         yield postgres
@@ -69,7 +69,7 @@ async def connected(
 
 @contextmanager
 def new_database(server_url: str, *, migrated: bool = True) -> Iterator[str]:
-    """A database of its own on a server, dropped afterwards."""
+    """A new database on a server, dropped afterwards."""
     name = f"test_{secrets.token_hex(6)}"
     url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
     asyncio.run(execute(server_url, f'CREATE DATABASE "{name}"'))
@@ -82,7 +82,7 @@ def new_database(server_url: str, *, migrated: bool = True) -> Iterator[str]:
 
 
 def run_apart(coroutine: Coroutine[Any, Any, T]) -> T:
-    """In a loop and a context of its own, for what leaves something behind in the context."""
+    """In a separate loop and context, for code that leaves something in its context."""
     return Context().run(asyncio.run, coroutine)
 
 

@@ -1,4 +1,4 @@
-"""People who use the API: each has signed up with a number of their own and is logged in."""
+"""People who use the API: each has signed up with a new number and is logged in."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _numbers = itertools.count()
 
 
 def new_mobile() -> str:
-    """A valid Indian mobile number that nobody has in this run, without its country code."""
+    """A valid Indian mobile number that is unused in this run, without its country code."""
     return f"9876{next(_numbers):06d}"
 
 
 @asynccontextmanager
 async def http_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that checks every JSON reply against the service's own OpenAPI document."""
+    """A client that checks every JSON reply against the service's OpenAPI document."""
     async with httpx.AsyncClient(base_url=url, timeout=HANG, trust_env=False) as client:
         document = Document((await client.get("/openapi.json")).json())
 
@@ -55,14 +55,14 @@ class Person:
         return await self.http.request(method, path, json=json, headers=headers, **more)
 
     async def get(self, path: str) -> dict[str, Any]:
-        """The body of a reply that must be a 200."""
+        """The body of the reply, which must be a 200."""
         response = await self.ask("GET", path)
         assert response.status_code == 200, response.text
         body: dict[str, Any] = response.json()
         return body
 
     async def room(self, name: str = "A room") -> str:
-        """The id of a new one."""
+        """The id of a new room."""
         response = await self.ask("POST", "/chatroom/", {"name": name})
         assert response.status_code == 201, response.text
         return str(response.json()["data"]["id"])
@@ -78,7 +78,7 @@ class Person:
         return data
 
     async def reply(self, room: str, message: str, *, seconds: float = HANG) -> dict[str, Any]:
-        """The message once it has ended in whatever way; `seconds` bounds a hang."""
+        """The message once it has ended, with any status; `seconds` bounds a hang."""
         return await self.until(room, message, FINAL, seconds=seconds)
 
     async def until(self, room: str, message: str, states: tuple[str, ...], *, seconds: float = HANG) -> dict[str, Any]:

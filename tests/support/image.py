@@ -1,4 +1,4 @@
-"""The production image without Docker: the Dockerfile's own steps, carried out in a folder.
+"""The production image without Docker: the steps of the Dockerfile, carried out in a folder.
 
 Every absolute path of the Dockerfile becomes one below that folder. What it leaves out is the base image: `python` is
 the interpreter that runs the tests. The steps install from the package index or its cache, as `make setup` does.
@@ -24,13 +24,13 @@ from tests.support.processes import ROOT
 #: Where the Dockerfile may write.
 _FOLDERS = re.compile(r"(?<![\w./])/(?=(?:opt|src)\b)")
 _ELSEWHERE = re.compile(r"(?<![\w./])/(?:bin|etc|home|root|sbin|srv|tmp|usr|var)\b")
-#: Only how fast it goes: caches are used, and bytecode is written when a module is first imported.
+#: These affect speed only: caches are used, and bytecode is written when a module is first imported.
 _FASTER = {"UV_NO_CACHE": "", "UV_COMPILE_BYTECODE": "0", "PYTHONDONTWRITEBYTECODE": "", "UV_LINK_MODE": "copy"}
 
 
 @dataclass
 class Image:
-    """What the Dockerfile made, and how it is to be run."""
+    """The result of the Dockerfile, and how to run it."""
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
@@ -45,13 +45,13 @@ class Image:
         return self.folder / "root"
 
     def path(self, inside: str) -> Path:
-        """Where a path of the image is."""
+        """The location of a path of the image."""
         return self.root / os.path.normpath(f"/{self.workdir}/{inside}").lstrip("/")
 
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | int
     ) -> subprocess.Popen[bytes]:
-        """As a container does: with nothing of our environment, and not as root."""
+        """Run as in a container: without our environment, and not as root."""
         run_as = self._unprivileged()
         return subprocess.Popen(
             [*run_as.prefix, *command],
@@ -73,18 +73,18 @@ class Image:
         )
 
     def seal(self) -> None:
-        """Nobody writes into it any more; everybody reads it."""
+        """Make it read-only, and readable for everyone."""
         (self.folder / "tmp").mkdir()
         (self.folder / "tmp").chmod(0o1777)
         self.folder.chmod(0o755)
         subprocess.run(["chmod", "-R", "a+rX,a-w", self.root], check=True)
 
     def _unprivileged(self) -> RunAs:
-        """The image's user if we are root; if we are not, we are unprivileged enough."""
+        """The image's user if we are root; otherwise we are unprivileged already."""
         if os.geteuid() != 0:
             return CURRENT_USER
         candidates = [RunAs(user=self.user, group=self.group)]
-        # Where only root reaches the interpreter: in a user namespace root merely looks like somebody else.
+        # If only root can reach the interpreter: in a user namespace root only looks like another user.
         if unshare := shutil.which("unshare"):
             candidates.append(RunAs(prefix=(unshare, "--user", f"--map-user={self.user}", "--")))
         return next(candidate for candidate in candidates if self._works(candidate))
@@ -106,7 +106,7 @@ class Image:
 
 
 def remove(folder: Path) -> None:
-    """Of an image that is finished, or that could not be built."""
+    """Delete an image, or what is left of one that could not be built."""
     subprocess.run(["chmod", "-R", "u+w", folder], check=True)
     shutil.rmtree(folder)
 
@@ -140,7 +140,7 @@ class _Build:
 
     def _from(self, text: str) -> None:
         if self.image.root.exists():
-            # The next stage has the same paths, as scripts have those of their interpreters in them.
+            # The next stage uses the same paths, because scripts contain those of their interpreters.
             self.stages[self.name] = self.image.root.rename(self.folder / f"stage-{self.name}")
         self.name = text.partition(" AS ")[2] or "last"
         self.image = Image(self.folder, {"PATH": self.base})
@@ -223,7 +223,7 @@ def _base_python() -> str:
 
 
 def _of_this_machine() -> dict[str, str]:
-    """Where packages are got from here, and nothing of the environment that the tests run in."""
+    """Where packages come from on this machine, and nothing else of the tests' environment."""
     names = ("HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
     kinds = ("PIP_", "UV_", "XDG_")
     return {

@@ -1,4 +1,4 @@
-"""Whether a reply is what the OpenAPI document says, for as much of JSON Schema as the document uses."""
+"""Checks replies against the OpenAPI document, with the part of JSON Schema that the document uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 import httpx
 
 PROBLEM, EVENTS = "application/problem+json", "text/event-stream"
-#: What the server itself may answer to any request, so no call declares it.
+#: The server itself may answer these to any request, so no call declares them.
 ANYWHERE = {400, 404, 405, 408, 413, 417, 431}
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -40,7 +40,7 @@ class Document:
         ]
 
     def check(self, response: httpx.Response) -> None:
-        """Asserts that the reply is one that its call declares."""
+        """Assert that the call declares this reply."""
         path = response.request.url.path
         where = f"{response.request.method} {path} → {response.status_code}"
         media = response.headers.get("content-type", "").partition(";")[0]

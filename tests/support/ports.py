@@ -1,4 +1,4 @@
-"""Ports for servers that cannot be told to let the kernel choose."""
+"""Ports for servers that cannot let the kernel choose one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from local.files import port_is_free
 
-#: Below those that the kernel gives to whoever connects or listens meanwhile.
+#: Below those that the kernel assigns to other connections and servers.
 _CANDIDATES = range(12_000, 32_000)
 _locks: list[int] = []
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that no other test, in this process or another, is given while this process lives."""
+    """A port of 127.0.0.1 that no other test, in any process, gets while this process lives."""
     folder = Path(tempfile.gettempdir(), f"gemini-test-ports-{os.getuid()}")
     folder.mkdir(exist_ok=True)
     while True:

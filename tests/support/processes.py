@@ -1,4 +1,4 @@
-"""The product's own processes, started, looked at and killed as an operator would."""
+"""The product's processes: started, observed and killed as an operator would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class ProductProcess:
-    """`gemini-backend serve` or `worker`, in a process group of its own."""
+    """`gemini-backend serve` or `worker`, in its own process group."""
 
     def __init__(self, command: str, environment: Mapping[str, str], *arguments: str, log: Path | None = None) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
@@ -36,7 +36,7 @@ class ProductProcess:
             )
 
     def signal(self, number: int) -> None:
-        """To the process and its group. A supervisor's children have groups of their own and follow its end."""
+        """Signal the process and its group. A supervisor's children have their own groups and stop when it does."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, number)
 
@@ -45,7 +45,7 @@ class ProductProcess:
         self.process.wait()
 
     def stop(self, *, within: float = PROCESS_HANG) -> int:
-        """SIGTERM to the process alone, as a supervisor does; returns its exit code."""
+        """Send SIGTERM to the process alone, as a supervisor does; returns its exit code."""
         if self.process.poll() is None:
             self.process.terminate()
         return self.process.wait(timeout=within)
@@ -77,7 +77,7 @@ def worker_process(environment: Mapping[str, str], *, log: Path | None = None) -
 
 @contextmanager
 def whole_product(**environment: str) -> Iterator[str]:
-    """What `make run` starts, on a free port and with new data: its URL. Limits are off unless they are asked for."""
+    """What `make run` starts, on a free port and with new data; yields its URL. Rate limits are off by default."""
     with tempfile.TemporaryDirectory(prefix="gemini-test-") as folder:
         port, log = free_port(), Path(folder, "output")
         with log.open("wb") as output:

@@ -1,4 +1,4 @@
-"""An HTTP server that answers with the very bytes a test gives, and keeps what it was asked."""
+"""An HTTP server that answers with exactly the bytes a test gives, and keeps the requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class RawReply:
-    """`pieces` are sent one by one as chunks. Without an end the connection is cut after them; `hang` keeps it open."""
+    """Sends `pieces` one by one as chunks. Without an end it then cuts the connection; `hang` keeps it open."""
 
     pieces: Sequence[bytes] = ()
     status: int = 200
@@ -48,7 +48,7 @@ class RawServer:
         self.script.extend(replies)
 
     def events(self, *events: Any, ends: bool = True) -> None:
-        """A stream of these, as Google sends it."""
+        """A stream of these events, as Google sends it."""
         self.reply(RawReply([b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in events], ends=ends))
 
     def error(self, status: int, body: Any, **headers: str) -> None:

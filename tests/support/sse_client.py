@@ -1,4 +1,4 @@
-"""A client for streams of replies that sees every byte: what it got, when, and how the stream ended."""
+"""A client for reply streams that sees every byte: what came, when, and how the stream ended."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Event:
 
 @dataclass
 class Reply:
-    """What a client that does as it is told has on its screen."""
+    """What a client that follows the protocol shows on its screen."""
 
     text: str = ""
     thoughts: str = ""
@@ -62,7 +62,7 @@ class Reply:
 
 
 class Stream:
-    """An answer that may be a stream; if it is none, `body` has it."""
+    """An answer that may be a stream; otherwise `body` holds it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -74,7 +74,7 @@ class Stream:
         self.retries = 0
         self._events: AsyncIterator[Event] | None = None
         self.has_ended = False
-        """Cleanly, by the server."""
+        """Whether the server ended it properly."""
 
     async def begin(self) -> None:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -92,7 +92,7 @@ class Stream:
         return json.loads(self.body)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """As they were sent. Raises Cut."""
+        """The events as they were sent. Raises Cut."""
         while self.is_stream and not self.has_ended:
             try:
                 size = int(await self._reader.readuntil(b"\r\n"), 16)
@@ -104,7 +104,7 @@ class Stream:
                 yield data
 
     async def events(self) -> AsyncIterator[Event]:
-        """To the clean end of the stream. Raises Cut."""
+        """Read to the proper end of the stream. Raises Cut."""
         buffer = b""
         async for data in self.chunks():
             buffer += data
@@ -122,7 +122,7 @@ class Stream:
         return reply
 
     async def read_until(self, text: str, reply: Reply | None = None, *, seconds: float = HANG) -> Reply:
-        """Until the reply has this text in it; the rest can be read on."""
+        """Read until the reply contains this text; the rest can be read later."""
         reply = Reply() if reply is None else reply
         async with asyncio.timeout(seconds):
             while text not in reply.text:
@@ -151,7 +151,7 @@ class Stream:
         return Event(fields.get("id"), fields["event"], json.loads(fields["data"]), time.perf_counter())
 
     def drop(self) -> None:
-        """Be gone from one moment to the next, as a phone in a tunnel."""
+        """Vanish without closing, like a phone in a tunnel."""
         self._writer.transport.abort()
 
 
@@ -167,7 +167,7 @@ async def open_stream(
     headers: Mapping[str, str] | None = None,
     seconds: float = HANG,
 ) -> AsyncIterator[Stream]:
-    """Ask on a connection of its own; `seconds` bound the wait for the answer's head. Raises OSError, EOFError."""
+    """Ask on a new connection; `seconds` bounds the wait for the answer's head. Raises OSError, EOFError."""
     parts = urlsplit(url)
     data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()  # as httpx does
     lines = [f"{method} {path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(data)}"]

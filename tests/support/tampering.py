@@ -1,4 +1,4 @@
-"""Access tokens that have been tampered with. Each of them must speak for nobody."""
+"""Access tokens that were tampered with. None of them may authenticate anyone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def encoded(part: object) -> str:
 
 
 def signed(header: object, claims: object, secret: str, *, digest: str = "sha256") -> str:
-    """Signed by hand: what no library would sign."""
+    """Signed by hand, because no library would sign this."""
     content = f"{encoded(header)}.{encoded(claims)}"
     return f"{content}.{_base64(hmac.digest(secret.encode(), content.encode(), digest))}"
 
@@ -34,12 +34,12 @@ def parts(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def is_header_value(token: str) -> bool:
-    """Whether it can be sent in a request's header at all, and arrives as it is."""
+    """Whether it can be sent in a header and arrives unchanged."""
     return token.isascii() and token.isprintable() and token == token.strip() and token != ""
 
 
 def tampered(token: str, secret: str) -> Iterator[tuple[str, str]]:
-    """(name, token) of everything that is not `token`, which is good and signed with `secret`."""
+    """(name, token) of all variants of `token`, which is valid and signed with `secret`."""
     header, claims = parts(token)
     yield from _broken(token)
     yield from _respelled(token)
@@ -80,20 +80,20 @@ def _broken(token: str) -> Iterator[tuple[str, str]]:
 
 
 def _respelled(token: str) -> Iterator[tuple[str, str]]:
-    """What a forgiving decoder of base64 takes for the same token."""
+    """Spellings that a lenient base64 decoder accepts as the same token."""
     head, body, signature = token.split(".")
     last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     yield "other unused bits", token[:-1] + last[last.index(token[-1]) + 1]
     yield "padding", f"{token}="
     yield "padding everywhere", f"{head}=.{body}==.{signature}="
-    yield "a character that is no base64", f"{head}.{body}.{signature[:9]}!{signature[9:]}"
+    yield "a character outside base64", f"{head}.{body}.{signature[:9]}!{signature[9:]}"
     yield "a line break within", f"{head}.{body}.{signature[:9]}\n{signature[9:]}"
     yield "a line break behind", f"{token}\n"
     yield "blanks within", f"{head} . {body} . {signature}"
     yield "percent-encoded", token.replace(".", "%2E")
     yield "full-width digits", token.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)}) + "０"
-    yield "the header spelled anew", f"{encoded(json.dumps(parts(token)[0], indent=1))}.{body}.{signature}"
-    yield "the claims spelled anew", f"{head}.{encoded(json.dumps(parts(token)[1], indent=1))}.{signature}"
+    yield "the header re-encoded", f"{encoded(json.dumps(parts(token)[0], indent=1))}.{body}.{signature}"
+    yield "the claims re-encoded", f"{head}.{encoded(json.dumps(parts(token)[1], indent=1))}.{signature}"
     yield "lower case", token.lower()
     yield "the other alphabet", f"{head}.{body}.{'+/' + signature[2:]}"
 
@@ -162,22 +162,22 @@ def _other_keys(header: dict[str, Any], claims: dict[str, Any], secret: str) -> 
 
 
 def _other_headers(header: dict[str, Any], claims: dict[str, Any], secret: str) -> Iterator[tuple[str, str]]:
-    """All of them rightly signed: nobody else's token with our key may pass for an access token."""
+    """All correctly signed: another kind of token signed with our key may not pass for an access token."""
     for typ in ("JWT", "jwt", "at+JWT ", "rt+jwt", "", None, ["at+jwt"]):
         yield f"typ {typ}", signed({**header, "typ": typ}, claims, secret)
     yield "typ missing", signed({name: value for name, value in header.items() if name != "typ"}, claims, secret)
     yield "crit", signed({**header, "crit": ["b64"], "b64": False}, claims, secret)
-    yield "crit of its own", signed({**header, "crit": ["alg"]}, claims, secret)
+    yield "crit that names alg", signed({**header, "crit": ["alg"]}, claims, secret)
     yield "cty", signed({**header, "cty": "JWT"}, claims, secret)
     yield "zip", signed({**header, "zip": "DEF"}, claims, secret)
     yield "a header that is a list", signed([header], claims, secret)
     yield "a header that is a number", signed(1, claims, secret)
-    yield "a header that is no JSON", signed("{", claims, secret)
+    yield "a header that is not JSON", signed("{", claims, secret)
     yield "a header that is empty", signed({}, claims, secret)
 
 
 def _other_claims(header: dict[str, Any], claims: dict[str, Any], secret: str) -> Iterator[tuple[str, str]]:
-    """All of them rightly signed."""
+    """All correctly signed."""
 
     def but(**changes: object) -> str:
         return signed(header, {**claims, **changes}, secret)
@@ -211,7 +211,7 @@ def _other_claims(header: dict[str, Any], claims: dict[str, Any], secret: str) -
     yield "user and session exchanged", but(sub=claims["sid"], sid=claims["sub"])
     yield "claims that are a list", signed(header, [claims], secret)
     yield "claims that are a word", signed(header, '"claims"', secret)
-    yield "claims that are no JSON", signed(header, "{", secret)
+    yield "claims that are not JSON", signed(header, "{", secret)
     yield "claims that are empty", signed(header, {}, secret)
 
 

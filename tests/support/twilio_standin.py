@@ -1,4 +1,4 @@
-"""Twilio as its client sees it: POST …/Accounts/{sid}/Messages.json, with Twilio's own checks and shapes of errors."""
+"""Twilio as its client sees it: POST …/Accounts/{sid}/Messages.json, with Twilio's checks and error bodies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INVALID_TO = 21211
 
 @dataclass
 class TwilioStandIn:
-    """What came, and what goes wrong: `fault` is a status, or "hang", or "cut".
+    """What was received, and what goes wrong: `fault` is a status, or "hang", or "cut".
 
     `body` replaces the body of a fault, `location` is where a redirect points.
     """
@@ -49,7 +49,7 @@ class TwilioStandIn:
                 return web.Response(status=self.fault, text=self.body)
             if self.location:
                 return web.Response(status=self.fault, headers={"location": self.location})
-            return _error(self.fault, {429: 20429, 500: 20500, 503: 20503}.get(self.fault, self.fault), "As you wished")
+            return _error(self.fault, {429: 20429, 500: 20500, 503: 20503}.get(self.fault, self.fault), "As configured")
         form = {name: str(value) for name, value in (await request.post()).items()}
         for name, code in (("To", 21604), ("Body", 21602)):
             if not form.get(name):

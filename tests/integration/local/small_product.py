@@ -33,7 +33,7 @@ def main(command: str) -> int:
         return up(os.environ, command=(sys.executable, __file__))
     exit_with_parent()
     if os.environ.get("SMALL_PRODUCT_FAILS") == command:
-        sys.stderr.write(f"{command} fails as it was told to\n")
+        sys.stderr.write(f"{command} fails as configured\n")
         return 3
     stopped = threading.Event()
     if not os.environ.get("SMALL_PRODUCT_IGNORES_SIGTERM"):
