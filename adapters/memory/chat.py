@@ -1,22 +1,16 @@
-"""Chatrooms, messages and their queue in memory."""
+"""Messages and their queue in memory: the verbs of the domain over dictionaries."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
-from adapters.memory.accounts import Belongings, MemoryUsers
 from adapters.memory.store import Table
 from application.ports.chat import (
-    ChatroomLists,
-    Chatrooms,
     MessageDesk,
     MessageQueue,
     Messages,
-    ModelBudget,
-    ModelSetup,
-    RoomMessages,
 )
 from application.ports.runtime import Clock
 from domain.accounts import MobileNumber, User
@@ -26,86 +20,9 @@ from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Exchange
 from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.chat.queue import QueueEntry
-from domain.chat.usage import MINUTE, Usage
-from domain.errors import ChatroomNotFound, MessageNotFound, UserNotFound
+from domain.chat.usage import Usage
+from domain.errors import ChatroomNotFound, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
-
-
-class MemoryChatrooms(Chatrooms, Belongings):
-    def __init__(self, users: MemoryUsers, messages: MemoryMessages) -> None:
-        self._users = users
-        self._messages = messages
-        self.table = messages.rooms
-        users.belongings.append(self)
-
-    def user_added(self, user: User) -> None:
-        self._messages.restore_days_use(user)
-
-    def user_deleted(self, user: User) -> None:
-        for room in [room for room in self.table.all() if room.user_id == user.id]:
-            self._messages.remove_all(room.id)
-            self.table.put(room.id, None)
-        self._messages.keep_days_use(user)
-
-    def purge(self, today: date) -> None:
-        self._messages.purge_days_use(today)
-
-    async def add(self, chatroom: Chatroom) -> Chatroom:
-        if self._users.table.get(chatroom.user_id) is None:
-            raise UserNotFound
-        stored = self.table.get(chatroom.id) or chatroom
-        self._put(stored)
-        return stored
-
-    async def change(
-        self,
-        chatroom_id: ChatroomId,
-        user_id: UserId,
-        *,
-        name: str | None = None,
-        instructions: str | None = None,
-    ) -> Chatroom:
-        room = self._own(chatroom_id, user_id)
-        if name is not None:
-            room = replace(room, name=name, auto_title=False)
-        if instructions is not None:
-            room = replace(room, instructions=instructions or None)
-        self._put(room)
-        return room
-
-    async def set_title(self, chatroom_id: ChatroomId, title: str) -> bool:
-        room = self.table.get(chatroom_id)
-        if room is None or not room.auto_title:
-            return False
-        self._put(replace(room, name=title, auto_title=False))
-        return True
-
-    async def delete(self, chatroom_id: ChatroomId, user_id: UserId) -> list[MessageId]:
-        self._put(self._own(chatroom_id, user_id))
-        self.table.put(chatroom_id, None)
-        return self._messages.remove_all(chatroom_id)
-
-    def _own(self, chatroom_id: ChatroomId, user_id: UserId) -> Chatroom:
-        room = self.table.get(chatroom_id)
-        if room is None or room.user_id != user_id:
-            raise ChatroomNotFound
-        return room
-
-    def _put(self, room: Chatroom) -> None:
-        self.table.put(room.id, room)
-        if owner := self._users.table.get(room.user_id):
-            self._users.table.put(owner.id, replace(owner, chatrooms_version=owner.chatrooms_version + 1))
-
-    async def list_for_user(self, user_id: UserId, *, limit: int, before: ChatroomId | None = None) -> list[Chatroom]:
-        rooms = [r for r in self.table.all() if r.user_id == user_id and (before is None or r.id < before)]
-        return sorted(rooms, key=lambda room: room.id, reverse=True)[:limit]
-
-    async def get_with_messages(
-        self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
-    ) -> RoomMessages:
-        room = self._own(chatroom_id, user_id)
-        found = self._messages.newest(chatroom_id, limit=limit, before=before)
-        return RoomMessages(room, [message.view for message in found])
 
 
 class MemoryMessages(Messages, MessageQueue, MessageDesk):
@@ -351,47 +268,3 @@ _CANCELLED = Outcome(status=MessageStatus.CANCELLED)
 
 def _key(call: ModelCall) -> tuple[MessageId, int, CallPurpose]:
     return call.message_id, call.attempt, call.purpose
-
-
-class MemoryChatroomLists(ChatroomLists):
-    def __init__(self) -> None:
-        self.pages: dict[UserId, tuple[int, list[Chatroom]]] = {}
-
-    async def get(self, user_id: UserId, version: int) -> list[Chatroom] | None:
-        cached_version, rooms = self.pages.get(user_id, (None, None))
-        return rooms if cached_version == version else None
-
-    async def put(self, user_id: UserId, version: int, rooms: list[Chatroom]) -> None:
-        self.pages[user_id] = (version, rooms)
-
-
-class MemoryModelBudget(ModelBudget):
-    """As many calls at once as a minute has, then none until the next."""
-
-    def __init__(self, clock: Clock, per_minute: int) -> None:
-        self._clock = clock
-        self._per_minute = per_minute
-        self._made: list[datetime] = []
-
-    async def reserve(self, *, within: float) -> float | None:
-        now = self._clock.now()
-        self._made = [made for made in self._made if made > now - MINUTE]
-        if not self._per_minute or len(self._made) < self._per_minute:
-            self._made.append(now)
-            return 0.0
-        wait = (self._made[-self._per_minute] + MINUTE - now).total_seconds()
-        if wait > within:
-            return None
-        self._made.append(now + timedelta(seconds=wait))
-        return wait
-
-
-class MemoryModelSetup(ModelSetup):
-    def __init__(self) -> None:
-        self._reasons: Table[str, str] = Table()
-
-    async def report(self, refused_for: str | None) -> None:
-        self._reasons.put("refused_for", refused_for)
-
-    async def refused_for(self) -> str | None:
-        return self._reasons.get("refused_for")

@@ -1,4 +1,4 @@
-"""A model that follows a script."""
+"""A model that follows a script, its budget, and the report on its key."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
-from application.ports.chat import LanguageModel
+from adapters.memory.store import Table
+from application.ports.chat import LanguageModel, ModelBudget, ModelSetup
+from application.ports.runtime import Clock
 from domain.chat.calls import TokenUsage
 from domain.chat.conversation import Conversation, ReplyChunk, estimated_tokens
 from domain.errors import ModelError, ReplyEmpty
@@ -30,6 +33,7 @@ class ScriptedReply:
     error: Exception | None = None
 
 
+_MINUTE = timedelta(seconds=60)
 #: A text is a reply in one piece; an error is raised before the first piece.
 Line: TypeAlias = "str | Exception | ScriptedReply"
 
@@ -107,6 +111,38 @@ class ScriptedLanguageModel(LanguageModel):
 
     def _next(self) -> Line:
         return self._script.popleft() if self._script else self._default
+
+
+class MemoryModelBudget(ModelBudget):
+    """As many calls at once as a minute has, then none until the next."""
+
+    def __init__(self, clock: Clock, per_minute: int) -> None:
+        self._clock = clock
+        self._per_minute = per_minute
+        self._made: list[datetime] = []
+
+    async def reserve(self, *, within: float) -> float | None:
+        now = self._clock.now()
+        self._made = [made for made in self._made if made > now - _MINUTE]
+        if not self._per_minute or len(self._made) < self._per_minute:
+            self._made.append(now)
+            return 0.0
+        wait = (self._made[-self._per_minute] + _MINUTE - now).total_seconds()
+        if wait > within:
+            return None
+        self._made.append(now + timedelta(seconds=wait))
+        return wait
+
+
+class MemoryModelSetup(ModelSetup):
+    def __init__(self) -> None:
+        self._reasons: Table[str, str] = Table()
+
+    async def report(self, refused_for: str | None) -> None:
+        self._reasons.put("refused_for", refused_for)
+
+    async def refused_for(self) -> str | None:
+        return self._reasons.get("refused_for")
 
 
 def _reply(line: Line) -> ScriptedReply:

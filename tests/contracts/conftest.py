@@ -23,14 +23,10 @@ from adapters.memory.accounts import (
     MemoryUsers,
 )
 from adapters.memory.billing import MemoryBillingAccounts
-from adapters.memory.chat import (
-    MemoryChatroomLists,
-    MemoryChatrooms,
-    MemoryMessages,
-    MemoryModelBudget,
-    MemoryModelSetup,
-)
+from adapters.memory.chat import MemoryMessages
+from adapters.memory.chatrooms import MemoryChatroomLists, MemoryChatrooms
 from adapters.memory.idempotency import MemoryIdempotencyKeys
+from adapters.memory.language_model import MemoryModelBudget, MemoryModelSetup
 from adapters.memory.runtime import MemoryClock
 from adapters.memory.store import MemoryUnitOfWork
 from adapters.postgres.budget import PostgresModelBudget

@@ -17,15 +17,10 @@ from adapters.memory.accounts import (
     PlainHasher,
 )
 from adapters.memory.billing import MemoryBillingAccounts, MemoryPaymentGateway
-from adapters.memory.chat import (
-    MemoryChatroomLists,
-    MemoryChatrooms,
-    MemoryMessages,
-    MemoryModelBudget,
-    MemoryModelSetup,
-)
+from adapters.memory.chat import MemoryMessages
+from adapters.memory.chatrooms import MemoryChatroomLists, MemoryChatrooms
 from adapters.memory.idempotency import MemoryIdempotencyKeys
-from adapters.memory.language_model import ScriptedLanguageModel
+from adapters.memory.language_model import MemoryModelBudget, MemoryModelSetup, ScriptedLanguageModel
 from adapters.memory.reply_stream import MemoryReplyStream
 from adapters.memory.runtime import MemoryClock, MemoryJobQueue
 from adapters.memory.store import MemoryUnitOfWork

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from adapters.memory.chat import MemoryChatroomLists, MemoryMessages
+from adapters.memory.chat import MemoryMessages
+from adapters.memory.chatrooms import MemoryChatroomLists
 from application.chat.chatrooms import PAGE
 from application.ports.runtime import StoredReply
 from domain.billing import FOREVER, Allowance, Tier

@@ -11,8 +11,13 @@ from uuid import UUID
 
 import pytest
 
-from adapters.memory.chat import MemoryModelBudget, MemoryModelSetup
-from adapters.memory.language_model import Line, ScriptedLanguageModel, ScriptedReply
+from adapters.memory.language_model import (
+    Line,
+    MemoryModelBudget,
+    MemoryModelSetup,
+    ScriptedLanguageModel,
+    ScriptedReply,
+)
 from application.chat.breaker import Breaker
 from application.chat.model_calls import LONGEST_WAIT, Call, CallModel, Stop
 from application.chat.setup import WatchSetup

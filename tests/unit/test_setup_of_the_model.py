@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from adapters.memory.chat import MemoryModelSetup
+from adapters.memory.language_model import MemoryModelSetup
 from application.readiness import CheckReadiness
 from domain.chat.messages import MessageStatus
 from domain.errors import DatabaseUnavailable, ModelError, ModelNotConfigured, ModelUnavailable
