@@ -175,7 +175,7 @@ class TestLost:
             assert await tokens(adapters, message) == (7, 11)
         assert await adapters.stored(message) == heir
 
-    async def test_who_told_before_is_not_lost(self, adapters: Adapters) -> None:
+    async def test_a_call_booked_before_is_not_lost(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
         await adapters.messages.book(call(message))
         await adapters.messages.claim(message.id, lease=HOUR)

@@ -289,7 +289,7 @@ class TestDelete:
 
     @pytest.mark.parametrize("turn", [0, 10, 19])
     async def test_and_messages_sent_at_once(self, adapters: Adapters, turn: int) -> None:
-        """Each is either refused, or accepted and gone; none stays in flight for ever."""
+        """Each is either refused, or accepted and gone; none stays in flight forever."""
         owner = await adapters.user()
         room, other = await adapters.room(owner), await adapters.room(owner)
         await adapters.queued(room)

@@ -160,11 +160,11 @@ class TestExtend:
         assert await adapters.messages.claim(message.id, lease=HOUR)
 
 
-class TestTakeUnrung:
+class TestTakeUnnotified:
     async def take(self, adapters: Adapters, limit: int = 100, quiet: timedelta = QUIET) -> list[MessageId]:
         return await adapters.messages.take_unnotified(limit=limit, notified_before=quiet)
 
-    async def test_what_was_just_sent_is_not_rung_for_again(self, adapters: Adapters) -> None:
+    async def test_what_was_just_sent_is_not_taken_again(self, adapters: Adapters) -> None:
         await adapters.queued()
         assert await self.take(adapters) == []
 
@@ -186,7 +186,7 @@ class TestTakeUnrung:
         pauses = [later - earlier for earlier, later in zip([0, *times], times, strict=False)]
         assert pauses[:6] == pytest.approx([10, 10, 20, 30, 30, 30], abs=2)
 
-    async def test_a_retry_is_rung_for_once_it_is_due(self, adapters: Adapters) -> None:
+    async def test_a_retry_is_taken_once_it_is_due(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         await adapters.messages.retry(message.id, 1, delay=timedelta(seconds=5))
         await adapters.wait(4)
@@ -239,7 +239,7 @@ class TestTakeUnrung:
             await somebody.close()
         assert await self.take(real) == [locked.id]
 
-    async def test_a_rolled_back_take_leaves_them_unrung(self, adapters: Adapters) -> None:
+    async def test_a_rolled_back_take_leaves_them_unnotified(self, adapters: Adapters) -> None:
         message = await adapters.queued()
         await adapters.wait(60)
         async with adapters.rolled_back():
@@ -247,7 +247,7 @@ class TestTakeUnrung:
         assert await self.take(adapters) == [message.id]
 
 
-class TestTakeAbandoned:
+class TestTakeExpired:
     async def take(self, adapters: Adapters, limit: int = 100, quiet: timedelta = QUIET) -> list[MessageId]:
         return await adapters.messages.take_expired(limit=limit, notified_before=quiet)
 

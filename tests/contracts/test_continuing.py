@@ -148,7 +148,7 @@ class TestContinue:
         await adapters.finish(message, CUT, attempt=3)
         assert (await adapters.stored(message)).response == CUT.response
 
-    async def test_is_rung_for_like_one_just_sent(self, adapters: Adapters) -> None:
+    async def test_is_notified_like_one_just_sent(self, adapters: Adapters) -> None:
         message = await adapters.ended(outcome=CUT)
         await adapters.wait(3_600)
         await go_on(adapters, message)

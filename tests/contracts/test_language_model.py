@@ -44,7 +44,7 @@ class Stage(Protocol):
     def say(self, *pieces: str, thought: str = "", finish_reason: str = "STOP", seconds: float = 0) -> None: ...
     def hang(self, *pieces: str) -> None: ...
     def asked(self) -> list[tuple[str, str]]: ...
-    def told(self) -> str | None: ...
+    def given(self) -> str | None: ...
     async def left(self) -> int: ...
     def open(self) -> int: ...
 
@@ -64,7 +64,7 @@ class Scripted:
     def asked(self) -> list[tuple[str, str]]:
         return [(turn.role.value, turn.text) for turn in self._model.asked[-1].turns]
 
-    def told(self) -> str | None:
+    def given(self) -> str | None:
         return self._model.asked[-1].instructions
 
     async def left(self) -> int:
@@ -94,7 +94,7 @@ class OverHttp:
         contents = self.server.log()["lastBody"]["contents"]
         return [(content["role"], content["parts"][0]["text"]) for content in contents]
 
-    def told(self) -> str | None:
+    def given(self) -> str | None:
         body = self.server.log()["lastBody"]
         assert "system_instruction" not in body
         return (
@@ -203,10 +203,10 @@ async def test_the_conversation_arrives_as_it_was_given(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("instructions", [None, 'Answer in "Wienerisch" 🙂.\n\nBe brief.'])
-async def test_the_instructions_are_told_apart_from_the_turns(stage: Stage, instructions: str | None) -> None:
+async def test_the_instructions_are_apart_from_the_turns(stage: Stage, instructions: str | None) -> None:
     stage.say("Fine.")
     await read(stage.model, replace(conversation("first", "second", "third"), instructions=instructions))
-    assert stage.told() == instructions
+    assert stage.given() == instructions
     assert stage.asked() == [("user", "first"), ("model", "second"), ("user", "third")]
 
 

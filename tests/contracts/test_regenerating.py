@@ -79,7 +79,7 @@ class TestRegenerate:
             assert await counters(adapters, message) == (0, 0)
             message = await adapters.stored(message)
 
-    async def test_is_rung_for_like_one_just_sent(self, adapters: Adapters) -> None:
+    async def test_is_notified_like_one_just_sent(self, adapters: Adapters) -> None:
         message = await adapters.ended()
         await adapters.wait(3_600)
         await regenerate(adapters, message)

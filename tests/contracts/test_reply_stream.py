@@ -96,11 +96,11 @@ class Follower:
 
 
 async def until(
-    condition: Callable[[], bool], told: Callable[[], object] = lambda: "it never came", *, pause: float = 0.005
+    condition: Callable[[], bool], why: Callable[[], object] = lambda: "it never came", *, pause: float = 0.005
 ) -> None:
     give_up = time.monotonic() + HANG
     while not condition():
-        assert time.monotonic() < give_up, told()
+        assert time.monotonic() < give_up, why()
         await asyncio.sleep(pause)
 
 
@@ -358,7 +358,7 @@ class TestResume:
 
 
 class TestAttempts:
-    async def test_a_new_one_is_told_before_its_first_word(self, streams: Streams, message_id: MessageId) -> None:
+    async def test_a_new_one_is_announced_before_its_first_word(self, streams: Streams, message_id: MessageId) -> None:
         async with following(streams.reading, message_id) as follower:
             streams.writing.write(message_id, 1).add("One")
             await follower.has("One")

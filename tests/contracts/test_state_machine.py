@@ -97,47 +97,51 @@ class Game(RuleBasedStateMachine):
         message = self.memory.new_message(self.rooms[room], max_output_tokens=64)
         message = replace(message, allowance_day=message.allowance_day - timedelta(days=yesterday))
         self.sent.append(message)
-        self.accept(message, limits)
+        self.queue("accept", message, limits)
 
     @precondition(lambda self: self.sent)
-    @rule(n=messages, limits=limits)
-    def send_again(self, n: int, limits: SendingLimits) -> None:
-        self.accept(self.chosen(n), limits)
+    @rule(
+        n=messages,
+        limits=limits,
+        request_id=request_ids,
+        verb=st.sampled_from(["accept", *["regenerate", "continue_reply"] * 2]),
+    )
+    def queue_again(self, n: int, limits: SendingLimits, request_id: UUID | None, verb: str) -> None:
+        message = replace(
+            self.chosen(n), allowance_day=self.clock.now().date(), max_output_tokens=32, request_id=request_id
+        )
+        self.queue(verb, message, limits)
 
-    def accept(self, message: Message, limits: SendingLimits) -> None:
+    def queue(self, verb: str, message: Message, limits: SendingLimits) -> None:
         self.both(
-            lambda adapters: adapters.messages.accept(
+            lambda adapters: getattr(adapters.messages, verb)(
                 replace(message, created_at=adapters.clock.now(), queued_at=adapters.clock.now()), limits=limits
             )
         )
 
     @precondition(lambda self: self.sent)
-    @rule(n=messages, limits=limits, request_id=request_ids, is_continued=st.booleans())
-    def queue_again(self, n: int, limits: SendingLimits, request_id: UUID | None, is_continued: bool) -> None:
-        message = replace(
-            self.chosen(n), allowance_day=self.clock.now().date(), max_output_tokens=32, request_id=request_id
-        )
-
-        def verb(adapters: Adapters) -> Awaitable[object]:
-            queue = adapters.messages.continue_reply if is_continued else adapters.messages.regenerate
-            return queue(replace(message, queued_at=adapters.clock.now()), limits=limits)
-
-        self.both(verb)
-
-    @precondition(lambda self: self.sent)
     @rule(n=messages, lease=leases, alone=st.sampled_from([True, True, False]))
     def claim(self, n: int, lease: timedelta, alone: bool) -> None:
+        self.is_claimed(n, lease, alone)
+
+    def is_claimed(self, n: int, lease: timedelta, alone: bool) -> bool:
         chosen = self.chosen(n)
         claimed = self.both(lambda adapters: adapters.messages.claim(chosen.id, lease=lease, alone=alone))
         if isinstance(claimed, Message):
             self.attempts.append(Attempt(claimed, claimed.attempt))
+        return isinstance(claimed, Message)
 
     @rule(room=st.sampled_from([0, 0, 0, 1]), outcome=st.sampled_from(OUTCOMES), usage=usages)
     def send_and_answer(self, room: int, outcome: Outcome, usage: TokenUsage | None) -> None:
         self.send(room, SendingLimits(), False)
-        self.claim(0, UNIT * 1.5, True)
-        if self.attempts:
+        if self.is_claimed(0, UNIT * 1.5, True):
             self.finish(0, outcome, True, usage, False)
+
+    @precondition(lambda self: self.sent)
+    @rule(n=messages, usage=usages, asked=st.booleans(), failed=st.booleans())
+    def try_in_vain(self, n: int, usage: TokenUsage | None, asked: bool, failed: bool) -> None:
+        if self.is_claimed(n, UNIT * 1.5, True):
+            self.give_back(0, timedelta(), asked, usage, failed)
 
     @precondition(lambda self: self.attempts)
     @rule(chosen=st.lists(messages, max_size=4), lease=leases)

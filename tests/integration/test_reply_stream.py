@@ -442,7 +442,7 @@ class TestAway:
             finally:
                 os.kill(scene.server.pid, signal.SIGCONT)
 
-    async def test_is_told_once(self, scene: Scene, message_id: MessageId) -> None:
+    async def test_is_reported_once(self, scene: Scene, message_id: MessageId) -> None:
         with (
             capture_logs([structlog.contextvars.merge_contextvars]) as logs,
             structlog.contextvars.bound_contextvars(request_id="of whoever came first"),

@@ -131,7 +131,7 @@ async def test_a_job_sent_before_the_first_worker_came_is_handled(running_valkey
         await late.until(lambda: late.ended == [message_id])
 
 
-async def test_no_more_at_once_than_it_was_told(running_valkey: EmbeddedValkey) -> None:
+async def test_no_more_at_once_than_its_concurrency(running_valkey: EmbeddedValkey) -> None:
     most = now = 0
 
     async def handler(_: MessageId) -> None:

@@ -414,12 +414,12 @@ class TestStatus:
         ],
     )
     async def test_is_that_of_the_one_that_makes_pro_or_else_the_latest(
-        self, shop: Shop, told: list[dict[str, Any]]
+        self, shop: Shop, given: list[dict[str, Any]]
     ) -> None:
         """The first of each list, in whatever order Stripe lists them."""
         user = await shop.user()
         customer_id = await shop.customer(user)
-        expected, *others = [subscription(user.id, **changes) for changes in told]
+        expected, *others = [subscription(user.id, **changes) for changes in given]
         for listed in ([expected, *others], [*others, expected]):
             shop.gateway.customers[customer_id] = listed
             await shop.tell(customer_id=customer_id)

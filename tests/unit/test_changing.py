@@ -68,13 +68,13 @@ class TestChangeChatroom:
         listed = await world.container.list_chatrooms()(user=await world.now(user), limit=PAGE)
         assert listed.items == [changed]
 
-    async def test_the_model_is_told_the_new_instructions(self, world: World) -> None:
+    async def test_the_model_is_given_the_new_instructions(self, world: World) -> None:
         room = await world.room()
         first = await answered(world, await world.sent("first", room))
         await world.container.change_chatroom()(user=sender(world), chatroom_id=room.id, instructions="Rhyme.")
         await answered(world, await world.sent("second", room))
-        told = [conversation.instructions for conversation in world.model.asked]
-        assert told == [None, "Rhyme."]
+        given = [conversation.instructions for conversation in world.model.asked]
+        assert given == [None, "Rhyme."]
         assert world.model.asked[-1].turns[0].text == first.input
 
     async def test_of_others_is_not_found(self, world: World) -> None:
@@ -154,7 +154,7 @@ class TestCancelMessage:
 
 
 class TestRegenerateMessage:
-    async def test_is_counted_and_rung_for_like_a_new_one(self, world: World) -> None:
+    async def test_is_counted_and_notified_like_a_new_one(self, world: World) -> None:
         first = await answered(world, await world.sent())
         world.clock.move(timedelta(hours=1))
         message, allowance = await world.container.regenerate_message()(

@@ -135,7 +135,7 @@ class TestChatrooms:
 
 
 class TestSendMessage:
-    async def test_is_accepted_counted_and_rung_for(self, world: World) -> None:
+    async def test_is_accepted_counted_and_notified(self, world: World) -> None:
         room = await world.room()
         user = world.users.table.all()[0]
         message, allowance = await world.container.send_message()(user=user, chatroom_id=room.id, input="Why?")
@@ -367,7 +367,7 @@ class TestRecoverReplies:
         assert await recover() == []
         assert len(world.queue.notified) == 25
 
-    async def test_what_was_abandoned_is_rung_for(self, world: World) -> None:
+    async def test_what_a_dead_worker_left_is_notified(self, world: World) -> None:
         room = await world.room()
         messages = [(await world.sent(room=room)).id for _ in range(4)]
         for message_id in messages:
@@ -380,7 +380,7 @@ class TestRecoverReplies:
         assert await world.container.recover_replies()() == []
         assert world.queue.notified == messages * 2, "nobody came: again, and soon"
 
-    async def test_what_could_not_be_rung_for_is_the_callers_to_answer(self, world: World) -> None:
+    async def test_what_nobody_was_notified_of_is_the_callers_to_answer(self, world: World) -> None:
         room = await world.room()
         messages = [(await world.sent(room=room)).id for _ in range(4)]
         world.queue.notified.clear()

@@ -107,7 +107,7 @@ class TestWindow:
         assert texts([past("c"), huge, past("a"), past("b")]) == ["c", "yes", "now"]
 
     @pytest.mark.parametrize(
-        ("deployment", "room", "told"),
+        ("deployment", "room", "given"),
         [
             (None, None, None),
             ("", None, None),
@@ -117,10 +117,10 @@ class TestWindow:
         ],
     )
     def test_the_deployment_is_heard_before_the_room(
-        self, deployment: str | None, room: str | None, told: str | None
+        self, deployment: str | None, room: str | None, given: str | None
     ) -> None:
         conversation = conversation_window(MESSAGE, Context(instructions=room), instructions=deployment)
-        assert conversation.instructions == told
+        assert conversation.instructions == given
         assert conversation.turns == (Turn(Role.USER, "now"),)
 
     @pytest.mark.parametrize(("max_tokens", "kept"), [(0, 0), (30, 0), (31, 1), (50, 1), (111, 5)])

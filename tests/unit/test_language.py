@@ -23,14 +23,14 @@ def language(**given: object) -> Language:
 @pytest.mark.parametrize(
     ("path", "source", "line"),
     [
-        ("a.md", "One.\n\nIt stays for ever.\n", 3),
-        ("a.py", "x = 1  # stays for ever\n", 1),
-        ("a.py", 'x = 1\n\n\ndef f() -> None:\n    """It stays\n    for ever."""\n', 6),
+        ("a.md", "One.\n\nIt stays forever.\n", 3),
+        ("a.py", "x = 1  # stays forever\n", 1),
+        ("a.py", 'x = 1\n\n\ndef f() -> None:\n    """It stays\n    forever."""\n', 6),
         ("a.py", "# it stays for\n# ever\n", 1),
-        ("a.py", "text = f'{1} for ever'\n", 1),
-        ("a.sql", "SELECT 1;\n-- for ever --\n", 2),
-        ("a.ts", "// for ever\n", 1),
-        ("Makefile", "stay: ## for ever\n", 1),
+        ("a.py", "text = f'{1} forever'\n", 1),
+        ("a.sql", "SELECT 1;\n-- forever --\n", 2),
+        ("a.ts", "// forever\n", 1),
+        ("Makefile", "stay: ## forever\n", 1),
         ("a.py", "def let_go() -> None: ...\n", 1),
         ("a.py", "f(bell_count=1)\n", 1),
         ("a.py", "x.bellCount\n", 1),
@@ -45,9 +45,9 @@ def test_it_finds_what_is_refused(path: str, source: str, line: int) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("a.md", "`for ever`\n\n```\nfor ever\n```\n"),
+        ("a.md", "`forever`\n\n```\nforever\n```\n"),
         ("a.py", "forever = bells = 1  # forever\n"),
-        ("a.sql", "SELECT 'for ever'\n"),
+        ("a.sql", "SELECT 'forever'\n"),
     ],
 )
 def test_it_finds_nothing_else(path: str, source: str) -> None:
@@ -56,7 +56,7 @@ def test_it_finds_nothing_else(path: str, source: str) -> None:
 
 def test_an_exception_is_for_one_place_and_must_be_used() -> None:
     given = language(exceptions=[("a.md", "as the poet says", "a quotation"), ("b.md", "x", "nothing there")])
-    found = list(given.findings("a.md", "for ever, as the poet says\nfor ever\n"))
+    found = list(given.findings("a.md", "forever, as the poet says\nforever\n"))
     assert [finding.line for finding in found] == [2]
     assert given.unused_exceptions() == ["b.md: “x”"]
 

@@ -169,7 +169,7 @@ class TestCallModel:
         assert await ask.is_open_after_two()
         ask.pass_(PAUSE)
         probe = asyncio.create_task(ask())
-        while not ask.model.open:  # noqa: ASYNC110 - nobody tells us
+        while not ask.model.open:  # noqa: ASYNC110 - no event to wait on
             await asyncio.sleep(0)
         assert isinstance(await ask(), ModelDeferred)
         probe.cancel()
@@ -263,7 +263,7 @@ class TestStop:
     async def stopped(self, ask: Ask, *, when: Callable[[], bool]) -> Outcome:
         task = asyncio.create_task(ask())
         async with asyncio.timeout(HANG):
-            while not when():  # noqa: ASYNC110 - nobody tells us
+            while not when():  # noqa: ASYNC110 - no event to wait on
                 await asyncio.sleep(0)
         ask.stop.request()
         ask.stop.request()  # twice is once
@@ -330,7 +330,7 @@ class TestStop:
         ask = Ask(ScriptedReply(pieces=("Half",), finish_reason=None))
         task = asyncio.create_task(ask())
         async with asyncio.timeout(HANG):
-            while not ask.model.open:  # noqa: ASYNC110 - nobody tells us
+            while not ask.model.open:  # noqa: ASYNC110 - no event to wait on
                 await asyncio.sleep(0)
         ask.stop.request()
         task.cancel()
@@ -402,7 +402,7 @@ class TestSignsOfLife:
         ask.pass_(PAUSE)
         task = asyncio.create_task(ask())
         async with asyncio.timeout(HANG):
-            while not ask.writer.thoughts:  # noqa: ASYNC110 - nobody tells us
+            while not ask.writer.thoughts:  # noqa: ASYNC110 - no event to wait on
                 await asyncio.sleep(0)
         assert ask.wait() is None
         ask.stop.request()
@@ -439,7 +439,7 @@ class TestThoughts:
         ask = Ask(ScriptedReply(thoughts=("Hm",), pieces=(), finish_reason=None))
         task = asyncio.create_task(ask())
         async with asyncio.timeout(HANG):
-            while not ask.writer.thoughts:  # noqa: ASYNC110 - nobody tells us
+            while not ask.writer.thoughts:  # noqa: ASYNC110 - no event to wait on
                 await asyncio.sleep(0)
         ask.stop.request()
         outcome = await task

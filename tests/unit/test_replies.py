@@ -93,7 +93,7 @@ async def answer(world: World, message: Message) -> MessageStatus | None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(HANG):
-        while not condition():  # noqa: ASYNC110 - nobody tells us
+        while not condition():  # noqa: ASYNC110 - no event to wait on
             await asyncio.sleep(0)
 
 
@@ -673,7 +673,7 @@ class TestLeases:
         await answer(world, await world.sent())
         await world.container.leases().renew()
 
-    async def test_a_database_that_is_away_stops_nobody_and_is_told(self) -> None:
+    async def test_an_unavailable_database_stops_nobody_and_is_logged(self) -> None:
         class Away(MemoryMessages):
             async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
                 raise DatabaseUnavailable

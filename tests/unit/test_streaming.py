@@ -194,7 +194,7 @@ class TestLive:
             *("2-8 Because ", "2-10 of", "2-14  Ray", "2-20 leigh.", "2-21 completed"),
         ]
 
-    async def test_who_has_read_nothing_is_told_of_no_reset(self, scene: Scene) -> None:
+    async def test_a_reader_of_nothing_gets_no_reset(self, scene: Scene) -> None:
         await (await scene.begin()).give_up()
         async with scene.following() as following:
             await scene.begin(*PIECES)

@@ -148,7 +148,7 @@ async def test_interrupted_it_is_booked(world: World) -> None:
     message = await world.sent(room=await scene.room())
     task = asyncio.create_task(world.container.generate_reply()(message_id=message.id))
     async with asyncio.timeout(HANG):
-        while len(world.model.asked) < 2 or not world.model.open:  # noqa: ASYNC110 - nobody tells us
+        while len(world.model.asked) < 2 or not world.model.open:  # noqa: ASYNC110 - no event to wait on
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()
@@ -162,7 +162,7 @@ async def test_a_failed_reply_names_nothing(world: World) -> None:
     assert (scene.name(), len(world.model.asked)) == ("Physics", 1)
 
 
-async def test_who_follows_is_told_of_the_end_before(world: World) -> None:
+async def test_readers_get_the_end_before(world: World) -> None:
     hangs = ScriptedReply(pieces=("The",), finish_reason=None)
     scene = Scene(world, "Rayleigh.", hangs)
     message = await world.sent(room=await scene.room())
@@ -172,7 +172,7 @@ async def test_who_follows_is_told_of_the_end_before(world: World) -> None:
             pass
         assert (await world.stored(message)).status is MessageStatus.COMPLETED
         assert not task.done()
-        while not world.model.open:  # noqa: ASYNC110 - nobody tells us
+        while not world.model.open:  # noqa: ASYNC110 - no event to wait on
             await asyncio.sleep(0)
         world.queue.notified.clear()
         task.cancel()
