@@ -107,9 +107,9 @@ class Game(RuleBasedStateMachine):
         verb=st.sampled_from(["accept", *["regenerate", "continue_reply"] * 2]),
     )
     def queue_again(self, n: int, limits: SendingLimits, request_id: UUID | None, verb: str) -> None:
-        message = replace(
-            self.chosen(n), allowance_day=self.clock.now().date(), max_output_tokens=32, request_id=request_id
-        )
+        message = replace(self.chosen(n), allowance_day=self.clock.now().date(), max_output_tokens=32)
+        if verb != "accept":  # which knows a message by its own id
+            message = replace(message, request_id=request_id)
         self.queue(verb, message, limits)
 
     def queue(self, verb: str, message: Message, limits: SendingLimits) -> None:
