@@ -65,7 +65,7 @@ async def _reset(connection: Any) -> None:
         await connection.reset()
 
 
-class _Lease(AbstractAsyncContextManager[asyncpg.Connection]):
+class _PooledConnection(AbstractAsyncContextManager[asyncpg.Connection]):
     """A pooled connection: acquired within `acquire_seconds`, and always released."""
 
     def __init__(self, client: PostgresClient) -> None:
@@ -99,7 +99,7 @@ class PostgresClient(AsyncpgDBClient):
         return await asyncpg.create_pool(None, reset=_reset, **settings)
 
     def acquire_connection(self) -> Any:
-        return _Lease(self)
+        return _PooledConnection(self)
 
     async def _translate_exceptions(self, func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         with database_errors():

@@ -490,7 +490,12 @@ class TestPlans:
             async with connected(history, pool=1):
                 [row] = await rows("SELECT id, user_id, name, created_at FROM chatrooms WHERE name = $1", name)
                 room, messages = Chatroom(**row), PostgresMessages()
+                ids = await rows("SELECT id FROM messages WHERE chatroom_id = $1 ORDER BY id", room.id)
                 before = await self.count()
+                _, found = await PostgresChatrooms().get_with_messages(
+                    room.id, room.user_id, limit=9, before=MessageId(ids[len(ids) // 2]["id"])
+                )
+                assert len(found) == 9
                 _, found = await PostgresChatrooms().get_with_messages(room.id, room.user_id, limit=10)
                 assert len(found) == 10
                 _, found = await PostgresChatrooms().get_with_messages(
