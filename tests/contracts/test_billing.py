@@ -1,4 +1,4 @@
-"""What BillingAccounts promises: one checkout at a time, an event once, one reader at a time, and the last word."""
+"""The contract of BillingAccounts: one checkout at a time, an event once, one sync at a time, the last change wins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOW = timedelta()
 
 
 class Billing:
-    """The port of an adapter, and shorter words for setting a scene."""
+    """An adapter's port, with helpers that set a scene."""
 
     def __init__(self, adapters: Adapters) -> None:
         self.adapters = adapters
@@ -145,7 +145,7 @@ class TestCheckouts:
         assert {one for one in begun if isinstance(one, Checkout)} <= {checkout}
         assert await billing.begin(user_id) == checkout
 
-    async def test_who_died_over_it_keeps_it_for_so_long_only(self, billing: Billing) -> None:
+    async def test_the_lock_of_a_dead_caller_expires(self, billing: Billing) -> None:
         user = await billing.adapters.user()
         first = await billing.begin(user.id)
         await billing.adapters.wait(29)
@@ -240,7 +240,7 @@ class TestCheckouts:
         with pytest.raises(UserNotFound):
             await billing.port.lock_checkout(UserId(uuid4()), lock_for=LOCK)
 
-    async def test_beside_one_whose_end_has_come_though_nobody_told(self, billing: Billing) -> None:
+    async def test_beside_one_that_has_ended_by_its_date(self, billing: Billing) -> None:
         account, now = await billing.claimed(), billing.adapters.clock.now()
         await billing.finish(account, subscription(account.user_id, cancel_at=now + HOUR), due_in=NOW)
         with pytest.raises(AlreadySubscribed):
@@ -327,14 +327,14 @@ class TestEvents:
         assert await billing.port.claim(other, lease=LEASE) is None
 
     async def test_of_a_hundred_at_once_one_has_its_effect(self, billing: Billing) -> None:
-        user_id, told = await billing.account("cus_1"), event(customer_id="cus_1")
-        added = await asyncio.gather(*(billing.port.add_event(told) for _ in range(100)))
+        user_id, notice = await billing.account("cus_1"), event(customer_id="cus_1")
+        added = await asyncio.gather(*(billing.port.add_event(notice) for _ in range(100)))
         assert Counter(map(len, added)) == {1: 1, 0: 99}
         assert (await billing.claimed(user_id)).change_count == 1
 
     async def test_of_twenty_that_wait_for_each_other_too(self, billing: Billing) -> None:
-        user_id, told = await billing.account("cus_1"), event(customer_id="cus_1")
-        calls = [billing.port.add_event(told) for _ in range(20)]
+        user_id, notice = await billing.account("cus_1"), event(customer_id="cus_1")
+        calls = [billing.port.add_event(notice) for _ in range(20)]
         added = await billing.adapters.race(*calls, table="payment_events")
         assert Counter(map(repr, added)) == {repr([user_id]): 1, "[]": 19}
         assert (await billing.claimed(user_id)).change_count == 1
@@ -359,10 +359,10 @@ class TestEvents:
         assert await billing.unsettled(user_id) == []
 
     async def test_once_kept_it_comes_too_late_for_whom_it_concerns_now(self, billing: Billing) -> None:
-        told = event(customer_id="cus_1")
-        assert await billing.port.add_event(told) == []
+        notice = event(customer_id="cus_1")
+        assert await billing.port.add_event(notice) == []
         await billing.account("cus_1")
-        assert await billing.port.add_event(told) == []
+        assert await billing.port.add_event(notice) == []
         assert await billing.taken() == []
 
     async def test_finds_its_owner_by_the_payment_of_a_checkout(self, billing: Billing) -> None:
@@ -387,7 +387,7 @@ class TestEvents:
         assert await billing.port.add_event(event(**about)) == [user_id]
         [checkout] = await billing.unsettled(user_id)
         assert (checkout.id, checkout.user_id, checkout.url, checkout.settled) == ("cs_1", user_id, None, False)
-        assert isinstance(await billing.begin(user_id), CheckoutLock), "it is no page to go to"
+        assert isinstance(await billing.begin(user_id), CheckoutLock), "it is not open"
 
     async def test_only_a_checkout_is_believed_when_it_names_a_user(self, billing: Billing) -> None:
         user_id = await billing.account()
@@ -396,8 +396,8 @@ class TestEvents:
 
     async def test_of_one_users_customer_that_names_another_both_are_read(self, billing: Billing) -> None:
         owner, named = await billing.account("cus_1"), await billing.account("cus_2")
-        told = event(customer_id="cus_1", checkout_id="cs_1", user_id=named)
-        assert await billing.port.add_event(told) == sorted([owner, named])
+        notice = event(customer_id="cus_1", checkout_id="cs_1", user_id=named)
+        assert await billing.port.add_event(notice) == sorted([owner, named])
         assert await billing.port.customer(owner) == "cus_1"
         assert [one.id for one in await billing.unsettled(named)] == ["cs_1"]
         assert await billing.unsettled(owner) == []
@@ -410,15 +410,15 @@ class TestEvents:
         assert await billing.unsettled(named) == []
 
     async def test_kept_and_due_or_neither(self, billing: Billing) -> None:
-        user_id, told = await billing.account("cus_1"), event(customer_id="cus_1", checkout_id="cs_1")
-        told = replace(told, user_id=user_id)
+        user_id, notice = await billing.account("cus_1"), event(customer_id="cus_1", checkout_id="cs_1")
+        notice = replace(notice, user_id=user_id)
         async with billing.adapters.rolled_back():
-            assert await billing.port.add_event(told) == [user_id]
+            assert await billing.port.add_event(notice) == [user_id]
         assert await billing.port.claim(user_id, lease=LEASE) is None
-        assert await billing.port.add_event(told) == [user_id], "it was not kept"
+        assert await billing.port.add_event(notice) == [user_id], "it was not kept"
         assert (await billing.claimed(user_id)).change_count == 1
 
-    async def test_counts_as_rung_for(self, billing: Billing) -> None:
+    async def test_counts_as_a_notification(self, billing: Billing) -> None:
         user_id = await billing.account("cus_1")
         await billing.port.add_event(event(customer_id="cus_1"))
         await billing.adapters.wait(9)
@@ -515,7 +515,7 @@ class TestReading:
         assert await billing.unsettled(user_id) == [seen]
         assert await billing.begin(user_id) == seen
 
-    async def test_is_due_again_when_told(self, billing: Billing) -> None:
+    async def test_is_due_again_after_the_given_time(self, billing: Billing) -> None:
         account = await billing.claimed()
         assert await billing.finish(account, due_in=HOUR)
         assert await billing.port.claim(account.user_id, lease=LEASE) is None
@@ -613,7 +613,7 @@ class TestReading:
         if isinstance(billing.adapters, InMemory):
             async with billing.adapters.rolled_back():
                 assert await billing.finish(account, *others, checkouts=[done])
-        else:  # it opens a unit of work of its own, and these do not nest: so it fails by itself
+        else:  # it opens its own unit of work, and these do not nest
             with pytest.raises(IntegrityError):
                 await billing.finish(account, *others, checkouts=[done])
         assert await billing.port.subscriptions(user_id) == [before]
@@ -638,7 +638,7 @@ class TestAtOnce:
         assert await billing.taken(3) == users[3:]
         assert await billing.taken(3) == []
 
-    async def test_what_was_rung_for_is_left_alone_for_a_while(self, billing: Billing) -> None:
+    async def test_after_a_notification_there_is_none_for_a_while(self, billing: Billing) -> None:
         user_id = await billing.due()
         assert await billing.taken() == [user_id]
         await billing.adapters.wait(9)
@@ -646,7 +646,7 @@ class TestAtOnce:
         await billing.adapters.wait(2)
         assert await billing.taken() == [user_id]
 
-    async def test_due_once_more_is_rung_for_at_once(self, billing: Billing) -> None:
+    async def test_due_once_more_is_notified_of_at_once(self, billing: Billing) -> None:
         user_id = await billing.due()
         assert await billing.taken() == [user_id]
         await billing.port.retry(await billing.claimed(user_id), delay=timedelta(seconds=2))
@@ -657,7 +657,7 @@ class TestAtOnce:
         await billing.port.make_due(user_id)
         assert await billing.taken() == [user_id]
 
-    async def test_what_somebody_has_is_not_taken_until_he_is_dead(self, billing: Billing) -> None:
+    async def test_what_is_claimed_is_not_taken_before_its_lease_expires(self, billing: Billing) -> None:
         account = await billing.claimed()
         await billing.adapters.wait(60)
         assert await billing.taken() == []

@@ -81,7 +81,7 @@ class TestAnyAdapter:
 
 
 class Scene:
-    """A user with something in every table, and all by which it can be told that it is theirs."""
+    """A user with something in every table, and all that shows whose it is."""
 
     def __init__(self, real: InPostgresAndRedis, user: User) -> None:
         self.real = real

@@ -1,4 +1,4 @@
-"""What GuessLimits and OtpSendLimits promise: how often a number may be guessed at, and be sent codes."""
+"""The contracts of GuessLimits and OtpSendLimits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOMENT = timedelta(milliseconds=1)
 
 
 class Guesser:
-    """Somebody who guesses, on a clock of their own."""
+    """Somebody who guesses, with their own clock."""
 
     def __init__(self, adapters: Adapters, kind: GuessKind = CODE, mobile: MobileNumber = ANN) -> None:
         self.guess_limits = adapters.guess_limits
@@ -66,7 +66,7 @@ def kind(request: pytest.FixtureRequest) -> GuessKind:
 
 
 class TestGuessing:
-    async def test_after_the_fifth_in_a_row_the_wait_doubles(self, adapters: Adapters, kind: GuessKind) -> None:
+    async def test_after_the_fifth_wrong_one_the_wait_doubles(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
         assert [await ann.wait_after() for _ in range(7)] == [None] * 5 + [1, 1]
         for wait in (1, 2, 4, 8, 16):
@@ -114,7 +114,7 @@ class TestGuessing:
         assert await ann.let_through(ann.now + DAY) == GUESSES_A_DAY
         assert await ann.let_through(ann.now + DAY - HOUR) <= GUESSES_A_DAY
 
-    async def test_a_hundred_wrong_codes_in_a_row_are_the_last(self, adapters: Adapters) -> None:
+    async def test_a_streak_of_a_hundred_wrong_codes_locks_the_number(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         begun = ann.now
         await ann.guess(LOCKOUT_STREAK)
@@ -139,14 +139,14 @@ class TestGuessing:
             ann.now -= MOMENT
         assert await ann.wait_after() == pytest.approx(1.001)
 
-    async def test_numbers_and_kinds_have_budgets_of_their_own(self, adapters: Adapters) -> None:
+    async def test_numbers_and_kinds_are_counted_apart(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         await ann.guess(5)
         assert await ann.wait_after() == 1
         assert await Guesser(adapters, PASSWORD).wait_after() is None
         assert await Guesser(adapters, CODE, BOB).wait_after() is None
 
-    async def test_of_many_at_once_only_so_many_are_let_through(self, adapters: Adapters, kind: GuessKind) -> None:
+    async def test_of_many_at_once_five_are_let_through(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
         for table in ({"table": "wrong_guesses"}, {"rows_of": "wrong_guesses"}):
             results = await adapters.race(*(ann.wait_after() for _ in range(20)), **table)
@@ -155,14 +155,12 @@ class TestGuessing:
             await adapters.guess_limits.record_wrong(ANN, kind, now=ann.now)
             await adapters.guess_limits.clear(ANN, kind)
 
-    async def test_of_two_hundred_at_once_only_so_many_are_let_through(
-        self, adapters: Adapters, kind: GuessKind
-    ) -> None:
+    async def test_of_two_hundred_at_once_five_are_let_through(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
         results = await asyncio.gather(*(ann.wait_after() for _ in range(200)))
         assert (results.count(None), results.count(1)) == (5, 195)
 
-    async def test_a_right_guess_ends_the_row_but_not_the_hour(self, adapters: Adapters, kind: GuessKind) -> None:
+    async def test_a_right_guess_ends_the_streak_but_not_the_hour(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
         begun = ann.now
         await ann.guess(5)
@@ -227,7 +225,7 @@ class TestGuessing:
         await adapters.guess_limits.purge(now=ann.now)
         assert await ann.wait_after() == pytest.approx(0.001)
 
-    async def test_a_row_of_wrong_codes_is_remembered_by_who_guesses_now_and_then(self, adapters: Adapters) -> None:
+    async def test_a_streak_of_wrong_codes_is_kept_though_they_are_rare(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         for _ in range(5):
             await ann.guess(GUESSES_A_DAY)

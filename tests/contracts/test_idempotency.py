@@ -139,7 +139,7 @@ class TestFinish:
     async def test_the_first_reply_stays(self, adapters: Adapters) -> None:
         await begin(adapters)
         await adapters.wait(31)
-        await begin(adapters)  # whoever is slow and whoever came after it both finish
+        await begin(adapters)  # a slow caller and the next one both finish
         await adapters.keys.finish(SCOPE, KEY, REPLY)
         await adapters.keys.finish(SCOPE, KEY, StoredReply(404, b"second"))
         assert await begin(adapters) == REPLY

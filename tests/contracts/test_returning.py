@@ -142,7 +142,7 @@ class TestAtOnce:
         assert (await use(adapters, again)).used == 1
 
     async def test_leaving_and_returning_at_once(self, adapters: Adapters) -> None:
-        """Whoever gets in finds the use; whoever comes too early is refused."""
+        """A new account finds the use; one that comes too early is refused."""
         for round_ in range(10):
             ann = await adapters.user()
             for _ in range(3):

@@ -84,7 +84,7 @@ async def until(person: Person, *, seconds: float = HANG, **wanted: Any) -> Json
 
 
 async def settled(standin: StripeStandIn, database_url: str, *, seconds: float = HANG) -> None:
-    """Until all is told, and all that was told is read."""
+    """Until all events are delivered, and all accounts they concern are read."""
     await standin.idle(seconds)
     give_up = time.monotonic() + seconds
     due = "SELECT user_id FROM billing_accounts WHERE due_at <= now() OR lease_until > now()"
@@ -251,7 +251,7 @@ async def test_lost_events_are_made_good_by_the_command(
 
 @pytest.fixture
 def impatient(selling: dict[str, str], postgres_url: str) -> Iterator[dict[str, str]]:
-    """A product of its own, whose worker looks again after a second instead of fifteen minutes and a day."""
+    """Its own product, whose worker reads again after a second instead of fifteen minutes and a day."""
     with new_database(postgres_url) as database_url:
         yield {
             **selling,
@@ -291,24 +291,24 @@ class Year:
         """Stripe bills on its way there, and tells; the product's clock follows."""
         self.standin.forward(**by)
         self.ahead.write_text(str(self.standin.control("GET", "/")["ahead"]))
-        await self.told()
+        await self.delivered()
 
     async def renew(self) -> None:
         """To the end of the period, and the two hours in which Stripe charges the next one."""
         ends = datetime.fromisoformat((await status(self.person))["currentPeriodEnd"])
         await self.forward(seconds=(ends - self.now()).total_seconds() + 7200)
 
-    async def told(self) -> None:
+    async def delivered(self) -> None:
         await settled(self.standin, self.database_url)
 
     async def pay(self, card: str = "visa") -> Json:
         session = self.standin.pay(await subscribe(self.person), card)
-        await self.told()
+        await self.delivered()
         return session
 
     async def change_card(self, customer: str, card: str) -> None:
         self.standin.control("POST", f"/customers/{customer}/card", {"card": card})
-        await self.told()
+        await self.delivered()
 
     async def readings(self) -> int:
         """How often the subscriptions were read."""
@@ -352,7 +352,7 @@ def api_with_moved_clock(environment: dict[str, str], ahead: Path) -> Iterator[s
 async def year(
     selling: dict[str, str], shop: httpx.AsyncClient, stripe_standin: StripeStandIn, tmp_path: Path
 ) -> AsyncIterator[Year]:
-    """The shop's worker reads; an API with a clock of its own serves."""
+    """The shop's worker reads; an API with its own clock serves."""
     ahead = tmp_path / "ahead"
     ahead.write_text("0")
     environment = {
@@ -405,7 +405,7 @@ async def test_a_year_of_a_subscription(year: Year) -> None:
     # Another card, and what was owed is paid.
     await year.change_card(customer, "visa")
     stripe.control("POST", f"/invoices/{stripe.object(first)['latest_invoice']}/pay")
-    await year.told()
+    await year.delivered()
     await year.stands("Pro", "active")
     await year.renew()
     await year.stands("Pro", "active")
@@ -430,9 +430,9 @@ async def test_a_year_of_a_subscription(year: Year) -> None:
         await year.renew()
         await year.stands("Pro", "active")
 
-    # Cancelled: Pro to the end of what is paid, and not a moment longer, whoever is told of it.
+    # Cancelled: Pro to the end of the paid period, and not longer, with or without an event.
     rest(stripe, "POST", f"/subscriptions/{returned['subscription']}", cancel_at_period_end="true")
-    await year.told()
+    await year.delivered()
     leaving = await year.stands("Pro", "active", cancelAtPeriodEnd=True)
     ends = datetime.fromisoformat(leaving["currentPeriodEnd"])
     stripe.delivery(lose=["*"])
@@ -442,12 +442,12 @@ async def test_a_year_of_a_subscription(year: Year) -> None:
     await year.stands("Basic", "active", cancelAtPeriodEnd=True)
     stripe.delivery(lose=[])
 
-    # And once more, after a year and some weeks. Nobody was told that the last one has ended.
+    # And once more, after a year and some weeks. No event has said that the last one ended.
     assert command(year.environment, "billing", "reconcile", "--user", year.person.id).returncode == 0
     await year.stands("Basic", "canceled")
     session = await year.pay()
     assert year.now() - began > timedelta(days=365)
     await year.stands("Pro", "active", cancelAtPeriodEnd=False)
     rest(stripe, "DELETE", f"/subscriptions/{session['subscription']}")
-    await year.told()
+    await year.delivered()
     await year.stands("Basic", "canceled")

@@ -213,7 +213,7 @@ def until_children(parent: int, count: int, *, without: int | None = None) -> se
 
 
 def in_session(session: int) -> list[int]:
-    """Each of the supervisor's processes has a group of its own; the session is what they share."""
+    """Each of the supervisor's processes has its own group; they share the session."""
     found = subprocess.run([*_PS, "-o", "pid=", "-o", "stat="], capture_output=True, text=True).stdout
     alive = [int(pid) for pid, state in map(str.split, found.splitlines()) if state[0] != "Z"]
     members = []
@@ -255,7 +255,7 @@ async def test_what_is_being_answered_is_answered_before_an_api_of_two_stops(pro
                     await somebody.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", UUID(asha.id))
                     asking = asyncio.create_task(asha.ask("POST", "/chatroom", {"name": "Physics"}))
                     async with asyncio.timeout(HANG):
-                        while not await somebody.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - it tells nobody
+                        while not await somebody.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - no event to wait on
                             await asyncio.sleep(0.01)
                     api.process.terminate()
                     await asyncio.sleep(1.2)

@@ -23,7 +23,7 @@ from tests.support.processes import ProductProcess, api_process, worker_process
 
 @dataclass
 class House:
-    """The product on servers of its own, which may be killed."""
+    """The product on its own servers, which may be killed."""
 
     postgres: EmbeddedPostgres
     valkey: EmbeddedValkey
@@ -52,7 +52,7 @@ def servers() -> Iterator[tuple[EmbeddedPostgres, EmbeddedValkey]]:
 async def house(
     servers: tuple[EmbeddedPostgres, EmbeddedValkey], product: dict[str, str], gemini_standin_server: GeminiStandIn
 ) -> AsyncIterator[House]:
-    """Started while both servers are away."""
+    """Started while both servers are down."""
     postgres, valkey = servers
     postgres.stop()
     valkey.stop()

@@ -1,4 +1,4 @@
-"""Billing over HTTP: subscribing, the status, the portal and the webhook, with a Stripe that says what it is told."""
+"""Billing over HTTP: subscribing, the status, the portal and the webhook, with a Stripe whose answers are set."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Shop:
     async def post(self, body: bytes, *, path: str = "/webhook/stripe", **headers: str) -> httpx.Response:
         return await self.http.post(path, content=body, headers={**SIGNED, **headers})
 
-    def told(self, **about: Any) -> bytes:
+    def event(self, **about: Any) -> bytes:
         event = PaymentEvent(id=f"evt_{uuid4().hex}", **about)
         self.gateway.events[event.id] = event
         return event.id.encode()
@@ -75,8 +75,8 @@ class Shop:
         self.gateway.customers[customer_id] = [Subscription(**{**values, **changes})]
         checkout = Checkout(id=f"cs_{person.id}", user_id=user_id, expires_at=datetime.now(UTC), settled=True)
         self.gateway.states[checkout.id] = CheckoutState(checkout=checkout, customer_id=customer_id)
-        told = self.told(customer_id=customer_id, checkout_id=checkout.id, user_id=user_id)
-        assert (await self.post(told)).status_code == 200
+        notice = self.event(customer_id=customer_id, checkout_id=checkout.id, user_id=user_id)
+        assert (await self.post(notice)).status_code == 200
         assert await self.read(person)
 
 
@@ -196,8 +196,8 @@ class TestStatus:
             ("canceled", end, "Basic"),
         ):
             since = datetime.now(UTC) - timedelta(days=6)
-            told = {"current_period_end": end, "cancel_at": cancel_at, "past_due_since": since}
-            await shop.has(buyer, status=SubscriptionStatus(status), **told)
+            period = {"current_period_end": end, "cancel_at": cancel_at, "past_due_since": since}
+            await shop.has(buyer, status=SubscriptionStatus(status), **period)
             data = (await buyer.get("/subscription/status"))["data"]
             assert data == {
                 "tier": tier, "status": status, "currentPeriodEnd": iso, "cancelAtPeriodEnd": cancel_at is not None,
@@ -231,7 +231,7 @@ class TestPortal:
 class TestWebhook:
     @pytest.mark.parametrize("path", ["/webhook/stripe", "/webhook/stripe/"])
     async def test_says_ok_in_plain_text(self, shop: Shop, path: str) -> None:
-        reply = await shop.post(shop.told(), path=path)
+        reply = await shop.post(shop.event(), path=path)
         assert (reply.status_code, reply.text) == (200, "OK")
         assert reply.headers["content-type"].startswith("text/plain")
         assert reply.headers["cache-control"] == "no-store"
@@ -240,14 +240,14 @@ class TestWebhook:
     @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "x"])
     async def test_takes_the_very_bytes_whatever_they_are_called(self, shop: Shop, buyer: Person, kind: str) -> None:
         await shop.subscribe(buyer)
-        body = shop.told(customer_id=f"cus_{UUID(buyer.id).hex}_0")
+        body = shop.event(customer_id=f"cus_{UUID(buyer.id).hex}_0")
         assert (await shop.post(body, **{"Content-Type": kind})).status_code == 200
         assert await shop.read(buyer)
 
     async def test_of_a_hundred_of_one_event_one_has_an_effect(self, shop: Shop, buyer: Person) -> None:
         await shop.subscribe(buyer)
         await shop.has(buyer)
-        body = shop.told(customer_id=f"cus_{UUID(buyer.id).hex}_0")
+        body = shop.event(customer_id=f"cus_{UUID(buyer.id).hex}_0")
         places = asyncio.Semaphore(50)
 
         async def post() -> int:
@@ -258,11 +258,11 @@ class TestWebhook:
         jobs = shop.container.billing_accounts()
         claimed = await jobs.claim(UserId(UUID(buyer.id)), lease=timedelta(seconds=-1))
         assert claimed is not None
-        assert claimed.account.change_count == 3, "the checkout, what has() told, and this"
+        assert claimed.account.change_count == 3, "the checkout, the event of has(), and this"
 
     async def test_of_no_interest_or_about_nobody_it_is_ok(self, shop: Shop) -> None:
         assert (await shop.post(b"evt_of_no_interest")).text == "OK"
-        assert (await shop.post(shop.told(customer_id="cus_of_the_till"))).text == "OK"
+        assert (await shop.post(shop.event(customer_id="cus_of_the_till"))).text == "OK"
 
     @pytest.mark.parametrize(
         "headers",
@@ -274,7 +274,7 @@ class TestWebhook:
         ],
     )
     async def test_not_signed_it_is_refused(self, shop: Shop, headers: list[tuple[str, str]]) -> None:
-        reply = await shop.http.post("/webhook/stripe", content=shop.told(), headers=headers)
+        reply = await shop.http.post("/webhook/stripe", content=shop.event(), headers=headers)
         assert_problem(reply, 400, "webhook_invalid")
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
@@ -333,9 +333,9 @@ class TestStripesOwnSignature:
 
     @staticmethod
     def event(**changes: Any) -> tuple[bytes, dict[str, str]]:
-        told = {"id": "sub_1", "object": "subscription", "customer": "cus_1"}
+        payload = {"id": "sub_1", "object": "subscription", "customer": "cus_1"}
         body = {"id": f"evt_{uuid4().hex}", "type": "customer.subscription.updated", "livemode": False}
-        text = json.dumps({**body, "data": {"object": told}, **changes})
+        text = json.dumps({**body, "data": {"object": payload}, **changes})
         signature = WebhookSignature.generate_signature_header(text, SECRET)
         return text.encode(), {"Stripe-Signature": signature}
 

@@ -1,4 +1,4 @@
-"""Rate limits over HTTP: what they count, what clients are told of them, and what happens without Redis."""
+"""Rate limits over HTTP: what they count, what clients learn of them, and what happens without Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _addresses = itertools.count()
 
 
 def address() -> dict[str, str]:
-    """A caller of its own, as the proxy before us says."""
+    """Its own caller, as the proxy in front reports it."""
     number = next(_addresses)
     return {"X-Forwarded-For": f"198.18.{number // 256}.{number % 256}"}
 
@@ -118,7 +118,7 @@ async def test_sending_codes_is_limited_by_address_and_by_block_of_numbers(behin
     response = await behind_proxy.post("/auth/send-otp", json={"mobile": "7005700000"}, headers=caller)
     assert response.status_code == 429
     response = await behind_proxy.post("/auth/send-otp", json={"mobile": "7005500999"}, headers=address())
-    assert response.status_code == 429  # the block's, whoever asks
+    assert response.status_code == 429  # the limit of the block
 
 
 async def test_reads_are_limited_by_user(behind_proxy: httpx.AsyncClient, person: Person, stranger: Person) -> None:
@@ -130,7 +130,7 @@ async def test_reads_are_limited_by_user(behind_proxy: httpx.AsyncClient, person
     counted = await count(behind_proxy, "GET", "/user/me", None, {**token, **address()})
     assert 19 <= counted <= 19 + regained(since, 20, window=60)
     assert (await stranger.at(behind_proxy).ask("GET", "/user/me")).status_code == 200
-    assert (await me.ask("POST", "/chatroom", {"name": "Writing is no reading"})).status_code == 201
+    assert (await me.ask("POST", "/chatroom", {"name": "Writing is not reading"})).status_code == 201
 
 
 async def test_what_is_open_to_all_is_not_limited(behind_proxy: httpx.AsyncClient) -> None:

@@ -45,7 +45,7 @@ class TestSignUp:
 
     async def test_what_is_no_number_is_refused(self, world: World) -> None:
         with pytest.raises(InvalidMobile):
-            await world.user("ring me")
+            await world.user("call me")
         assert world.users.table.all() == []
 
     async def test_with_a_known_id_is_the_first_one(self, world: World) -> None:
@@ -64,7 +64,7 @@ class TestSendOtp:
         assert len(code) == 6
         assert code.isdecimal()
 
-    async def test_an_unknown_number_is_told_in_development(self, world: World) -> None:
+    async def test_an_unknown_number_is_reported_in_development(self, world: World) -> None:
         with pytest.raises(UserNotFound):
             await world.container.send_otp()(mobile=ANN, purpose=LOGIN)
 

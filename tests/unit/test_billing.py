@@ -1,4 +1,4 @@
-"""Subscriptions: what makes a user Pro and until when, checkouts, events, and the reading of what is true."""
+"""Subscriptions: what makes a user Pro and until when, checkouts, events and syncs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Gateway(MemoryPaymentGateway):
 
 
 class Shop:
-    """A world that sells Pro, and a Stripe that does as it is told."""
+    """A world that sells Pro, and a Stripe whose answers are set."""
 
     def __init__(self, **settings: str) -> None:
         self.world = World(**{**STRIPE, **settings})
@@ -105,8 +105,8 @@ class Shop:
         assert customer_id is not None
         return customer_id
 
-    def told(self, **about: Any) -> str:
-        """An event that Stripe has to tell; its id."""
+    def event(self, **about: Any) -> str:
+        """An event that Stripe sends; its id."""
         event = PaymentEvent(id=f"evt_{uuid4().hex}", **about)
         self.gateway.events[event.id] = event
         return event.id
@@ -125,7 +125,7 @@ class Shop:
         return await self.container.sync_subscriptions()(user_id=user_id)
 
     async def tell(self, **about: Any) -> None:
-        await self.deliver(self.told(**about))
+        await self.deliver(self.event(**about))
         await self.work()
 
     def pay(self, checkout: Checkout, **changes: Any) -> Subscription:
@@ -285,7 +285,7 @@ class TestUpgrading:
         assert len(shop.gateway.customers) == 1
 
     @pytest.mark.parametrize("error", [PaymentsUnavailable, PaymentsRefused, DatabaseUnavailable])
-    async def test_a_failure_is_told_and_the_next_try_works(self, shop: Shop, error: type[DomainError]) -> None:
+    async def test_a_failure_is_reported_and_the_next_try_works(self, shop: Shop, error: type[DomainError]) -> None:
         user = await shop.user()
         shop.gateway.error = error()
         with pytest.raises(error):
@@ -331,7 +331,7 @@ class TestUpgrading:
         assert shop.gateway.calls == ["create_customer"] * 2 + ["open_checkout"] * 2
         assert (len(shop.gateway.customers), list(shop.gateway.states)) == (1, [checkout.id])
 
-    async def test_who_waits_too_long_for_another_is_told_to_come_again(self) -> None:
+    async def test_who_waits_too_long_for_another_may_try_again(self) -> None:
         shop = Shop(REQUEST_SECONDS="0.1")
         user = await shop.user()
         await shop.accounts.begin_checkout(user.id, open_until=NOW, lock_for=DAY)
@@ -394,7 +394,7 @@ class TestStatus:
         assert await shop.container.get_subscription()(user=user) is None
 
     @pytest.mark.parametrize(
-        "told",
+        "given",
         [
             [{}],
             [{"status": SubscriptionStatus.CANCELED}],
@@ -429,18 +429,18 @@ class TestStatus:
 class TestEvents:
     async def test_notifies_once_however_often_it_comes(self, shop: Shop) -> None:
         user = await shop.user()
-        event_id = shop.told(customer_id=await shop.customer(user))
+        event_id = shop.event(customer_id=await shop.customer(user))
         await asyncio.gather(*(shop.deliver(event_id) for _ in range(100)))
         assert shop.world.syncs.notified == [user.id]
 
     async def test_of_nobody_known_notifies_nobody(self, shop: Shop) -> None:
-        await shop.deliver(shop.told(customer_id="cus_of_the_till"))
+        await shop.deliver(shop.event(customer_id="cus_of_the_till"))
         await shop.deliver("evt_of_no_interest")
         assert shop.world.syncs.notified == []
 
     @pytest.mark.parametrize("signature", [None, "", "forged"])
     async def test_not_signed_it_does_nothing(self, shop: Shop, signature: str | None) -> None:
-        event_id = shop.told(customer_id=await shop.customer(await shop.user()))
+        event_id = shop.event(customer_id=await shop.customer(await shop.user()))
         with pytest.raises(WebhookInvalid):
             await shop.deliver(event_id, signature)
         assert shop.world.syncs.notified == []
@@ -494,7 +494,7 @@ class TestReading:
         right = 0
         for order in permutations(range(6)):
             happened = -1
-            events = [shop.told(customer_id=customer_id) for _ in order]
+            events = [shop.event(customer_id=customer_id) for _ in order]
             for number in order:
                 happened = max(happened, number)
                 shop.gateway.customers[customer_id] = [states[happened]]
@@ -509,7 +509,7 @@ class TestReading:
     async def test_a_failure_is_tried_again_after_ever_longer_waits(self, shop: Shop) -> None:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
-        await shop.deliver(shop.told(customer_id=await shop.accounts.customer(user.id)))
+        await shop.deliver(shop.event(customer_id=await shop.accounts.customer(user.id)))
         shop.world.syncs.notified.clear()
         shop.gateway.error = PaymentsUnavailable()
         waits = []
@@ -547,7 +547,7 @@ class TestReading:
             raise TimeoutError  # as asyncio.timeout() does after a minute
 
         shop.gateway.meanwhile = hang
-        await shop.deliver(shop.told(customer_id=customer_id))
+        await shop.deliver(shop.event(customer_id=customer_id))
         assert await shop.work() == [False]
         kept = shop.accounts.table.get(user.id)
         assert kept is not None
@@ -560,10 +560,10 @@ class TestReading:
 
         async def cancel() -> None:
             shop.gateway.customers[customer_id] = []
-            await shop.deliver(shop.told(customer_id=customer_id))
+            await shop.deliver(shop.event(customer_id=customer_id))
 
         shop.gateway.meanwhile = cancel
-        await shop.deliver(shop.told(customer_id=customer_id))
+        await shop.deliver(shop.event(customer_id=customer_id))
         shop.gateway.calls.clear()
         await shop.work()
         assert shop.gateway.calls.count("subscriptions") == 2
@@ -575,7 +575,7 @@ class TestReading:
         shop.gateway.customers[customer_id] = [subscription(user.id)]
         go_on = asyncio.Event()
         shop.gateway.meanwhile = go_on.wait
-        await shop.deliver(shop.told(customer_id=customer_id))
+        await shop.deliver(shop.event(customer_id=customer_id))
         slow = asyncio.create_task(shop.read(user.id))
         await asyncio.sleep(0)
         assert not await shop.read(user.id), "one at a time"
@@ -596,7 +596,7 @@ class TestReading:
 
     async def test_of_many_notifications_at_once_one_reads(self, shop: Shop) -> None:
         user = await shop.user()
-        await shop.deliver(shop.told(customer_id=await shop.customer(user)))
+        await shop.deliver(shop.event(customer_id=await shop.customer(user)))
         shop.gateway.calls.clear()
         read = await asyncio.gather(*(shop.read(user.id) for _ in range(20)))
         assert Counter(read) == {True: 1, False: 19}
@@ -631,7 +631,7 @@ class TestReading:
         assert await shop.work() == [], "nothing is left to wait for"
         shop.world.clock.move(DAY)
         await shop.container.resume_syncs()()
-        assert await shop.work() == [True], "what its customer has besides may never have been told"
+        assert await shop.work() == [True], "an event about its customer may have been lost"
 
     async def test_a_subscription_is_looked_at_daily(self, shop: Shop) -> None:
         user = await shop.user()
@@ -788,7 +788,7 @@ class TestRecovery:
     async def test_a_reader_that_died_is_replaced(self, shop: Shop) -> None:
         user = await shop.user()
         shop.pay(await shop.upgrade(user))
-        await shop.deliver(shop.told(customer_id=await shop.accounts.customer(user.id)))
+        await shop.deliver(shop.event(customer_id=await shop.accounts.customer(user.id)))
         assert await shop.accounts.claim(user.id, lease=timedelta(seconds=90))
         assert await shop.work() == [False]
         shop.world.clock.move(timedelta(seconds=91))
@@ -830,7 +830,7 @@ class TestReconcile:
 
 
 async def test_ids_of_events_are_forgotten_after_a_month(shop: Shop) -> None:
-    event_id = shop.told(customer_id="cus_1")
+    event_id = shop.event(customer_id="cus_1")
     await shop.deliver(event_id)
     shop.world.clock.move(29 * DAY)
     await shop.container.purge_expired()()

@@ -182,7 +182,7 @@ class TestRegenerateMessage:
         assert (message.max_output_tokens, allowance.total) == (16_384, None)
 
     async def test_of_an_old_one_is_asked_as_it_was(self, world: World) -> None:
-        """What came after it is no part of it."""
+        """What came after it is not part of it."""
         room = await world.room()
         for text in ("first", "second", "third"):
             await answered(world, await world.sent(text, room))

@@ -208,16 +208,16 @@ class TestDecoys:
         world.clock.move(-timedelta(seconds=120))
         return said
 
-    async def test_are_told_by_nothing_that_is_said_or_done(self, guessers: Guessers) -> None:
-        told = []
+    async def test_cannot_be_recognised_by_answers_or_work(self, guessers: Guessers) -> None:
+        seen = []
         for mobile in (ANN, UNKNOWN):
             before = (guessers.hasher.compared, guessers.hasher.evaluated)
             answers = await self.answers(guessers, mobile)
             done = (guessers.hasher.compared - before[0], guessers.hasher.evaluated - before[1])
-            told.append((answers, done))
-        (known, compared), (unknown, compared_too) = told
+            seen.append((answers, done))
+        (known, compared), (unknown, compared_too) = seen
         assert known == unknown
-        # Only a password that was never set, and a decoy's, are no hash; both take the same time.
+        # Only a password that was never set, and a decoy's, are not hashed; both take the same time.
         assert compared == compared_too
         assert "None" in known
         assert "too_many_guesses" in known

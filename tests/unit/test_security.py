@@ -88,7 +88,7 @@ class TestAccessTokens:
             with pytest.raises(TokenInvalid):
                 reader.read(GOOD[:length])
 
-    def test_expired_are_told_apart_also_when_they_were_seen_before(self) -> None:
+    def test_expired_are_recognised_also_when_they_were_seen_before(self) -> None:
         clock = MemoryClock()
         token, reader = issued(clock=clock), tokens(clock=clock)
         reader.read(token)
@@ -103,17 +103,17 @@ class TestAccessTokens:
         assert issued() != issued()
 
 
-class TestKeyRing:
+class TestSecrets:
     def test_the_first_key_signs(self) -> None:
         assert parts(issued(SECRET, OLD))[0]["kid"] == parts(issued(SECRET))[0]["kid"] == key_id(SECRET)
 
     def test_the_others_hold_until_they_are_taken_out(self) -> None:
         before = issued(OLD)
-        for ring in ([OLD], [SECRET, OLD], [SECRET, OLDER, OLD]):
-            assert tokens(*ring).read(before) == OWNER
-        for ring in ([SECRET], [SECRET, OLDER]):
+        for accepted in ([OLD], [SECRET, OLD], [SECRET, OLDER, OLD]):
+            assert tokens(*accepted).read(before) == OWNER
+        for accepted in ([SECRET], [SECRET, OLDER]):
             with pytest.raises(TokenInvalid):
-                tokens(*ring).read(before)
+                tokens(*accepted).read(before)
 
     def test_a_process_with_the_new_key_and_one_with_the_old_understand_each_other(self) -> None:
         # First every process learns the new key, then it signs.

@@ -30,14 +30,14 @@ def gateway(*secrets: str, key: str = "sk_test_1") -> StripeGateway:
     return StripeGateway(key=key, webhook_secrets=secrets or (OLD, NEW), page=page, api_base="", seconds=1)
 
 
-def event(kind: str = "customer.subscription.updated", /, **told: Any) -> dict[str, Any]:
+def event(kind: str = "customer.subscription.updated", /, **payload: Any) -> dict[str, Any]:
     """As Stripe sends it."""
     return {
         "id": "evt_1Q0PsIJvEtkwdCNYMSaVuRz6",
         "object": "event",
         "api_version": "2026-10-28.basil",
         "created": int(NOW.timestamp()),
-        "data": {"object": {"id": "sub_1", "object": "subscription", "customer": "cus_1", **told}},
+        "data": {"object": {"id": "sub_1", "object": "subscription", "customer": "cus_1", **payload}},
         "livemode": False,
         "pending_webhooks": 1,
         "request": {"id": None, "idempotency_key": None},
@@ -49,7 +49,7 @@ BODY = json.dumps(event(name="Añjali 🙂"), ensure_ascii=False).encode()
 
 
 def v1(body: bytes = BODY, *, at: float | str = 0, secret: str = NEW) -> str:
-    """The signature alone; `at` is in seconds from now, or the very text."""
+    """The signature alone; `at` is in seconds from now, or the text itself."""
     time = str(int(NOW.timestamp() + at)) if isinstance(at, (int, float)) else at
     return hmac.new(secret.encode(), time.encode() + b"." + body, hashlib.sha256).hexdigest()
 
@@ -106,8 +106,8 @@ BAD: dict[str, tuple[bytes, str | None]] = {
     "half a signature": (BODY, f"{T},v1={v1()[:32]}"),
     "in capitals": (BODY, f"{T},v1={v1().upper()}"),
     "a header that is not ASCII": (BODY, f"{T},v1=é{v1()[1:]}"),
-    "signed long ago, dated anew before": (BODY, f"{T},{OLD_T},v1={v1(at=-301)}"),
-    "signed long ago, dated anew behind": (BODY, f"{OLD_T},{T},v1={v1(at=-301)}"),
+    "signed long ago, dated again before": (BODY, f"{T},{OLD_T},v1={v1(at=-301)}"),
+    "signed long ago, dated again behind": (BODY, f"{OLD_T},{T},v1={v1(at=-301)}"),
     "signed long ago, in a spelling that only the library reads": (BODY, f"{PLUS_T},{T},v1={v1(at=-301)}"),
     "signed for an empty body": (BODY, signed(b"")),
 }
@@ -176,7 +176,7 @@ def test_what_is_signed_and_still_no_event(body: bytes) -> None:
         read(body, signed(body))
 
 
-def told(kind: str, /, *, live: bool = False, key: str = "sk_test_1", **about: Any) -> PaymentEvent | None:
+def read_signed(kind: str, /, *, live: bool = False, key: str = "sk_test_1", **about: Any) -> PaymentEvent | None:
     body = json.dumps({**event(kind, **about), "livemode": live}).encode()
     return read(body, signed(body), of=gateway(key=key))
 
@@ -184,8 +184,8 @@ def told(kind: str, /, *, live: bool = False, key: str = "sk_test_1", **about: A
 @pytest.mark.parametrize("key", ["sk_test_1", "rk_test_1", "sk_live_1", "rk_live_1"])
 def test_of_the_other_mode_it_is_none(key: str) -> None:
     live = "_live_" in key
-    assert told("invoice.paid", live=live, key=key)
-    assert told("invoice.paid", live=not live, key=key) is None
+    assert read_signed("invoice.paid", live=live, key=key)
+    assert read_signed("invoice.paid", live=not live, key=key) is None
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_of_the_other_mode_it_is_none(key: str) -> None:
     ],
 )
 def test_of_no_interest_it_is_none(kind: str) -> None:
-    assert told(kind) is None
+    assert read_signed(kind) is None
 
 
 SESSION = {
@@ -292,7 +292,7 @@ def test_whom_it_is_about(kind: str, sent: dict[str, Any], about: dict[str, Any]
     ],
 )
 def test_whom_a_checkout_names(reference: Any, metadata: Any, user_id: UserId | None) -> None:
-    found = told("checkout.session.completed", id="cs_1", client_reference_id=reference, metadata=metadata)
+    found = read_signed("checkout.session.completed", id="cs_1", client_reference_id=reference, metadata=metadata)
     assert found is not None
     assert (found.checkout_id, found.user_id) == ("cs_1", user_id)
 
@@ -300,7 +300,7 @@ def test_whom_a_checkout_names(reference: Any, metadata: Any, user_id: UserId | 
 def test_only_a_checkout_names_a_user() -> None:
     named: dict[str, Any] = {"client_reference_id": str(USER), "metadata": {"user_id": str(USER)}}
     for kind in ("customer.subscription.updated", "invoice.paid", "charge.refunded", "customer.deleted"):
-        found = told(kind, **named)
+        found = read_signed(kind, **named)
         assert found is not None
         assert found.user_id is None
         assert found.checkout_id is None
@@ -308,5 +308,5 @@ def test_only_a_checkout_names_a_user() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 7, "", "x" * 256, "cus_\n1", ["cus_1"], {"id": "cus_1"}, True, 1e400])
 def test_an_id_that_cannot_be_one_is_none(wrong: Any) -> None:
-    found = told("checkout.session.completed", id=wrong, customer=wrong, payment_intent=wrong)
+    found = read_signed("checkout.session.completed", id=wrong, customer=wrong, payment_intent=wrong)
     assert found == PaymentEvent(id="evt_1Q0PsIJvEtkwdCNYMSaVuRz6")
