@@ -115,7 +115,7 @@ class TestChatrooms:
     async def test_opens_in_pages(self, world: World) -> None:
         room = await world.room()
         user = world.users.table.all()[0]
-        messages = [await world.sent(str(number), room) for number in range(5)][::-1]
+        messages = [(await world.sent(str(number), room)).view for number in range(5)][::-1]
         open_chatroom = world.container.open_chatroom()
         found, first = await open_chatroom(user=user, chatroom_id=room.id, limit=3)
         assert found == room
