@@ -1,4 +1,4 @@
-"""One API process for all HTTP tests, on a database of its own, with no worker: messages stay as they were sent."""
+"""One API process for all HTTP tests, with its own database and no worker: messages stay as they were sent."""
 
 from __future__ import annotations
 

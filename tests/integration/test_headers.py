@@ -71,7 +71,7 @@ async def test_security_headers_are_on_every_answer(
     assert not [name for name in headers if name.startswith("access-control")]
 
 
-async def test_production_insists_on_https(api_environment: dict[str, str]) -> None:
+async def test_production_requires_https(api_environment: dict[str, str]) -> None:
     settings = {"APP_ENV": "production", "RATE_LIMITS": "on", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     with api_process({**api_environment, **settings}) as (url, _):
         async with http_client(url) as client:
@@ -106,7 +106,7 @@ async def test_no_other_origin_may(with_cors: httpx.AsyncClient, origin: str | N
     assert response.status_code == 405
 
 
-async def test_a_browser_is_told_what_it_may_send(with_cors: httpx.AsyncClient) -> None:
+async def test_a_preflight_request_gets_the_allowed_headers(with_cors: httpx.AsyncClient) -> None:
     given = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-a"}
     response = await with_cors.options("/chatroom", headers=given)
     assert response.status_code == 204

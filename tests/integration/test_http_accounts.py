@@ -43,7 +43,7 @@ async def devices(person: Person) -> list[dict[str, Any]]:
     return found
 
 
-async def test_deleting_and_signing_up_again_renews_no_allowance(http: httpx.AsyncClient) -> None:
+async def test_deleting_and_signing_up_again_does_not_renew_the_allowance(http: httpx.AsyncClient) -> None:
     """However often in a day, and however the number is spelled."""
     mobile, sent = new_mobile(), 0
     spellings = [
@@ -103,7 +103,7 @@ class TestCodesAsPeopleTypeThem:
                 reply = await again.ask("POST", path, body)
             assert reply.status_code == 200, reply.text
 
-    async def test_what_cannot_be_the_code_costs_no_guess(
+    async def test_a_malformed_code_does_not_count_as_a_guess(
         self, http: httpx.AsyncClient, person: Person, api_environment: dict[str, str]
     ) -> None:
         right = (await http.post("/auth/send-otp", json={"mobile": person.mobile})).json()["otp"]
@@ -132,7 +132,7 @@ async def test_a_byte_order_mark_before_json_is_accepted(http: httpx.AsyncClient
 
 
 class TestRefresh:
-    async def test_every_login_gives_a_pair_and_a_refresh_the_next(
+    async def test_every_login_returns_tokens_and_a_refresh_the_next_ones(
         self, http: httpx.AsyncClient, person: Person
     ) -> None:
         first = await signed_in(http, person.mobile)
@@ -150,7 +150,7 @@ class TestRefresh:
         by_password = await http.post("/auth/login", json={"mobile": person.mobile, "password": "a new one"})
         assert by_password.json().keys() == first.keys()
 
-    async def test_many_at_once_at_two_processes_get_the_same_next(
+    async def test_concurrent_refreshes_at_two_processes_get_the_same_pair(
         self, http: httpx.AsyncClient, second_http: httpx.AsyncClient, person: Person
     ) -> None:
         first = await signed_in(http, person.mobile)
@@ -159,7 +159,7 @@ class TestRefresh:
         assert len({reply["refreshToken"] for reply in replies}) == 1
         await refresh(http, replies[0]["refreshToken"])
 
-    async def test_an_old_one_ends_it_for_all(self, http: httpx.AsyncClient, person: Person) -> None:
+    async def test_a_used_token_ends_the_session(self, http: httpx.AsyncClient, person: Person) -> None:
         line = [await signed_in(http, person.mobile)]
         for _ in range(2):
             line.append(await refresh(http, line[-1]["refreshToken"]))
@@ -171,16 +171,16 @@ class TestRefresh:
         assert (await person.ask("GET", "/user/me")).status_code == 200, "another device goes on"
 
     @pytest.mark.parametrize("token", ["never given", "x" * 43, "🌻", "x" * 128])
-    async def test_what_was_never_given(self, http: httpx.AsyncClient, token: str) -> None:
+    async def test_an_unknown_token_is_refused(self, http: httpx.AsyncClient, token: str) -> None:
         assert (await refresh(http, token, 401))["code"] == "refresh_token_invalid"
 
     @pytest.mark.parametrize(("body", "status"), [({}, 422), ({"refreshToken": ""}, 422), ({"refreshToken": 1}, 422),
                                                   ({"refreshToken": "x" * 129}, 422), ([], 400)])  # fmt: skip
-    async def test_what_is_no_token(self, http: httpx.AsyncClient, body: object, status: int) -> None:
+    async def test_a_malformed_token_is_refused(self, http: httpx.AsyncClient, body: object, status: int) -> None:
         assert (await http.post("/auth/refresh", json=body)).status_code == status
 
     @pytest.mark.parametrize("cookie", [b"", b'" "', b"\xff\xfe", b"never", b"x" * 500, b"a\x01b"])
-    async def test_what_is_no_cookie(self, http: httpx.AsyncClient, cookie: bytes) -> None:
+    async def test_a_malformed_cookie_is_refused(self, http: httpx.AsyncClient, cookie: bytes) -> None:
         headers = {b"X-Refresh-Token": b"cookie", b"Cookie": b"refresh_token=" + cookie}
         reply = await http.post("/auth/refresh", headers=headers)
         assert reply.status_code in (400, 401)
@@ -214,14 +214,14 @@ class TestDevices:
             (b"a\tb", "ab"),
         ],
     )
-    async def test_may_call_themselves_anything(
+    async def test_may_send_any_user_agent(
         self, http: httpx.AsyncClient, person: Person, given: bytes, shown: str
     ) -> None:
         reply = await signed_in(http, person.mobile, given)
         current = next(one for one in await devices(at(http, person, reply)) if one["current"])
         assert current["device"] == shown
 
-    async def test_one_is_signed_out(self, http: httpx.AsyncClient, person: Person) -> None:
+    async def test_one_session_is_ended(self, http: httpx.AsyncClient, person: Person) -> None:
         reply = await signed_in(http, person.mobile)
         phone = at(http, person, reply)
         [theirs] = [one["id"] for one in await devices(phone) if one["current"]]
@@ -252,7 +252,7 @@ class TestDevices:
         for other in others:
             assert (await other.ask("GET", "/user/me")).status_code == 401
 
-    async def test_this_one_is_signed_out_at_every_process(
+    async def test_logging_out_holds_at_every_process(
         self, http: httpx.AsyncClient, second_http: httpx.AsyncClient, person: Person
     ) -> None:
         reply = await signed_in(http, person.mobile)

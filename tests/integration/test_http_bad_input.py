@@ -81,7 +81,7 @@ NO_OBJECT: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("body", NO_OBJECT.values(), ids=NO_OBJECT.keys())
-async def test_a_body_that_is_no_json_object(http: httpx.AsyncClient, body: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object(http: httpx.AsyncClient, body: bytes) -> None:
     response = await http.post("/auth/signup", content=body, headers={"Content-Type": "application/json"})
     assert_problem(response, 400, "malformed_body", [""])
 
@@ -102,7 +102,7 @@ NAMES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
-async def test_a_name_that_does_not_fit(http: httpx.AsyncClient, stranger: Person, name: Any) -> None:
+async def test_an_invalid_name(http: httpx.AsyncClient, stranger: Person, name: Any) -> None:
     # Written with escapes, as a surrogate can only be sent.
     content, json_type = json.dumps({"mobile": new_mobile(), "name": name}), {"Content-Type": "application/json"}
     assert_problem(
@@ -122,7 +122,7 @@ async def test_a_name_that_does_not_fit(http: httpx.AsyncClient, stranger: Perso
         "+1 800 555 0199", "011 2345 6789", "911", "+91987654321", "'; DROP TABLE users; --", "９", "+9१",
     ],
 )  # fmt: skip
-async def test_a_number_that_is_no_mobile(http: httpx.AsyncClient, mobile: str) -> None:
+async def test_a_number_that_is_not_a_mobile_number(http: httpx.AsyncClient, mobile: str) -> None:
     for path, body in (
         ("/auth/signup", {"name": "Asha"}),
         ("/auth/send-otp", {}),
@@ -182,7 +182,7 @@ FIELDS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("path", "body", "pointers"), FIELDS.values(), ids=FIELDS.keys())
-async def test_fields_that_do_not_fit(stranger: Person, path: str, body: dict[str, Any], pointers: list[str]) -> None:
+async def test_invalid_fields(stranger: Person, path: str, body: dict[str, Any], pointers: list[str]) -> None:
     response = await stranger.ask("POST", path, content=json.dumps(body))
     assert_problem(response, 422, "validation_failed", pointers)
 
@@ -198,22 +198,22 @@ async def test_fields_that_do_not_fit(stranger: Person, path: str, body: dict[st
         ({"name": "", "instructions": "\0"}, ["/name", "/instructions"]),
     ],
 )
-async def test_a_change_that_does_not_fit(stranger: Person, body: dict[str, Any], pointers: list[str]) -> None:
+async def test_an_invalid_change(stranger: Person, body: dict[str, Any], pointers: list[str]) -> None:
     response = await stranger.ask("PATCH", ROOM, content=json.dumps(body))
     assert_problem(response, 422, "validation_failed", pointers)
 
 
 @pytest.mark.parametrize("verb", ["cancel", "regenerate", "continue"])
-async def test_a_body_where_none_is_needed_does_not_matter(stranger: Person, verb: str) -> None:
+async def test_an_unneeded_body_is_ignored(stranger: Person, verb: str) -> None:
     path = f"{ROOM}/message/{NOTHING}/{verb}"
     for content in (b"", b"garbage", b"{}"):
         assert_problem(await stranger.ask("POST", path, content=content), 404, "message_not_found")
 
 
-async def test_the_largest_that_fits_is_taken(person: Person) -> None:
+async def test_the_longest_allowed_text_is_accepted(person: Person) -> None:
     room = await person.room("🙂" * 100)
-    told = await person.ask("PATCH", f"/chatroom/{room}", {"instructions": "🙂" * 4_000})
-    assert told.json()["data"]["instructions"] == "🙂" * 4_000
+    changed = await person.ask("PATCH", f"/chatroom/{room}", {"instructions": "🙂" * 4_000})
+    assert changed.json()["data"]["instructions"] == "🙂" * 4_000
     longest = "🙂" * 8_000
     message = await person.send(room, longest)
     assert (await person.message(room, message))["input"] == longest
@@ -271,7 +271,7 @@ async def test_a_wrong_cursor(stranger: Person, value: str) -> None:
     "identifier",
     ["1", "abc", "%00", "%2e%2e%2f", "%ff%fe", "'", "null", "0" * 36, "0" * 5_000, f"{NOTHING}0", f"{{{NOTHING}}}"],
 )
-async def test_a_bad_id_is_one_that_does_not_exist(stranger: Person, identifier: str) -> None:
+async def test_a_malformed_id_is_not_found(stranger: Person, identifier: str) -> None:
     assert_problem(await stranger.ask("GET", f"/chatroom/{identifier}"), 404, "chatroom_not_found")
     assert_problem(await stranger.ask("GET", f"/chatroom/{identifier}/message"), 404, "chatroom_not_found")
     body = {"input": "Hello"}
@@ -292,7 +292,7 @@ async def test_a_bad_id_is_one_that_does_not_exist(stranger: Person, identifier:
 )  # fmt: skip
 async def test_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
     for method in ("GET", "POST", "OPTIONS"):
-        # httpx would mend the path
+        # httpx would fix the path
         request = httpx.Request(method, http.base_url.copy_with(raw_path=path.encode()))
         assert_problem(await http.send(request), 404, "route_not_found")
 
@@ -315,7 +315,7 @@ async def test_an_unknown_path(http: httpx.AsyncClient, path: str) -> None:
         ("POST", "/", {"GET", "HEAD"}),
     ],
 )
-async def test_a_method_that_the_path_does_not_know(
+async def test_a_method_that_the_path_does_not_allow(
     http: httpx.AsyncClient, method: str, path: str, allowed: set[str]
 ) -> None:
     response = await http.request(method, path)
@@ -341,7 +341,7 @@ def forged(person: Person, secret: str, **claims: Any) -> str:
     return jwt.encode(given, secret, headers=jwt.get_unverified_header(person.token))
 
 
-async def test_tokens_that_do_not_hold(
+async def test_invalid_tokens(
     http: httpx.AsyncClient, stranger: Person, person: Person, api_environment: dict[str, str]
 ) -> None:
     secret = api_environment["ACCESS_TOKEN_SECRET"]
@@ -382,7 +382,7 @@ async def test_tokens_that_do_not_hold(
      ("Basic YTpi", "token_invalid"), ("{token}", "token_invalid"), ("Token {token}", "token_invalid"),
      ("Bearer {token} more", "token_invalid"), ("Bearer \xff\xfe", "token_invalid")],
 )  # fmt: skip
-async def test_an_authorization_header_that_is_none(
+async def test_a_malformed_authorization_header(
     http: httpx.AsyncClient, stranger: Person, value: str | None, code: str
 ) -> None:
     given = [] if value is None else [(b"Authorization", value.format(token=stranger.token).encode("latin-1"))]
@@ -390,7 +390,7 @@ async def test_an_authorization_header_that_is_none(
         assert_problem(await http.request(method, path, headers=given), 401, code)
 
 
-async def test_two_authorization_headers_are_none(http: httpx.AsyncClient, stranger: Person) -> None:
+async def test_two_authorization_headers_are_refused(http: httpx.AsyncClient, stranger: Person) -> None:
     twice = [("Authorization", f"Bearer {stranger.token}")] * 2
     assert_problem(await http.get("/user/me", headers=twice), 401, "token_invalid")
 
@@ -430,7 +430,7 @@ RAW: dict[str, tuple[bytes, int, str, str]] = {
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400, "malformed_request", "*"),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "malformed_request", "*"),
     "a header without a colon": (b"GET /health HTTP/1.1\r\nHost\r\n\r\n", 400, "malformed_request", "/health"),
-    "a path that is no ASCII": ("GET /ü HTTP/1.1\r\n\r\n".encode(), 400, "malformed_request", "/\\xc3\\xbc"),
+    "a non-ASCII path": ("GET /ü HTTP/1.1\r\n\r\n".encode(), 400, "malformed_request", "/\\xc3\\xbc"),
     "two lengths": (
         b"POST /auth/signup HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
         400, "malformed_request", "/auth/signup",
@@ -469,9 +469,7 @@ RAW: dict[str, tuple[bytes, int, str, str]] = {
 
 
 @pytest.mark.parametrize(("sent", "status", "code", "instance"), RAW.values(), ids=RAW.keys())
-async def test_bytes_that_are_no_decent_request(
-    http: httpx.AsyncClient, sent: bytes, status: int, code: str, instance: str
-) -> None:
+async def test_malformed_http(http: httpx.AsyncClient, sent: bytes, status: int, code: str, instance: str) -> None:
     response = await raw(http, sent)
     assert_problem(response, status, code, [""] if code == "malformed_body" else None, instance=instance)
 
@@ -483,7 +481,7 @@ async def test_a_request_that_does_not_arrive_in_time(second_http: httpx.AsyncCl
     assert_problem(response, 408, "request_timeout", instance="/auth/signup")
 
 
-async def test_a_client_that_hangs_up_harms_nobody(http: httpx.AsyncClient) -> None:
+async def test_a_client_that_disconnects_does_no_harm(http: httpx.AsyncClient) -> None:
     for sent in (b"", b"GET", b"POST /auth/signup HTTP/1.1\r\nContent-Length: 20\r\n\r\n{"):
         _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
         writer.write(sent)

@@ -123,7 +123,7 @@ class TestSubscribing:
 
     @pytest.mark.parametrize("path", ["/subscribe/pro", "/subscribe/pro/"])
     @pytest.mark.parametrize("body", [b"", b"{}", b'{"anything": 1}'])
-    async def test_whatever_the_body_and_the_slash(self, buyer: Person, path: str, body: bytes) -> None:
+    async def test_takes_any_body_and_a_trailing_slash(self, buyer: Person, path: str, body: bytes) -> None:
         headers = {"Authorization": f"Bearer {buyer.token}", "Content-Type": "application/json"}
         assert (await buyer.http.post(path, content=body, headers=headers)).status_code == 200
 
@@ -134,7 +134,7 @@ class TestSubscribing:
         assert len({reply.json()["url"] for reply in replies}) == 1
         assert Counter(shop.gateway.calls) == {"create_customer": 1, "open_checkout": 1}
 
-    async def test_with_an_idempotency_key_the_reply_is_kept(self, shop: Shop, buyer: Person) -> None:
+    async def test_with_an_idempotency_key_the_reply_is_replayed(self, shop: Shop, buyer: Person) -> None:
         headers = {"Idempotency-Key": f"buy-{buyer.id}"}
         first = await buyer.ask("POST", "/subscribe/pro", {}, headers=headers)
         shop.gateway.error = PaymentsUnavailable()
@@ -162,13 +162,13 @@ class TestSubscribing:
             assert "idempotency-replayed" not in refused.headers
 
     @pytest.mark.parametrize("status", ["active", "past_due", "unpaid", "paused"])
-    async def test_who_has_a_subscription_gets_no_second_one(self, shop: Shop, buyer: Person, status: str) -> None:
+    async def test_a_subscriber_gets_no_second_subscription(self, shop: Shop, buyer: Person, status: str) -> None:
         assert (await shop.subscribe(buyer)).status_code == 200
         await shop.has(buyer, status=SubscriptionStatus(status), past_due_since=datetime(2026, 1, 1, tzinfo=UTC))
         assert_problem(await shop.subscribe(buyer), 409, "already_subscribed")
 
     @pytest.mark.parametrize("call", ["POST /subscribe/pro", "GET /subscription/status", "POST /subscription/portal"])
-    async def test_is_for_who_is_logged_in(self, shop: Shop, call: str) -> None:
+    async def test_requires_a_login(self, shop: Shop, call: str) -> None:
         method, path = call.split()
         assert_problem(await shop.http.request(method, path), 401, "token_missing")
         bad = await shop.http.request(method, path, headers={"Authorization": "Bearer no"})
@@ -238,13 +238,13 @@ class TestWebhook:
         assert reply.headers["x-request-id"]
 
     @pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/x-www-form-urlencoded", "x"])
-    async def test_takes_the_very_bytes_whatever_they_are_called(self, shop: Shop, buyer: Person, kind: str) -> None:
+    async def test_reads_the_raw_body_whatever_its_content_type(self, shop: Shop, buyer: Person, kind: str) -> None:
         await shop.subscribe(buyer)
         body = shop.event(customer_id=f"cus_{UUID(buyer.id).hex}_0")
         assert (await shop.post(body, **{"Content-Type": kind})).status_code == 200
         assert await shop.read(buyer)
 
-    async def test_of_a_hundred_of_one_event_one_has_an_effect(self, shop: Shop, buyer: Person) -> None:
+    async def test_a_hundred_deliveries_of_one_event_take_effect_once(self, shop: Shop, buyer: Person) -> None:
         await shop.subscribe(buyer)
         await shop.has(buyer)
         body = shop.event(customer_id=f"cus_{UUID(buyer.id).hex}_0")
@@ -260,7 +260,7 @@ class TestWebhook:
         assert claimed is not None
         assert claimed.account.change_count == 3, "the checkout, the event of has(), and this"
 
-    async def test_of_no_interest_or_about_nobody_it_is_ok(self, shop: Shop) -> None:
+    async def test_events_that_do_not_matter_are_accepted(self, shop: Shop) -> None:
         assert (await shop.post(b"evt_of_no_interest")).text == "OK"
         assert (await shop.post(shop.event(customer_id="cus_of_the_till"))).text == "OK"
 
@@ -273,12 +273,12 @@ class TestWebhook:
             [("Stripe-Signature", "signed"), ("Stripe-Signature", "signed")],
         ],
     )
-    async def test_not_signed_it_is_refused(self, shop: Shop, headers: list[tuple[str, str]]) -> None:
+    async def test_an_unsigned_event_is_refused(self, shop: Shop, headers: list[tuple[str, str]]) -> None:
         reply = await shop.http.post("/webhook/stripe", content=shop.event(), headers=headers)
         assert_problem(reply, 400, "webhook_invalid")
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
-    async def test_is_only_posted_to(self, shop: Shop, method: str) -> None:
+    async def test_allows_only_post(self, shop: Shop, method: str) -> None:
         reply = await shop.http.request(method, "/webhook/stripe", headers=SIGNED)
         assert_problem(reply, 405, "method_not_allowed")
         assert reply.headers["allow"] == "POST"
@@ -291,7 +291,7 @@ class TestWebhook:
 
     @pytest.mark.parametrize("chunked", [False, True])
     @pytest.mark.parametrize("size", [LIMIT + 1, 2 * LIMIT])
-    async def test_but_not_any(self, shop: Shop, size: int, chunked: bool) -> None:
+    async def test_a_body_over_the_limit_is_refused(self, shop: Shop, size: int, chunked: bool) -> None:
         reply = await shop.http.post("/webhook/stripe", content=content(size, chunked), headers=SIGNED)
         assert_problem(reply, 413, "body_too_large")
 
@@ -339,7 +339,7 @@ class TestStripesOwnSignature:
         signature = WebhookSignature.generate_signature_header(text, SECRET)
         return text.encode(), {"Stripe-Signature": signature}
 
-    async def test_with_postgres_away_stripe_is_to_come_again(self, redis_url: str) -> None:
+    async def test_without_postgres_stripe_is_asked_to_retry(self, redis_url: str) -> None:
         environment = {
             **STRIPE,
             "DATABASE_URL": f"postgres://nobody@127.0.0.1:{free_port()}/nothing",
@@ -360,7 +360,7 @@ class TestStripesOwnSignature:
 
 
 class TestWhereNothingIsSold:
-    async def test_it_is_said_plainly(self, http: httpx.AsyncClient, person: Person) -> None:
+    async def test_without_payments_the_reply_says_so(self, http: httpx.AsyncClient, person: Person) -> None:
         for reply in (
             await person.ask("POST", "/subscribe/pro", {}),
             await http.post("/webhook/stripe", content=b"{}", headers=SIGNED),

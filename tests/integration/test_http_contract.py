@@ -42,7 +42,7 @@ async def test_signup(http: httpx.AsyncClient) -> None:
     assert reply["user"] == {"mobile": f"+91{mobile}", "name": "Asha"}
 
 
-async def test_one_number_signs_up_once_in_whatever_spelling(http: httpx.AsyncClient) -> None:
+async def test_a_number_signs_up_once_in_any_format(http: httpx.AsyncClient) -> None:
     mobile = new_mobile()
     await post(http, "/auth/signup", 201, mobile=mobile, name="Asha")
     for spelling in (
@@ -80,7 +80,7 @@ async def test_login_by_code(http: httpx.AsyncClient) -> None:
     assert again["code"] == "otp_invalid"
 
 
-async def test_a_new_code_kills_the_old_and_five_guesses_are_all(http: httpx.AsyncClient, person: Person) -> None:
+async def test_a_new_code_replaces_the_old_and_allows_five_guesses(http: httpx.AsyncClient, person: Person) -> None:
     first = (await post(http, "/auth/send-otp", 200, mobile=person.mobile))["otp"]
     second = (await post(http, "/auth/send-otp", 200, mobile=person.mobile))["otp"]
     if first != second:
@@ -90,7 +90,7 @@ async def test_a_new_code_kills_the_old_and_five_guesses_are_all(http: httpx.Asy
     await post(http, "/auth/verify-otp", 400, mobile=person.mobile, otp=second)
 
 
-async def test_an_unknown_number_is_told_to_sign_up(http: httpx.AsyncClient) -> None:
+async def test_an_unknown_number_is_asked_to_sign_up(http: httpx.AsyncClient) -> None:
     for path in ("/auth/send-otp", "/auth/forgot-password"):
         assert (await post(http, path, 404, mobile=new_mobile()))["code"] == "user_not_found"
     assert (await post(http, "/auth/verify-otp", 400, mobile=new_mobile(), otp="123456"))["code"] == "otp_invalid"
@@ -179,18 +179,18 @@ async def test_a_room_is_created_listed_and_opened(person: Person) -> None:
     assert opened["data"] == {**room, "messages": []}
 
 
-async def test_a_room_is_instructed_and_waits_for_a_title(person: Person) -> None:
+async def test_a_room_has_instructions_and_may_wait_for_a_title(person: Person) -> None:
     plain = (await person.ask("POST", "/chatroom", {"name": "Plain", "instructions": None})).json()["data"]
     blank = (await person.ask("POST", "/chatroom", {"name": "Blank", "instructions": " \n"})).json()["data"]
     for room in (plain, blank):
         assert (room["instructions"], room["autoTitle"]) == (None, False)
     longest = "Antworte in Reimen. 🌻" * 190
-    told = (await person.ask("POST", "/chatroom", {"name": "Told", "instructions": longest, "autoTitle": True})).json()[
-        "data"
-    ]
-    assert (told["name"], told["instructions"], told["autoTitle"]) == ("Told", longest, True)
-    assert (await person.get("/chatroom"))["data"] == [told, blank, plain]
-    assert (await person.get(f"/chatroom/{told['id']}"))["data"] == {**told, "messages": []}
+    instructed = (
+        await person.ask("POST", "/chatroom", {"name": "Instructed", "instructions": longest, "autoTitle": True})
+    ).json()["data"]
+    assert (instructed["name"], instructed["instructions"], instructed["autoTitle"]) == ("Instructed", longest, True)
+    assert (await person.get("/chatroom"))["data"] == [instructed, blank, plain]
+    assert (await person.get(f"/chatroom/{instructed['id']}"))["data"] == {**instructed, "messages": []}
 
 
 async def test_a_room_is_changed(person: Person, second_http: httpx.AsyncClient) -> None:
@@ -267,7 +267,7 @@ async def test_messages_come_oldest_first(person: Person) -> None:
     assert [message["id"] for message in (await person.get(f"/chatroom/{room}"))["data"]["messages"]] == sent
 
 
-async def test_a_message_that_waits_is_cancelled_at_once(person: Person) -> None:
+async def test_a_queued_message_is_cancelled_at_once(person: Person) -> None:
     room = await person.room()
     message = await person.send(room, "Why?")
     path = f"/chatroom/{room}/message/{message}"
@@ -284,9 +284,7 @@ async def test_a_message_that_waits_is_cancelled_at_once(person: Person) -> None
     assert await person.remaining() == 5
 
 
-async def test_a_message_that_is_being_answered_is_cancelled_soon(
-    person: Person, api_environment: dict[str, str]
-) -> None:
+async def test_a_running_message_is_cancelled_soon(person: Person, api_environment: dict[str, str]) -> None:
     room = await person.room()
     message = await person.send(room, "Why?")
     path = f"/chatroom/{room}/message/{message}/cancel"
@@ -317,7 +315,7 @@ async def test_a_message_that_is_being_answered_is_cancelled_soon(
     assert (await person.message(room, message))["response"] == "Half a"
 
 
-async def test_a_message_is_asked_again(person: Person) -> None:
+async def test_a_message_is_regenerated(person: Person) -> None:
     room = await person.room()
     message = await person.send(room, "Why?")
     path = f"/chatroom/{room}/message/{message}"
@@ -355,7 +353,7 @@ async def test_the_sixth_message_of_a_day_is_refused(person: Person) -> None:
     assert (await person.get("/user/me"))["data"]["usage"]["remaining"] == 0
 
 
-async def test_somebody_elses_room_looks_like_none(person: Person, stranger: Person) -> None:
+async def test_the_room_of_someone_else_is_not_found(person: Person, stranger: Person) -> None:
     theirs = await stranger.room("Private")
     message = await stranger.send(theirs, "Between us")
     for method, path, body in (
@@ -431,7 +429,7 @@ async def test_rooms_by_pages_while_rooms_are_added(person: Person) -> None:
     assert len((await person.get("/chatroom?limit=100"))["data"]) == 7
 
 
-async def test_an_exactly_full_last_page_is_the_last(person: Person) -> None:
+async def test_a_full_last_page_has_no_next_cursor(person: Person) -> None:
     for number in range(2):
         await person.room(f"Room {number}")
     assert (await person.get("/chatroom?limit=2"))["nextCursor"] is None

@@ -63,7 +63,7 @@ async def test_another_body_or_another_room_is_refused(person: Person) -> None:
         assert refused.json()["code"] == "idempotency_key_reused"
 
 
-async def test_keys_are_each_users_and_each_calls_own(person: Person, stranger: Person) -> None:
+async def test_keys_are_separate_per_user_and_call(person: Person, stranger: Person) -> None:
     headers = {KEY: "shared"}
     rooms = [await sender.ask("POST", "/chatroom", {"name": "Mine"}, headers=headers) for sender in (person, stranger)]
     assert [room.status_code for room in rooms] == [201, 201]
@@ -94,7 +94,7 @@ async def test_a_refusal_is_not_kept(person: Person, api_environment: dict[str, 
 
 
 async def test_an_invalid_request_does_not_use_up_its_key(person: Person) -> None:
-    headers = {KEY: "mended"}
+    headers = {KEY: "fixed"}
     assert (await person.ask("POST", "/chatroom", {"name": " "}, headers=headers)).status_code == 422
     assert (await person.ask("POST", "/chatroom", {"name": "Good"}, headers=headers)).status_code == 201
 
@@ -106,7 +106,7 @@ async def test_a_bad_key_is_refused(person: Person, key: str) -> None:
     assert refused.json()["errors"][0]["pointer"] == KEY
 
 
-async def test_a_process_that_died_after_the_effect_is_no_second_effect(
+async def test_a_process_that_dies_after_the_effect_causes_no_second_one(
     person: Person, api_environment: dict[str, str]
 ) -> None:
     room = await person.room()
@@ -126,7 +126,7 @@ async def test_a_process_that_died_after_the_effect_is_no_second_effect(
 
 
 @pytest.mark.parametrize("path", ["/chatroom", "/auth/signup"])
-async def test_what_was_answered_by_503_after_its_effect_is_no_second_effect(
+async def test_a_503_after_the_effect_causes_no_second_one(
     person: Person, api_environment: dict[str, str], path: str
 ) -> None:
     body = {"name": "Physics"} if path == "/chatroom" else {"name": "Ann", "mobile": new_mobile()}
@@ -141,7 +141,7 @@ async def test_what_was_answered_by_503_after_its_effect_is_no_second_effect(
     assert "idempotency-replayed" not in again.headers
 
 
-async def test_strangers_have_keys_of_their_own(http: httpx.AsyncClient) -> None:
+async def test_callers_without_a_login_have_separate_keys(http: httpx.AsyncClient) -> None:
     """Signing up is scoped by the number, however it is spelled: nobody can take or learn of another's key."""
     headers, mobiles = {KEY: "the-same-for-everybody"}, [new_mobile() for _ in range(3)]
     replies = [
@@ -221,7 +221,9 @@ async def test_a_repeated_change_of_the_password_spends_one_code(person: Person)
     assert logged_in.status_code == 200
 
 
-async def test_what_is_kept_of_a_password_cannot_be_searched(person: Person, api_environment: dict[str, str]) -> None:
+async def test_the_stored_hash_of_a_password_cannot_be_searched(
+    person: Person, api_environment: dict[str, str]
+) -> None:
     code = (await person.http.post("/auth/forgot-password", json={"mobile": person.mobile})).json()["otp"]
     change = {"otp": code, "newPassword": "seven blue herons"}
     await person.ask("POST", "/auth/change-password", change, headers={KEY: "a-secret-one"})
@@ -242,7 +244,7 @@ POSTS = [endpoint for area in (accounts, billing, chat) for endpoint in area.end
 
 
 @pytest.mark.parametrize("endpoint", [e for e in POSTS if not e.takes_key], ids=lambda e: e.name)
-async def test_where_a_key_would_keep_a_secret_it_is_refused(person: Person, endpoint: Endpoint) -> None:
+async def test_a_key_is_refused_where_it_would_store_a_secret(person: Person, endpoint: Endpoint) -> None:
     """Rather than ignored: who sends a key relies on it."""
     code = (await person.http.post("/auth/send-otp", json={"mobile": person.mobile})).json()["otp"]
     bodies: dict[str, dict[str, str]] = {

@@ -1,4 +1,4 @@
-"""Managed services drop idle connections: whoever uses Redis next must not notice."""
+"""Managed services drop idle connections: the next use of Redis must not notice."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ async def samples_once(
 async def test_calls_are_counted_by_name_and_status(http: httpx.AsyncClient, person: Person) -> None:
     mark = 'http_requests_total{call="none",status="405"}'
     seen = (await samples(http)).get(mark, 0)
-    await http.put("/user/me")  # what is told of it is told of all before it
+    await http.put("/user/me")  # when this call is counted, so are all before it
     before = await samples_once(http, lambda found: found.get(mark, 0) > seen)
     room = await person.room()
     await person.get(f"/chatroom/{room}")
@@ -70,7 +70,7 @@ async def test_calls_are_counted_by_name_and_status(http: httpx.AsyncClient, per
     assert after[seconds] == before.get(seconds, 0) + 1
 
 
-async def test_nothing_in_them_tells_who_called(http: httpx.AsyncClient, person: Person) -> None:
+async def test_metrics_contain_no_user_data(http: httpx.AsyncClient, person: Person) -> None:
     room = await person.room()
     await person.get(f"/chatroom/{room}")
     text = (await http.get("/metrics")).text
@@ -79,7 +79,7 @@ async def test_nothing_in_them_tells_who_called(http: httpx.AsyncClient, person:
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", text)
 
 
-async def test_a_scrape_tells_of_all_processes_also_of_those_that_died(api_environment: dict[str, str]) -> None:
+async def test_a_scrape_covers_all_processes_even_dead_ones(api_environment: dict[str, str]) -> None:
     with api_process(api_environment, workers=2) as (url, api):
         async with http_client(url) as client:
             health = 'http_requests_total{call="health",status="200"}'
@@ -123,7 +123,7 @@ async def scraped(port: int, wanted: bytes) -> bytes:
         await asyncio.sleep(0.1)
 
 
-async def test_a_worker_tells_its_own_if_asked_to(api_environment: dict[str, str]) -> None:
+async def test_a_worker_serves_its_metrics_on_its_port(api_environment: dict[str, str]) -> None:
     port = free_port()
     environment = {**api_environment, "GEMINI_API_KEY": "none", "METRICS_PORT": str(port)}
     # Of several processes nothing is known before one has counted something.
@@ -136,7 +136,7 @@ async def test_a_worker_tells_its_own_if_asked_to(api_environment: dict[str, str
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_the_api_tells_its_own_on_a_port_of_operators(api_environment: dict[str, str], workers: int) -> None:
+async def test_the_api_serves_its_metrics_on_a_private_port(api_environment: dict[str, str], workers: int) -> None:
     port = free_port()
     with api_process({**api_environment, "METRICS_PORT": str(port)}, workers=workers) as (url, _):
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG) as client:
@@ -190,7 +190,7 @@ async def app_with(
         yield http
 
 
-async def test_many_scrapes_cost_one_and_the_event_loop_nothing(
+async def test_concurrent_scrapes_share_one_text_off_the_event_loop(
     container: Container, environment: dict[str, str]
 ) -> None:
     text = SlowText()
@@ -207,7 +207,7 @@ async def test_many_scrapes_cost_one_and_the_event_loop_nothing(
     assert text.made == 1
 
 
-async def test_a_text_that_is_no_longer_fresh_is_made_anew_and_never_twice_at_once() -> None:
+async def test_a_stale_text_is_generated_again_but_never_concurrently() -> None:
     text = SlowText()
     exposition = metrics.Exposition(text, seconds=0)
     text.let.set()
@@ -221,7 +221,7 @@ async def test_a_text_that_is_no_longer_fresh_is_made_anew_and_never_twice_at_on
     assert text.at_once == 1
 
 
-async def test_who_gives_up_takes_nothing_from_the_others_and_a_failure_is_not_kept() -> None:
+async def test_a_cancelled_scrape_harms_no_other_and_a_failure_is_not_cached() -> None:
     text = SlowText()
     exposition = metrics.Exposition(text)
     impatient, patient = asyncio.create_task(exposition.wait()), asyncio.create_task(exposition.wait())
@@ -247,7 +247,7 @@ PRODUCTION = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
 METRICS_TOKEN = "0123456789abcdef" * 4
 
 
-async def test_the_public_port_in_production_has_them_for_a_token_only(
+async def test_in_production_the_public_port_requires_a_token(
     container: Container, environment: dict[str, str]
 ) -> None:
     text = SlowText()

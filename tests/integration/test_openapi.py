@@ -108,13 +108,13 @@ async def test_everything_that_a_client_sends_or_gets_is_described(http: httpx.A
             assert parameter["description"].endswith("."), (path, parameter["name"])
     for name, schema in found["components"]["schemas"].items():
         for field, part in schema.get("properties", {}).items():
-            # What has a type of its own is described there.
+            # A referenced type has its own description.
             described = part.get("description") or list(parts(part))[1:] or "$ref" in part
             assert described, f"{name}.{field}"
             assert part.get("description", ".").endswith((".", "…")), f"{name}.{field}"
 
 
-async def test_the_page_for_people_tells_of_every_call_and_code(http: httpx.AsyncClient) -> None:
+async def test_the_docs_page_describes_every_call_and_code(http: httpx.AsyncClient) -> None:
     found, page = await document(http), await http.get("/docs")
     assert "<script" not in page.text
     assert "style-src 'sha256-" in page.headers["content-security-policy"]

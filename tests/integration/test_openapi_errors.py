@@ -12,7 +12,7 @@ from domain import errors
 from entrypoints.http.api import accounts, billing, chat, operations
 from entrypoints.http.server.errors import status_of
 
-#: They are told of a message that has failed, not of a call.
+#: Codes of failed messages, not of calls.
 OF_MESSAGES = errors.ModelError
 #: Never leave: the service is served without Redis.
 WITHIN = {errors.RedisUnavailable}
@@ -77,7 +77,7 @@ async def test_every_error_of_the_domain_is_documented_somewhere(http: httpx.Asy
     assert {error.code for error in ours} - documented == set()
 
 
-async def test_every_error_has_a_status_of_its_own_choosing() -> None:
+async def test_every_error_has_an_explicit_status() -> None:
     for error in family(errors.DomainError):
         if error not in FAMILIES and not issubclass(error, OF_MESSAGES):
             assert status_of(error) != 500, error.__name__

@@ -70,7 +70,7 @@ def regained(since: float, calls: int, *, window: int) -> int:
         ("/auth/signup", {"mobile": "9876599997", "name": "Asha"}, 5, '"signup";q=5;w=3600'),
     ],
 )
-async def test_each_address_has_its_share(
+async def test_each_address_has_its_own_rate(
     behind_proxy: httpx.AsyncClient, path: str, body: object, limit: int, policy: str
 ) -> None:
     caller = address()
@@ -84,7 +84,7 @@ async def test_each_address_has_its_share(
     assert other.json().get("code") != "rate_limited"
 
 
-async def test_verifying_and_resetting_share_theirs(behind_proxy: httpx.AsyncClient) -> None:
+async def test_verifying_and_resetting_share_a_rate(behind_proxy: httpx.AsyncClient) -> None:
     caller, mobile = address(), "9876599996"
     await behind_proxy.post("/auth/verify-otp", json={"mobile": mobile, "otp": "000000"}, headers=caller)
     body = {"mobile": mobile, "otp": "000000", "newPassword": "a long new password"}
@@ -92,7 +92,7 @@ async def test_verifying_and_resetting_share_theirs(behind_proxy: httpx.AsyncCli
     assert response.headers["ratelimit"].startswith('"verify";r=28;')
 
 
-async def test_so_does_changing_one(behind_proxy: httpx.AsyncClient, person: Person) -> None:
+async def test_changing_a_password_shares_their_rate(behind_proxy: httpx.AsyncClient, person: Person) -> None:
     """Of which each costs two slow hashes, and its right proof no guess."""
     headers = {"Authorization": f"Bearer {person.token}", **address()}
     body = {"currentPassword": "wrong", "newPassword": "a long new password"}
@@ -133,7 +133,7 @@ async def test_reads_are_limited_by_user(behind_proxy: httpx.AsyncClient, person
     assert (await me.ask("POST", "/chatroom", {"name": "Writing is not reading"})).status_code == 201
 
 
-async def test_what_is_open_to_all_is_not_limited(behind_proxy: httpx.AsyncClient) -> None:
+async def test_public_calls_are_not_limited(behind_proxy: httpx.AsyncClient) -> None:
     for path in ("/health", "/ready", "/openapi.json", "/metrics"):
         assert "ratelimit" not in (await behind_proxy.get(path)).headers
 
@@ -158,14 +158,14 @@ async def test_only_some_countries_get_codes(api_environment: dict[str, str]) ->
                 assert (await http.post(path, json={"mobile": mobile})).json()["code"] == "user_not_found"
 
 
-async def test_off_is_off(http: httpx.AsyncClient, person: Person) -> None:
+async def test_rate_limits_can_be_disabled(http: httpx.AsyncClient, person: Person) -> None:
     assert "ratelimit" not in (await person.ask("GET", "/user/me")).headers
     for _ in range(9):
         response = await http.post("/auth/login", json={"mobile": "98", "password": "x"})
         assert response.status_code == 422
 
 
-async def test_without_redis_calls_go_through_and_few_wait(api_environment: dict[str, str], person: Person) -> None:
+async def test_without_redis_calls_pass_and_few_wait(api_environment: dict[str, str], person: Person) -> None:
     async with api(api_environment, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", RATE_READS="3/60") as http:
         me = person.at(http)
         for _ in range(20):
@@ -175,7 +175,7 @@ async def test_without_redis_calls_go_through_and_few_wait(api_environment: dict
         assert "rate_limits_unchecked_total 20.0" in (await http.get("/metrics")).text
 
 
-async def test_a_redis_that_hangs_delays_one_call_and_not_all(api_environment: dict[str, str], person: Person) -> None:
+async def test_a_hanging_redis_delays_only_one_call(api_environment: dict[str, str], person: Person) -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1_000):
             pass

@@ -35,7 +35,7 @@ END = f"1-{len(TEXT) + 1}"
 
 
 class Hand:
-    """Answers messages as a worker does, only when told to."""
+    """Answers messages as a worker does, on demand."""
 
     def __init__(self, stream: RedisReplyStream) -> None:
         self.messages = PostgresMessages()
@@ -187,7 +187,7 @@ class TestOnTheWire:
         assert (await room.person.get(room.path))["data"] == [done]
         assert (await room.read()).thoughts == "", "only who was there has it"
 
-    async def test_done_is_the_message_as_get_gives_it(self, room: Room, hand: Hand) -> None:
+    async def test_done_carries_the_message_as_get_returns_it(self, room: Room, hand: Hand) -> None:
         async with room.stream() as stream:
             await hand.answer(room.message)
             reply = await stream.read_to_end()
@@ -198,13 +198,15 @@ class TestOnTheWire:
         assert (reply.ended.name, reply.ended.id) == ("done", END)
         assert list(reply.ended.data) == list(got.json()["data"]), "the very same serialisation"
 
-    async def test_what_is_there_goes_in_one_write(self, room: Room, hand: Hand) -> None:
+    async def test_available_text_is_sent_in_one_write(self, room: Room, hand: Hand) -> None:
         await hand.begin(room.message, *PIECES)
         await hand.end(room.message)
         async with room.stream() as stream:
             assert len([chunk async for chunk in stream.chunks()]) <= 3
 
-    async def test_silence_is_filled_and_life_is_bounded(self, api_environment: dict[str, str], room: Room) -> None:
+    async def test_a_silent_stream_is_kept_alive_and_its_duration_is_bounded(
+        self, api_environment: dict[str, str], room: Room
+    ) -> None:
         settings = {"STREAM_PING_SECONDS": "0.1", "STREAM_SECONDS": "2"}
         with api_process({**api_environment, **settings}) as (url, _):
             async with http_client(url) as client, room.at(client).stream() as stream:
@@ -215,7 +217,7 @@ class TestOnTheWire:
         assert stream.retries == 2, "at its end it invites to come again"
         assert stream.has_ended
 
-    async def test_head_is_the_head_alone(self, room: Room) -> None:
+    async def test_head_sends_only_the_headers(self, room: Room) -> None:
         reply = await room.person.ask("HEAD", f"{room.path}/{room.message}/stream", timeout=HANG)
         assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream")
 
@@ -230,7 +232,7 @@ class TestEndings:
                 None,
                 status=MessageStatus.FAILED,
                 error_code="model_unavailable",
-                error_detail="The model was away.",
+                error_detail="The model was unavailable.",
             )
             await stream.read_to_end(reply)
         assert reply.names == ["delta", "reset", "error"]
@@ -238,7 +240,7 @@ class TestEndings:
         problem = reply.events[-1].data
         assert (problem["status"], problem["code"], problem["detail"]) == (
             *(502, "model_unavailable"),
-            "The model was away.",
+            "The model was unavailable.",
         )
         assert problem.keys() == {"type", "title", "status", "detail", "instance", "code", "requestId"}
         async with room.stream(reply.position) as stream:
@@ -283,7 +285,7 @@ class TestEndings:
 class TestResuming:
     @pytest.mark.parametrize("by", ["header", "query", "header before query"])
     @pytest.mark.parametrize("expired", [False, True])
-    async def test_goes_on_after_the_id(self, room: Room, hand: Hand, by: str, expired: bool) -> None:
+    async def test_resumes_after_the_id(self, room: Room, hand: Hand, by: str, expired: bool) -> None:
         await hand.answer(room.message)
         if expired:
             client = hand.stream._redis  # noqa: SLF001 - as time does it
@@ -303,14 +305,14 @@ class TestResuming:
             assert stream.headers["cache-control"] == "no-store"
 
     @pytest.mark.parametrize("after", ["7-3", "1-900"])
-    async def test_what_nobody_can_have_read_begins_anew(self, room: Room, hand: Hand, after: str) -> None:
+    async def test_an_unreachable_position_starts_from_the_beginning(self, room: Room, hand: Hand, after: str) -> None:
         await hand.answer(room.message)
         reply = await room.read(after)
         assert (reply.names[0], reply.text) == ("reset", TEXT)
 
     @pytest.mark.parametrize("after", ["7", "1-x", "1-1-1", "-1-1", "1 - 1", "1-", "9999999999-1"])
     @pytest.mark.parametrize("by", ["header", "query"])
-    async def test_what_is_no_id_is_refused(self, room: Room, after: str, by: str) -> None:
+    async def test_a_malformed_id_is_refused(self, room: Room, after: str, by: str) -> None:
         query = f"?lastEventId={after.replace(' ', '%20')}" if by == "query" else ""
         async with room.stream("" if query else after, query=query) as stream:
             problem = assert_problem(stream, 422, "validation_failed")
@@ -339,7 +341,7 @@ class TestRefusals:
         async with open_stream(room.url, f"{room.path}/{room.message}/stream{query}", None) as stream:
             assert_problem(stream, 401, "token_missing")
 
-    async def test_what_is_not_there_or_somebody_elses(self, room: Room, stranger: Person) -> None:
+    async def test_an_unknown_message_or_one_of_someone_else(self, room: Room, stranger: Person) -> None:
         others = Room(stranger, room.room, room.message)
         for one in (others, Room(room.person, room.room, str(uuid4())), Room(room.person, room.room, "7")):
             async with one.stream() as stream:
@@ -391,7 +393,7 @@ class TestLimits:
                     first.drop()
                     await becomes_free(here)
 
-    async def test_a_stream_that_ended_counts_no_more(self, limited_http: httpx.AsyncClient, hand: Hand) -> None:
+    async def test_an_ended_stream_no_longer_counts(self, limited_http: httpx.AsyncClient, hand: Hand) -> None:
         person = await sign_up(limited_http)
         room = await person.room()
         one = Room(person, room, await person.send(room, "Why?"))
@@ -470,7 +472,7 @@ class TestSending:
             ("", False),
         ],
     )
-    async def test_only_who_asks_for_events_gets_them(self, room: Room, accept: str, streamed: bool) -> None:
+    async def test_only_clients_that_accept_events_get_them(self, room: Room, accept: str, streamed: bool) -> None:
         async with room.send({"Accept": accept}) as stream:
             assert (stream.status, stream.is_stream) == ((200, True) if streamed else (202, False))
 
@@ -523,7 +525,9 @@ class TestContinuing:
 
     @pytest.mark.parametrize("after", ["1-12", "1-11", "1-4"])
     @pytest.mark.parametrize("expired", [False, True])
-    async def test_after_the_old_end_comes_what_follows(self, cut: Room, hand: Hand, after: str, expired: bool) -> None:
+    async def test_after_the_old_end_the_added_text_follows(
+        self, cut: Room, hand: Hand, after: str, expired: bool
+    ) -> None:
         await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue")
         known = TEXT[: min(11, int(after[2:]))]
         async with cut.stream(after) as stream:
@@ -547,14 +551,14 @@ class TestContinuing:
         await hand.begin(cut.message, "Perhaps")
         async with cut.stream("1-12") as stream:
             reply = await stream.read_until("Perhaps")
-            failed = {"error_code": "model_unavailable", "error_detail": "The model was away."}
+            failed = {"error_code": "model_unavailable", "error_detail": "The model was unavailable."}
             await hand.end(cut.message, None, status=MessageStatus.FAILED, **failed)
             await stream.read_to_end(reply)
         assert (reply.names, reply.text) == (["delta", "reset", "delta", "done"], "Because of ")
         assert reply.ended is not None
         data = reply.ended.data
         assert (data["status"], data["finishReason"], data["counted"]) == ("completed", "MAX_TOKENS", False)
-        assert data["error"] == {"code": "model_unavailable", "detail": "The model was away."}
+        assert data["error"] == {"code": "model_unavailable", "detail": "The model was unavailable."}
         waited = await waiting
         assert (waited.status_code, waited.json()["data"]) == (200, data)
         assert await cut.person.remaining() == 4, "it is given back"
@@ -574,7 +578,7 @@ class TestContinuing:
         assert (await cut.ask()).json()["data"]["status"] == "completed"
         assert await cut.person.remaining() == 3
 
-    async def test_stopped_it_is_what_it_was(self, cut: Room) -> None:
+    async def test_a_cancelled_continuation_restores_the_message(self, cut: Room) -> None:
         await cut.person.ask("POST", f"{cut.path}/{cut.message}/continue")
         stopped = await cut.person.ask("POST", f"{cut.path}/{cut.message}/cancel")
         data = stopped.json()["data"]
@@ -583,7 +587,7 @@ class TestContinuing:
 
 
 class TestWaiting:
-    async def test_sending_answers_with_the_reply(self, room: Room, hand: Hand) -> None:
+    async def test_sending_waits_for_the_reply(self, room: Room, hand: Hand) -> None:
         sending = asyncio.create_task(
             room.person.ask("POST", room.path, {"input": "Why?"}, headers={"Prefer": "wait=60"})
         )
@@ -595,7 +599,7 @@ class TestWaiting:
         assert reply.json()["data"] == (await room.ask()).json()["data"]
         assert reply.json().keys() == {"message", "data", "remainingMessages", "dailyLimitInfo"}
 
-    async def test_or_with_what_there_is_when_the_time_is_up(self, room: Room, hand: Hand) -> None:
+    async def test_sending_returns_the_message_when_the_time_is_up(self, room: Room, hand: Hand) -> None:
         await hand.begin(room.message, "Half a")
         reply = await room.ask(prefer="respond-async, wait=1")
         assert (reply.status_code, reply.json()["data"]["status"]) == (202, "generating")
@@ -616,12 +620,12 @@ class TestWaiting:
         assert (again.status_code, again.headers["preference-applied"]) == (200, "wait=5")
 
     @pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=-1", "wait=x", "wait=1.5", "waiting=1", "a b, ;=,"])
-    async def test_what_is_no_preference_is_ignored(self, room: Room, prefer: str) -> None:
+    async def test_a_malformed_preference_is_ignored(self, room: Room, prefer: str) -> None:
         reply = await room.ask(prefer=prefer)
         assert (reply.status_code, reply.json()["data"]["status"]) == (200, "queued")
         assert "preference-applied" not in reply.headers
 
-    async def test_what_is_deleted_meanwhile(self, room: Room, hand: Hand) -> None:
+    async def test_a_message_deleted_while_waiting(self, room: Room, hand: Hand) -> None:
         reading = asyncio.create_task(room.ask(prefer="wait=60"))
         await asyncio.sleep(0.1)
         await room.person.ask("DELETE", f"/chatroom/{room.room}")
@@ -648,14 +652,16 @@ async def newest(room: Room) -> str:
 class TestTime:
     """What lasts longer than an ordinary call may: `second_http` gives those two seconds."""
 
-    async def test_a_stream_is_not_cut(self, room: Room, hand: Hand, second_http: httpx.AsyncClient) -> None:
+    async def test_a_stream_outlives_the_request_timeout(
+        self, room: Room, hand: Hand, second_http: httpx.AsyncClient
+    ) -> None:
         here = room.at(second_http)
         async with here.stream() as stream:
             await asyncio.sleep(3.5)
             await hand.answer(room.message)
             assert (await stream.read_to_end()).text == TEXT
 
-    async def test_nor_is_a_wait(self, room: Room, second_http: httpx.AsyncClient) -> None:
+    async def test_a_wait_outlives_the_request_timeout(self, room: Room, second_http: httpx.AsyncClient) -> None:
         reply = await room.at(second_http).ask(prefer="wait=4")
         assert (reply.status_code, reply.headers["preference-applied"]) == (202, "wait=4")
         assert (await room.at(second_http).ask()).status_code == 200, "the connection goes on"
@@ -667,7 +673,7 @@ def own_api(api_environment: dict[str, str]) -> Iterator[tuple[str, Any]]:
         yield url, process
 
 
-async def test_a_process_that_stops_says_goodbye(own_api: tuple[str, Any], room: Room, hand: Hand) -> None:
+async def test_a_process_that_shuts_down_ends_its_streams(own_api: tuple[str, Any], room: Room, hand: Hand) -> None:
     url, process = own_api
     async with http_client(url) as client:
         here = room.at(client)

@@ -39,14 +39,16 @@ async def browser(http: httpx.AsyncClient) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("accept", [None, "*/*", "text/plain", "application/json"])
-async def test_whoever_asks_for_no_html_gets_the_line_of_text(browser: httpx.AsyncClient, accept: str | None) -> None:
+async def test_a_client_that_does_not_accept_html_gets_the_line_of_text(
+    browser: httpx.AsyncClient, accept: str | None
+) -> None:
     reply = await browser.get("/", headers={"Accept": accept} if accept else {})
     assert reply.text == "The Gemini backend is running. Its calls are described at /docs."
     assert reply.headers["content-type"].startswith("text/plain")
     assert "Accept" in reply.headers["vary"]
 
 
-async def test_a_browser_gets_the_page_and_all_that_it_names(browser: httpx.AsyncClient) -> None:
+async def test_a_browser_gets_the_page_and_all_its_files(browser: httpx.AsyncClient) -> None:
     page = await browser.get("/", headers=HTML)
     assert page.status_code == 200
     assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -98,7 +100,7 @@ async def test_there_are_no_other_files(browser: httpx.AsyncClient, name: str) -
     assert (reply.status_code, reply.json()["code"]) == (404, "route_not_found")
 
 
-async def test_the_page_can_be_left_out(api_environment: dict[str, str]) -> None:
+async def test_the_page_can_be_disabled(api_environment: dict[str, str]) -> None:
     script = next((DIST / "assets").glob("app-*.js"))
     with api_process({**api_environment, "WEB_PAGE": "off"}) as (url, _):
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG) as client:
@@ -184,7 +186,7 @@ async def test_without_the_header_nothing_changes(http: httpx.AsyncClient, brows
     assert (await browser.post("/auth/refresh", json={}, headers={})).status_code == 422
 
 
-async def test_a_body_counts_more_than_the_cookie(http: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
+async def test_a_body_takes_precedence_over_the_cookie(http: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
     in_body = (await browser.post("/auth/verify-otp", json=await code_for(http))).json()["refreshToken"]
     await browser.post("/auth/verify-otp", json=await code_for(http), headers=IN_COOKIE)
     of_cookie = browser.cookies["refresh_token"]

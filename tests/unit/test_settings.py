@@ -93,7 +93,7 @@ def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
         ("HEARTBEAT_SECONDS", "5.1", "must be at most half of LEASE_SECONDS"),
     ],
 )
-def test_a_bad_value_is_named_and_not_shown(name: str, value: str, says: str) -> None:
+def test_an_invalid_value_is_named_and_not_shown(name: str, value: str, says: str) -> None:
     [line] = lines((), **{name: value})
     assert line.startswith(name)
     assert says in line
@@ -110,20 +110,20 @@ def test_levels_of_thinking_that_are_not_named_keep_their_tokens() -> None:
     }
 
 
-def test_what_is_needed_is_named() -> None:
+def test_missing_variables_are_named() -> None:
     assert lines(SERVE_NEEDS) == [f"{name} is not set." for name in SERVE_NEEDS]
     assert lines(WORKER_NEEDS, DATABASE_URL="") == [f"{name} is not set." for name in WORKER_NEEDS]
     assert lines(MIGRATE_NEEDS) == ["DATABASE_URL is not set."]
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     found = lines(SERVE_NEEDS, PORT="x", REDIS_URL="x", DEFAULT_REGION="x")
     assert [line.split()[0] for line in found] == [
         "DATABASE_URL", "ACCESS_TOKEN_SECRET", "PORT", "REDIS_URL", "DEFAULT_REGION",
     ]  # fmt: skip
 
 
-def test_production_hands_no_codes_out_without_consent() -> None:
+def test_production_returns_no_codes_without_consent() -> None:
     [line] = lines(APP_ENV="production")
     assert line.startswith("OTP_SENDER")
     consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
@@ -131,7 +131,7 @@ def test_production_hands_no_codes_out_without_consent() -> None:
     assert Settings.from_environment({"APP_ENV": "production", "OTP_SENDER": "twilio", **TWILIO}).is_production
 
 
-def test_codes_in_replies_are_warned_of_where_there_are_any() -> None:
+def test_codes_in_replies_cause_a_warning() -> None:
     consent = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     [warning] = Settings.from_environment(consent).warnings
     assert "log in as anybody" in warning
@@ -171,7 +171,7 @@ def test_secrets_countries_and_networks_are_separated_by_commas() -> None:
 
 
 @pytest.mark.parametrize("networks", ["0.0.0.0/0", "10.0.0.0/8, ::/0"])
-def test_production_does_not_believe_everybody(networks: str) -> None:
+def test_production_does_not_trust_every_proxy(networks: str) -> None:
     consent = {"OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     [line] = lines(APP_ENV="production", TRUSTED_PROXIES=networks, **consent)
     assert line.startswith("TRUSTED_PROXIES")
@@ -203,7 +203,7 @@ def test_stripes_variables_only_work_together(missing: tuple[str, ...], value: s
     assert "hunter2" not in line
 
 
-def test_without_any_of_them_nothing_is_sold() -> None:
+def test_without_stripes_variables_payments_are_disabled() -> None:
     settings = Settings.from_environment({"STRIPE_OTHER_PRICES": "", "STRIPE_API_BASE": "http://127.0.0.1:9000/"})
     assert not settings.stripe.secret_key.get_secret_value()
     assert settings.stripe.api_base == "http://127.0.0.1:9000"
@@ -227,7 +227,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
     assert settings.worker.lease == timedelta(seconds=10)
 
 
-def test_good_ones_are_taken_and_others_ignored() -> None:
+def test_valid_variables_are_read_and_others_ignored() -> None:
     settings = Settings.from_environment(
         {
             "DATABASE_URL": "postgresql://user:hunter2@db:5433/name?sslmode=verify-full",
@@ -259,7 +259,7 @@ def test_secrets_do_not_show() -> None:
         assert SECRET not in shown
 
 
-def test_production_does_not_send_payers_to_this_machine() -> None:
+def test_production_does_not_redirect_payers_to_localhost() -> None:
     stripe = {"STRIPE_SECRET_KEY": "sk_live_1", "STRIPE_PRICE_ID": "price_1", "STRIPE_WEBHOOK_SECRET": "whsec_1"}
     codes = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     [line] = lines(**stripe, **codes)
@@ -279,6 +279,6 @@ def test_production_does_not_send_payers_to_this_machine() -> None:
         ({"HOST": "::"}, "::"),
     ],
 )
-def test_production_listens_on_every_address_unless_it_is_told_one(environment: dict[str, str], host: str) -> None:
+def test_production_listens_on_every_address_by_default(environment: dict[str, str], host: str) -> None:
     settings = Settings.from_environment({**environment, "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
     assert settings.host == host

@@ -38,7 +38,7 @@ def fail() -> None:
         raise KeyError(SECRET) from error
 
 
-def test_places_and_types_but_not_what_it_says(log: io.StringIO) -> None:
+def test_an_exception_shows_locations_and_types_but_no_message(log: io.StringIO) -> None:
     try:
         fail()
     except KeyError as error:
@@ -50,7 +50,7 @@ def test_places_and_types_but_not_what_it_says(log: io.StringIO) -> None:
     assert written.count("in fail") >= 2
 
 
-def test_of_several_each(log: io.StringIO) -> None:
+def test_an_exception_group_shows_each_exception(log: io.StringIO) -> None:
     group = ExceptionGroup(SECRET, [ValueError(SECRET), LookupError(SECRET)])
     logging.getLogger("theirs").error("failed", exc_info=group)
     written = log.getvalue()
@@ -58,6 +58,6 @@ def test_of_several_each(log: io.StringIO) -> None:
     assert all(name in written for name in ("ExceptionGroup", "ValueError", "LookupError"))
 
 
-def test_what_the_system_says(log: io.StringIO) -> None:
+def test_an_operating_system_error_shows_its_message(log: io.StringIO) -> None:
     logging.getLogger("theirs").error("failed", exc_info=OSError(98, "Address already in use"))
     assert "Address already in use" in log.getvalue()
