@@ -73,7 +73,7 @@ def _parts(text: str, schemes: Sequence[str]) -> SplitResult:
 def _url(*schemes: str) -> BeforeValidator:
     def parse(text: str) -> str:
         _parts(text, schemes)
-        return text.rstrip("/") if "http" in schemes else text
+        return text
 
     return _form(f"a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}, with a host", parse)
 
@@ -122,7 +122,7 @@ HeaderSecret = Annotated[
 ]
 PostgresUrl = Annotated[SecretStr, _url("postgres", "postgresql")]
 RedisUrl = Annotated[SecretStr, _url("redis", "rediss")]
-HttpUrl = Annotated[str, _url("http", "https")]
+HttpUrl = Annotated[str, _url("http", "https"), AfterValidator(lambda text: text.rstrip("/"))]
 SecretHttpUrl = Annotated[SecretStr, _url("http", "https")]
 Origins = Annotated[
     frozenset[str],
