@@ -108,7 +108,7 @@ def _installed(name: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-CountOrNone = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Switch = Annotated[bool, _form("'on' or 'off'", {"on": True, "off": False}.__getitem__)]
 PerWindow = Annotated[Rate, _form("calls/seconds such as 30/300", _rate)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from domain.chat.calls import ThinkingLevel
 from domain.chat.chatrooms import MAX_INSTRUCTIONS_CHARACTERS
 from entrypoints import setting_types as types
-from entrypoints.setting_types import UNSET, Count, CountOrNone, HttpUrl, PerWindow, Port, Seconds, Switch, written
+from entrypoints.setting_types import UNSET, Count, HttpUrl, NonNegative, PerWindow, Port, Seconds, Switch, written
 from entrypoints.validation import explanation
 
 SERVERS = ("DATABASE_URL", "REDIS_URL")
@@ -91,7 +91,7 @@ class GeminiSettings(Group, alias_generator=_behind("GEMINI_")):
     model: str = "gemini-flash-latest"
     sdk: types.Sdk = "rest"
     proxy: types.SecretHttpUrl = UNSET
-    max_rpm: CountOrNone = 0
+    max_rpm: NonNegative = 0
 
 
 class ReplySettings(Group):
@@ -151,7 +151,7 @@ class BillingSettings(Group):
 
 
 class LimitSettings(Group):
-    free_daily_messages: CountOrNone = 5
+    free_daily_messages: NonNegative = 5
     #: Off for tests and benchmarks; the daily allowance always holds.
     enabled: Switch = written("on", alias="RATE_LIMITS")
     basic_in_flight: Count = 3

@@ -33,24 +33,8 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
     """
     stop = stop or _stop_at_signal()
     container = Container(settings=settings)
-    generate_reply = container.generate_reply()
-
-    async def answer(message_id: MessageId) -> None:
-        with structlog.contextvars.bound_contextvars(message_id=str(message_id)):
-            status = await generate_reply(message_id=message_id)
-            if status is not None:
-                metrics.MESSAGES_ATTEMPTED.labels(status).inc()
-                log.info("message_attempted", status=status)
-
-    sync_subscriptions = container.sync_subscriptions()
-
-    async def read(user_id: UserId) -> None:
-        if await sync_subscriptions(user_id=user_id):
-            log.info("subscriptions_read", user_id=str(user_id))
-
     async with running([*container.resources(), container.language_model(), container.payment_gateway()]):
-        handlers: dict[str, Callable[[Any], Awaitable[None]]] = {GENERATE_REPLY: answer, READ_SUBSCRIPTIONS: read}
-        receiver = JobReceiver(container.broker(), handlers, concurrency=settings.worker.concurrency)
+        receiver = JobReceiver(container.broker(), _handlers(container), concurrency=settings.worker.concurrency)
         recover, leases = container.recover_replies(), container.leases()
         resume_syncs = container.resume_syncs()
 
@@ -76,6 +60,24 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             # The rest is for returning unfinished replies to the queue and for closing connections.
             await receiver.drain(settings.http.shutdown_seconds * 0.8)
     log.info("worker_stopped")
+
+
+def _handlers(container: Container) -> dict[str, Callable[[Any], Awaitable[None]]]:
+    """By the name of the job."""
+    generate_reply, sync_subscriptions = container.generate_reply(), container.sync_subscriptions()
+
+    async def answer(message_id: MessageId) -> None:
+        with structlog.contextvars.bound_contextvars(message_id=str(message_id)):
+            status = await generate_reply(message_id=message_id)
+            if status is not None:
+                metrics.MESSAGES_ATTEMPTED.labels(status).inc()
+                log.info("message_attempted", status=status)
+
+    async def sync(user_id: UserId) -> None:
+        if await sync_subscriptions(user_id=user_id):
+            log.info("subscriptions_read", user_id=str(user_id))
+
+    return {GENERATE_REPLY: answer, READ_SUBSCRIPTIONS: sync}
 
 
 def run(settings: Settings, *, workers: int) -> int:
