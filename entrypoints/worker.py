@@ -43,7 +43,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             await leases.renew()
             receiver.run_now(GENERATE_REPLY, await recover())
 
-        async def sweep_readings() -> None:
+        async def sweep_syncs() -> None:
             receiver.run_now(READ_SUBSCRIPTIONS, await resume_syncs())
 
         log.info("worker_started")
@@ -52,7 +52,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             _every(CANCEL_POLL_SECONDS, leases.stop_cancelled, after_failure=1.0),
             # After an outage the other workers get time to renew theirs, too.
             _every(settings.worker.sweep_seconds, sweep, after_failure=settings.worker.heartbeat_seconds * 1.5),
-            _every(settings.worker.sweep_seconds, sweep_readings),
+            _every(settings.worker.sweep_seconds, sweep_syncs),
             _every(PURGE_SECONDS, container.purge_expired()),
             _beside(container.watch_setup().check),
         ):

@@ -28,89 +28,11 @@ from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.api.schemas.accounts import RefreshBody
 from entrypoints.http.api.schemas.common import Schema
 from entrypoints.http.api.schemas.problem import Problem
+from entrypoints.http.documents import texts
 from entrypoints.http.server import sse
 from entrypoints.http.server.errors import MEDIA_TYPE, status_of
-from entrypoints.http.steps import idempotent, preferred, refresh_cookie
-
-_DESCRIPTION = """
-A message to the model is accepted at once and answered by a worker. You can poll for its reply, wait for it, or stream
-it while it is generated.
-
-**Authentication.** Calls that require a login take `Authorization: Bearer <token>`. The token comes from verify-otp or
-login and is valid for `expiresIn` seconds; refresh returns the next one. Never put a token into a URL.
-
-**Errors.** Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code` for programs.
-429 and 503 carry `Retry-After`. Besides the errors that a call lists, any request can fail with 400
-`malformed_request`, 404 `route_not_found`, 405 `method_not_allowed`, 408 `request_timeout`, 413 `body_too_large`, 417
-`expectation_failed`, 431 `headers_too_large`, 500 `internal_error` or 503 `timeout`.
-
-**Idempotency.** A POST takes an `Idempotency-Key`: a request that is repeated with the same key takes effect once. A
-refusal (4xx) is not stored, so a refused request can be retried with its key. Calls that return a secret, such as a
-code or a token, refuse a key with 400 `idempotency_key_unsupported`.
-
-**Format.** JSON with camelCase keys, ids as UUIDs, times in UTC. Fields may be added to replies: ignore those that you
-do not know. Paths work with and without a trailing slash. Every response carries `X-Request-ID`.
-"""
-_TAGS = {
-    "Accounts": "Sign-up, login by one-time code (OTP) or password, sessions, and the profile.",
-    "Chat": "Chatrooms, their messages, and the model's replies.",
-    "Billing": "Basic is free and has a daily allowance of messages; Pro is a subscription through Stripe.",
-    "Operations": "Calls for probes and operators.",
-}
-_PATH_IDS = {
-    "chatroom_id": "Id of a chatroom of the caller.",
-    "message_id": "Id of a message in that chatroom.",
-    "session_id": "Id of a session of the caller.",
-}
-_HEADERS: dict[str, tuple[str, str]] = {
-    "Retry-After": ("Seconds to wait before trying again.", "2"),
-    "Idempotency-Replayed": ("`true`: a replay of the first reply to this key.", "true"),
-    "Preference-Applied": ("The preference that was applied.", "wait=30"),
-    "RateLimit": (
-        "Calls left under each limit, and seconds until all of them are available again.",
-        '"verify";r=29;t=10',
-    ),
-    "RateLimit-Policy": ("These limits: number of calls, and the window in seconds.", '"verify";q=30;w=300'),
-}
 
 _AUTHENTICATION_ERRORS = (TokenMissing, TokenInvalid, TokenExpired)
-_IDEMPOTENCY_KEY = {
-    "name": idempotent.HEADER,
-    "in": "header",
-    "required": False,
-    "description": "A unique value of your choice for each operation. It makes retries safe: the reply to a request"
-    " that took effect is stored for 24 hours and replayed.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["7c5e1f0a-send-1"]},
-}
-_PREFER = {
-    "name": preferred.PREFER,
-    "in": "header",
-    "required": False,
-    "description": "`wait=N`: respond with 200 as soon as the message has ended, or with 202 after N seconds (maximum"
-    f" {preferred.MAX_WAIT_SECONDS}).",
-    "schema": {"type": "string", "examples": ["wait=30"]},
-}
-_LAST_EVENT_ID: dict[str, Any] = {
-    "required": False,
-    "description": "Id of the last event received; the stream resumes after it.",
-    "schema": {"type": "string", "examples": ["1-7"]},
-}
-_REFRESH_COOKIE = {
-    "name": refresh_cookie.HEADER,
-    "in": "header",
-    "required": False,
-    "description": "For browser pages, which should not hold a refresh token. With `cookie` the token is set as an"
-    " HttpOnly cookie instead of being returned in the body; refresh without a body reads it from there, and logout"
-    " removes it.",
-    "schema": {"type": "string", "examples": [refresh_cookie.VALUE]},  # any other value is ignored
-}
-_EVENTS = {
-    # Without a type: some tools take the schema for the body's, others for each event's.
-    "schema": {"description": "Server-Sent Events as described in `stream_message`."},
-    "example": 'event: thought\ndata: {"text":"It asks about light."}\n\nid: 1-8\nevent: delta\n'
-    'data: {"text":"Because "}\n\nid: 1-26\nevent: delta\n'
-    'data: {"text":"air scatters blue."}\n\nid: 1-27\nevent: done\ndata: {"id":"…","status":"completed", …}\n\n',
-}
 _TEMPLATE = "#/components/schemas/{model}"
 
 
@@ -131,19 +53,20 @@ def openapi_document(
             "title": "Gemini backend",
             "version": version,
             "summary": "Talk with Google's Gemini in authenticated chatrooms.",
-            "description": _prose(_DESCRIPTION),
+            "description": _prose(texts.DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
         "tags": [
-            {"name": tag, "description": _TAGS[tag]} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)
+            {"name": tag, "description": texts.TAGS[tag]}
+            for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)
         ],
         "paths": paths,
         "components": {
             "schemas": _schemas(endpoints),
             "headers": {
                 name: {"description": description, "schema": {"type": "string", "examples": [example]}}
-                for name, (description, example) in _HEADERS.items()
+                for name, (description, example) in texts.HEADERS.items()
             },
             "securitySchemes": {
                 "token": {
@@ -168,7 +91,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
                 "name": to_camel(name),
                 "in": "path",
                 "required": True,
-                "description": _PATH_IDS[name],
+                "description": texts.PATH_IDS[name],
                 "schema": {"type": "string", "format": "uuid"},
             }
             for name in endpoint.path_ids
@@ -178,15 +101,15 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if description:
         operation["description"] = _prose(description)
     if endpoint.takes_key:
-        operation["parameters"].append(_IDEMPOTENCY_KEY)
+        operation["parameters"].append(texts.IDEMPOTENCY_KEY)
     if endpoint.takes_preference:
-        operation["parameters"].append(_PREFER)
+        operation["parameters"].append(texts.PREFER)
     if endpoint.refresh_cookie:
-        operation["parameters"].append(_REFRESH_COOKIE)
+        operation["parameters"].append(texts.REFRESH_COOKIE)
     if endpoint.reply is None:
         operation["parameters"] += [
-            {"name": sse.LAST_EVENT_ID, "in": "header", **_LAST_EVENT_ID},
-            {"name": sse.LAST_EVENT_ID_QUERY, "in": "query", **_LAST_EVENT_ID},
+            {"name": sse.LAST_EVENT_ID, "in": "header", **texts.LAST_EVENT_ID},
+            {"name": sse.LAST_EVENT_ID_QUERY, "in": "query", **texts.LAST_EVENT_ID},
         ]
     if endpoint.query:
         operation["parameters"] += _query_parameters(endpoint.query)
@@ -263,7 +186,7 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
     if headers := _headers(*(name for name, is_carried in carried.items() if is_carried)):
         for reply in replies.values():
             reply["headers"] = headers
-    return {**replies, **{str(status): _problem(status, texts) for status, texts in sorted(problems.items())}}
+    return {**replies, **{str(status): _problem(status, lines) for status, lines in sorted(problems.items())}}
 
 
 def _headers(*names: str) -> dict[str, Any]:
@@ -271,7 +194,7 @@ def _headers(*names: str) -> dict[str, Any]:
 
 
 def _replies(endpoint: Endpoint) -> dict[str, Any]:
-    events = {sse.MEDIA_TYPE: _EVENTS}
+    events = {sse.MEDIA_TYPE: texts.EVENTS}
     if endpoint.reply is None:
         return {
             "200": {"description": "The events as they occur.", "content": events},
@@ -290,9 +213,9 @@ def problem_response(*errors: type[DomainError]) -> dict[str, Any]:
     return _problem(status_of(errors[0]), (f"`{error.code}`: {error.detail}" for error in errors))
 
 
-def _problem(status: int, texts: Iterable[str]) -> dict[str, Any]:
+def _problem(status: int, lines: Iterable[str]) -> dict[str, Any]:
     return {
-        "description": "\n".join(f"- {text}" for text in dict.fromkeys(texts)),
+        "description": "\n".join(f"- {line}" for line in dict.fromkeys(lines)),
         **({"headers": _headers("Retry-After")} if status in (429, 503) else {}),
         "content": {MEDIA_TYPE: _ref(Problem)},
     }
