@@ -1,4 +1,4 @@
-"""What is committed is what the sources build."""
+"""The committed files are what the sources build."""
 
 from __future__ import annotations
 

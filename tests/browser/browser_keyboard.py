@@ -1,4 +1,4 @@
-"""Enter, Escape, and the keyboards that browsers know: with keys, on the screen, and of an input method."""
+"""Enter and Escape with physical keyboards, on-screen keyboards and input methods."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.browser.visitor import DESKTOP, PHONE, Site, Visitor
 
 Visit = Callable[..., Awaitable[Visitor]]
 
-#: Chromium's way to be told that it has neither mouse nor touch screen.
+#: Makes Chromium report neither mouse nor touch screen.
 _NO_POINTER = "--blink-settings=availablePointerTypes=1,primaryPointerType=1,availableHoverTypes=1,primaryHoverType=1"
 
 
-#: Whether the page has taken the key for itself.
+#: Whether the page has handled the key.
 _IS_TAKEN = """(box, init) => !box.dispatchEvent(
     new KeyboardEvent('keydown', {...init, key: 'Enter', bubbles: true, cancelable: true}))"""
 
@@ -55,7 +55,7 @@ async def test_on_a_touch_screen_enter_sends_if_there_are_keys(visit: Visit) -> 
     await asha.sign_up()
     message, keyboard = asha.page.get_by_label("Your message"), asha.page.keyboard
     await message.tap()
-    await keyboard.insert_text("On the screen")  # which is no key
+    await keyboard.insert_text("On the screen")  # without a key event
     await keyboard.press("Enter")
     await expect(message).to_have_value("On the screen\n")
     await keyboard.press("Control+Enter")

@@ -1,4 +1,4 @@
-"""Replies with what is hard to lay out: tables, long words, both directions of writing, and the tags that count."""
+"""Replies that are hard to lay out: tables, long words, both writing directions, and the accepted tags."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ A paragraph with {WORD} and {URL} and `{WORD}`.
 
 The end of it."""
 
-#: Words that are broken over lines, or that stick out of their cells.
+#: Words that are broken across lines or overflow their cells.
 _BROKEN = """table => [...table.querySelectorAll('th, td')].flatMap(cell => {
     const found = [], box = cell.getBoundingClientRect();
     const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
@@ -67,7 +67,7 @@ _WIDER_THAN_THE_PAGE = """[document.documentElement, document.querySelector('.sc
 
 
 async def shown(site: Site, asha: Visitor, text: str, **parameters: Any) -> Locator:
-    """A reply, rendered."""
+    """The rendered reply."""
     site.gemini.reply("Layouts", match="Title:", times=None)
     site.gemini.reply(text, match="Show it", **parameters)
     await asha.ask("Show it")
@@ -174,8 +174,8 @@ async def test_what_is_open_and_scrolled_stays_so_while_it_is_written(site: Site
     await asha.write("Show")
     await asha.page.locator(".markdown summary").click()
     frame = asha.page.locator(".markdown .table")
-    await expect(frame.locator("td").nth(5)).to_have_text(WORD)  # it is wide by now
-    # In one step: a moment later the element may be another one.
+    await expect(frame.locator("td").nth(5)).to_have_text(WORD)  # the table is wide by now
+    # In one step: the element may be replaced soon after.
     await asha.page.evaluate(
         "(frame => { frame.scrollLeft = 150; frame.focus(); })(document.querySelector('.markdown .table'))"
     )

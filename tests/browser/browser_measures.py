@@ -1,4 +1,4 @@
-"""How much goes over the wire, and how soon something is seen. The figures are printed at the end."""
+"""The amount of data loaded, and the time until something is visible. The figures are printed at the end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_how_soon_the_first_word_is_seen(site: Site, visit: Visit, measure
     await asha.subscribe()
     await asha.page.evaluate(_WATCH)
     delays: list[float] = []
-    wait = 0.4  # seconds until the model's first word
+    wait = 0.4  # seconds until the model's first chunk
     for number in range(12):
         site.gemini.reply("One two three four five six", match=f"Number {number}.", first_chunk_seconds=wait, chunks=3)
         await asha.page.evaluate("window.seen = null")

@@ -1,4 +1,4 @@
-"""From signing up to Pro and back, on every size of screen and in both colours."""
+"""From sign-up to Pro and back, on both screen sizes and in both colour schemes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await asha.sees("Hello, Asha")
     await asha.accessible()
 
-    # A reply, and a reload in the middle of it, which brings chatrooms from another device along.
+    # A reply with a reload in the middle, which also shows chatrooms from another device.
     token = await asha.token()
     for name in ("Letter to the landlord", "Prime numbers in Python", "A weekend in Jaipur"):
         await asha.api("POST", "/chatroom/", token, {"name": name})
@@ -76,7 +76,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await asha.accessible()
     await photograph(asha)
 
-    # Stopped, and asked again.
+    # Cancelled and regenerated.
     gemini.reply("Some words " * 200, match="At length", chunks=200, chunk_seconds=0.1)
     await asha.write("At length, please")
     await asha.sees("Some words Some words")
@@ -88,8 +88,8 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
     await expect(asha.entry("At length").locator(".markdown")).to_have_text("Then in short.")
     await expect(asha.entry("At length")).to_have_attribute("data-status", "completed")
 
-    # The allowance ends.
-    await asha.sees("2 of 5 messages left today. The allowance resets at 05:30.")
+    # The allowance is used up.
+    await asha.sees("2 of 5 messages left today. Resets at 05:30.")
     await asha.ask("The fourth")
     await asha.ask("The fifth")
     await asha.sees("You have used today's 5 messages.")
@@ -155,7 +155,7 @@ async def test_the_whole_story(site: Site, visit: Callable[[Screen], Awaitable[V
 
 
 async def photograph(visitor: Visitor) -> None:
-    """For the README, which shows these two."""
+    """Takes the two screenshots that the README shows."""
     if visitor.screen not in (DESKTOP, PHONE_DARK):
         return
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -167,7 +167,7 @@ async def photograph(visitor: Visitor) -> None:
 
 
 async def until_basic(visitor: Visitor) -> None:
-    """A webhook and a worker are on the way to it."""
+    """Waits for the webhook and the worker."""
     give_up = time.monotonic() + 30
     await visitor.page.reload()
     while True:

@@ -1,4 +1,4 @@
-"""Replies on more than one tab, without a connection, and through what goes wrong on the way."""
+"""Replies in several tabs, without a connection, and through network failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def test_two_tabs_follow_the_same_reply(site: Site, visit: Visit) -> None:
     assert await asha.reply_to("At length") == await other.reply_to("At length") == LONG
     assert sum(call["lastUserText"] == "At length" for call in site.gemini.calls()) == 1
 
-    # Stopped in one, it has stopped in both; and asked again in the other.
+    # Cancelled in one tab, it is cancelled in both; then regenerated in the other.
     site.gemini.reply(LONG, match="Once more", chunks=100, chunk_seconds=0.1)
     await other.write("Once more")
     await asha.sees("word4 ")
@@ -101,7 +101,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(site: Site, visit: Visi
     asha = await visit()
     await asha.sign_up()
     await asha.ask("Hello")
-    lost: list[str] = []  # keys of requests that took effect without anybody learning of it
+    lost: list[str] = []  # keys of requests that took effect and whose response was lost
 
     async def lose_the_first(route: Route) -> None:
         if lost or route.request.method != "POST":
@@ -162,7 +162,7 @@ async def test_the_server_is_killed_in_mid_reply(site: Site, visit: Visit) -> No
     await asha.write("At length")
     await asha.sees("word10 ")
     async with asha.allowing("ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE"):
-        site.kill_api()  # it is started again a second later
+        site.kill_api()  # it restarts after a second
         assert await asha.reply_to("At length") == LONG
     assert sum(call["lastUserText"] == "At length" for call in site.gemini.calls()) == 1
     assert "stand-in" in await asha.ask("Still there?")
@@ -171,7 +171,7 @@ async def test_the_server_is_killed_in_mid_reply(site: Site, visit: Visit) -> No
 async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> None:
     asha = await visit()
     async with asha.allowing("404", "409", "400"):
-        # A number that nobody has leads to signing up, and one that somebody has to signing in.
+        # An unknown number leads to sign-up, a known one to login.
         await asha.page.get_by_label("Mobile number").fill("12")
         async with asha.allowing("422"):
             await asha.button("Send me a code").click()
@@ -193,7 +193,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
         await asha.button("Sign in", exact=True).click()
         await asha.sees("Hello, Asha")
 
-    site.gemini.fault("bad_request", match="Not this", times=None)  # it is asked once more without thinking
+    site.gemini.fault("bad_request", match="Not this", times=None)  # it is retried without thinking
     assert await asha.ask("Not this") == ""
     await asha.sees("The model did not accept the message. Not counted.")
     await asha.sees("5 of 5 messages left today")
@@ -210,7 +210,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
     await asha.ask("Too long")
     await asha.sees("The reply has reached its length limit.")
 
-    # The allowance is used up elsewhere meanwhile.
+    # Meanwhile another device uses up the allowance.
     room = asha.page.url.rpartition("/")[2]
     token = await asha.token()
     for number in range(2):

@@ -1,4 +1,4 @@
-"""What the model thinks, replies that are cut and go on, and what was not counted."""
+"""Thoughts, replies that reach their length limit and are continued, and messages that were not counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Visit = Callable[..., Awaitable[Visitor]]
 
 
 async def message_of(asha: Visitor, number: int = -1) -> dict[str, Any]:
-    """As the server has it."""
+    """The message as the server has it."""
     await asha.page.wait_for_url("**/#/chatroom/*")
     room = asha.page.url.rpartition("/")[2]
     messages: list[dict[str, Any]] = (await asha.api("GET", f"/chatroom/{room}", await asha.token()))["data"][
@@ -141,7 +141,7 @@ async def test_a_reply_from_before_a_reload_goes_on(site: Site, visit: Visit) ->
         await asha.button("Continue").click()
         await expect(asha.button("Stop")).to_be_visible()
         await expect(entry.locator(".markdown")).to_have_text("It breaks off")
-        stream.delta("It breaks off and", "1-17")  # nothing was known here, so it comes from the beginning
+        stream.delta("It breaks off and", "1-17")  # the position was unknown, so the stream starts at the beginning
         await expect(entry.locator(".markdown")).to_have_text("It breaks off and")
         stream.done(message | {"response": "It breaks off and ends.", "finishReason": "STOP"})
         await expect(entry.locator(".markdown")).to_have_text("It breaks off and ends.")

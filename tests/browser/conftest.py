@@ -1,6 +1,6 @@
 """The whole product on this machine, as `make run` starts it, and a browser to use it with.
 
-No part of the default run, because it needs Chromium and npm: `make test-browser`.
+Not part of the default run, because it needs Chromium and npm: `make test-browser`.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ def npm() -> str:
 
 @pytest.fixture(scope="session")
 def axe(npm: str) -> str:
-    """The source of axe-core."""
+    """The source code of axe-core."""
     return (WEB / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 def launch_options(*arguments: str) -> dict[str, Any]:
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _CHROMIUM)), None)
     assert path, "Chromium is needed: install it (on Debian: apt install chromium) or name it by CHROMIUM"
-    # Chromium's own sandbox refuses to run as root, as in a container.
+    # Chromium's sandbox refuses to run as root, as in a container.
     return {"executable_path": path, "args": [*arguments, *(["--no-sandbox"] if os.geteuid() == 0 else [])]}
 
 
@@ -97,8 +97,8 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def visit(site: Site, browser: Browser, axe: str) -> AsyncIterator[Callable[..., Awaitable[Visitor]]]:
-    """Opens the page as a new visitor with a browser profile of their own; whatever goes wrong in it fails the test."""
-    site.stripe.control("POST", "/reset")  # its clock goes with the real one again
+    """Opens the page as a new visitor with a separate browser profile; any error in the page fails the test."""
+    site.stripe.control("POST", "/reset")  # its clock follows the real one again
     site.gemini.clear()
     site.gemini.pace(first_chunk_seconds=0.05, chunk_seconds=0.02, chunks=9)
     visitors: list[Visitor] = []
@@ -114,7 +114,7 @@ async def visit(site: Site, browser: Browser, axe: str) -> AsyncIterator[Callabl
 
 @pytest.fixture
 def measured() -> Callable[[str, str], None]:
-    """Notes a figure for the table at the end."""
+    """Records a figure for the table at the end."""
 
     def note(name: str, value: str) -> None:
         _measured.append((name, value))

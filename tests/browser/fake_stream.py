@@ -1,4 +1,4 @@
-"""A reply's stream that a test writes event by event; everything else is the real server's."""
+"""A reply's stream that a test writes event by event; the real server answers everything else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.async_api import Page, Route
 class FakeStream:
     def __init__(self) -> None:
         self.positions: list[str] = []
-        """`Last-Event-ID` of each request, in their order."""
+        """`Last-Event-ID` of each request, in order."""
         self._written: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def event(self, name: str, data: dict[str, Any], position: str = "") -> None:
@@ -48,7 +48,7 @@ class FakeStream:
 
 @asynccontextmanager
 async def fake_stream(page: Page) -> AsyncIterator[FakeStream]:
-    """Inside the block the page's streams are this one, one at a time."""
+    """Inside the block, this stream replaces the page's streams, one at a time."""
     stream = FakeStream()
     server = await asyncio.start_server(stream.serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -61,6 +61,6 @@ async def fake_stream(page: Page) -> AsyncIterator[FakeStream]:
         yield stream
     finally:
         await page.unroute("**/stream")
-        stream.end()  # for who is still connected
+        stream.end()  # for a client that is still connected
         server.close()
         await server.wait_closed()

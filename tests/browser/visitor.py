@@ -1,4 +1,4 @@
-"""Somebody at the page: what they do there, in their words, and what must not happen meanwhile."""
+"""A visitor of the page: what they do, and what must never happen meanwhile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.patience import HANG
 from tests.support.stripe_standin import StripeStandIn
 
 _numbers = itertools.count()
-_SECONDS = 15_000.0  # milliseconds that bound a hang
+_SECONDS = 15_000.0  # milliseconds; bounds a hang
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Site:
     data: Path
 
     def kill_api(self) -> None:
-        """Its process alone; whoever watches it starts it again."""
+        """Kills only the API's process; its supervisor starts it again."""
         ours = f"DATA_DIR={self.data}".encode()
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -68,7 +68,7 @@ class Visitor:
         self._wrong: list[str] = []
         self._allowed: list[re.Pattern[str]] = []
         self.hosts: set[str] = set()
-        """Whom the browser has asked for anything."""
+        """The hosts that the browser has contacted."""
 
     @classmethod
     async def come(cls, site: Site, browser: Browser, screen: Screen, axe: str) -> Visitor:
@@ -89,7 +89,7 @@ class Visitor:
         return visitor
 
     async def another_tab(self) -> Visitor:
-        """Of the same browser: it shares the cookies."""
+        """Another tab of the same browser, which shares the cookies."""
         page = await self.context.new_page()
         tab = Visitor(self.site, self.context, page, self.screen, self._axe)
         tab._wrong, tab._allowed, tab.mobile = self._wrong, self._allowed, self.mobile
@@ -114,7 +114,7 @@ class Visitor:
             self._note(f"console: {message.text} at {message.location['url']}")
 
     def _on_failure(self, request: Request) -> None:
-        # The browser's own doing: on a reload, and (it is Chromium) of each stream that is read to its end.
+        # The browser reports these on a reload and, in Chromium, for each stream that was read to its end.
         if request.failure == "net::ERR_ABORTED":
             return
         self._note(f"failed: {request.method} {request.url} {request.failure}")
@@ -129,18 +129,18 @@ class Visitor:
 
     @asynccontextmanager
     async def allowing(self, *patterns: str) -> AsyncIterator[None]:
-        """Inside the block, what is noted and fits one of them is as it should be."""
+        """Inside the block, errors that match one of these are expected."""
         added = [re.compile(pattern) for pattern in patterns]
         self._allowed += added
         try:
             yield
-            await self.page.wait_for_timeout(50)  # the browser tells of it a moment later
+            await self.page.wait_for_timeout(50)  # the browser reports it a moment later
         finally:
             for pattern in added:
                 self._allowed.remove(pattern)
 
     async def accessible(self) -> None:
-        """Asserts that axe finds nothing wrong with what is shown."""
+        """Asserts that axe finds no accessibility errors on the page."""
         await self.page.evaluate(
             "Promise.all(document.getAnimations().filter(one =>"
             " one.effect.getTiming().iterations !== Infinity).map(one => one.finished.catch(() => null)))"
@@ -189,12 +189,12 @@ class Visitor:
         await self.button("Send", exact=True).click()
 
     async def ask(self, text: str) -> str:
-        """The reply, once it has ended."""
+        """The reply, after it has ended."""
         await self.write(text)
         return await self.reply_to(text)
 
     def entry(self, text: str) -> Locator:
-        """A message with its reply; the newest if there are several."""
+        """The entry of a message; the newest if there are several."""
         return self.page.locator(".entry", has=self.page.locator(".bubble", has_text=text)).last
 
     async def reply_to(self, text: str) -> str:
@@ -204,7 +204,7 @@ class Visitor:
         return await markdown.inner_text() if await markdown.count() else ""
 
     async def token(self) -> str:
-        """An access token of another session of theirs."""
+        """An access token of another session of the same user."""
         code = (await self.api("POST", "/auth/send-otp", body={"mobile": self.mobile}))["otp"]
         signed_in = await self.api("POST", "/auth/verify-otp", body={"mobile": self.mobile, "otp": code})
         return str(signed_in["token"])
@@ -212,7 +212,7 @@ class Visitor:
     async def api(
         self, method: str, path: str, token: str = "", body: Any = None, headers: dict[str, str] | None = None
     ) -> dict[str, Any]:
-        """What a device of theirs does that is not this browser."""
+        """A request from another device of the same user."""
         headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
         async with httpx.AsyncClient(base_url=self.site.url, timeout=HANG, trust_env=False) as client:
             response = await client.request(method, path, json=body, headers=headers)
@@ -221,7 +221,7 @@ class Visitor:
         return reply
 
     async def subscribe(self) -> str:
-        """The id of the checkout that has made them Pro; the page knows."""
+        """The id of the checkout that upgraded the user."""
         token = await self.token()
         url = (await self.api("POST", "/subscribe/pro", token, {}))["url"]
         session = url.rpartition("/")[2]
@@ -235,7 +235,7 @@ class Visitor:
         return str(session)
 
     async def open_chats(self) -> None:
-        """On a phone the list of chatrooms is behind a button."""
+        """On a phone a button opens the list of chatrooms."""
         await expect(self.page.get_by_label("Your message")).to_be_visible()
         show = self.button("Show the list of chatrooms")
         if await show.is_visible() and await show.get_attribute("aria-expanded") == "false":

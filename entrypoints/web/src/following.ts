@@ -10,7 +10,7 @@ const DRAG = 10; // pixels that a finger must move; less is a tap
 
 type Listen = <E extends Event>(target: EventTarget, name: string, listener: (event: E) => void) => void;
 
-/** Whether the view follows. `onChange` reports whether the reader is away from the end. */
+/** Whether the view follows. `onChange` reports whether the reader is far from the end. */
 export class Following {
   private isOn = true;
   private isAway = false;

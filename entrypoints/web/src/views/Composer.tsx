@@ -131,7 +131,7 @@ function Allowance(): JSX.Element | null {
   }
   return (
     <>
-      {found.remaining} of {found.total} messages left today. The allowance resets at {timeOf(found.resetsAt)}.
+      {found.remaining} of {found.total} messages left today. Resets at {timeOf(found.resetsAt)}.
     </>
   );
 }
