@@ -13,7 +13,7 @@ TABLE = Language.read()
 
 def language(**given: object) -> Language:
     return Language(
-        phrases=[(re.compile(r"for(?:\s|\n\s*(?:#|--)\s?)+ever", re.IGNORECASE), "forever")],
+        phrases=[(re.compile(r"green(?:\s|\n\s*(?:#|--)\s?)+moon", re.IGNORECASE), "white moon")],
         names={"letGo": "unsubscribe", "let_go": "on_stop"},
         parts={"bell": "notification"},
         **given,  # type: ignore[arg-type]
@@ -23,14 +23,14 @@ def language(**given: object) -> Language:
 @pytest.mark.parametrize(
     ("path", "source", "line"),
     [
-        ("a.md", "One.\n\nIt stays forever.\n", 3),
-        ("a.py", "x = 1  # stays forever\n", 1),
-        ("a.py", 'x = 1\n\n\ndef f() -> None:\n    """It stays\n    forever."""\n', 6),
-        ("a.py", "# it stays for\n# ever\n", 1),
-        ("a.py", "text = f'{1} forever'\n", 1),
-        ("a.sql", "SELECT 1;\n-- forever --\n", 2),
-        ("a.ts", "// forever\n", 1),
-        ("Makefile", "stay: ## forever\n", 1),
+        ("a.md", "One.\n\nIt stays green moon.\n", 3),
+        ("a.py", "x = 1  # stays green moon\n", 1),
+        ("a.py", 'x = 1\n\n\ndef f() -> None:\n    """It stays\n    green moon."""\n', 6),
+        ("a.py", "# it stays green\n# moon\n", 1),
+        ("a.py", "text = f'{1} green moon'\n", 1),
+        ("a.sql", "SELECT 1;\n-- green moon --\n", 2),
+        ("a.ts", "// green moon\n", 1),
+        ("Makefile", "stay: ## green moon\n", 1),
         ("a.py", "def let_go() -> None: ...\n", 1),
         ("a.py", "f(bell_count=1)\n", 1),
         ("a.py", "x.bellCount\n", 1),
@@ -45,9 +45,9 @@ def test_it_finds_what_is_refused(path: str, source: str, line: int) -> None:
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("a.md", "`forever`\n\n```\nforever\n```\n"),
-        ("a.py", "forever = bells = 1  # forever\n"),
-        ("a.sql", "SELECT 'forever'\n"),
+        ("a.md", "`green moon`\n\n```\ngreen moon\n```\n"),
+        ("a.py", "bells = 1  # a green sun\n"),
+        ("a.sql", "SELECT 'green moon'\n"),
     ],
 )
 def test_it_finds_nothing_else(path: str, source: str) -> None:
@@ -56,7 +56,7 @@ def test_it_finds_nothing_else(path: str, source: str) -> None:
 
 def test_an_exception_is_for_one_place_and_must_be_used() -> None:
     given = language(exceptions=[("a.md", "as the poet says", "a quotation"), ("b.md", "x", "nothing there")])
-    found = list(given.findings("a.md", "forever, as the poet says\nforever\n"))
+    found = list(given.findings("a.md", "green moon, as the poet says\ngreen moon\n"))
     assert [finding.line for finding in found] == [2]
     assert given.unused_exceptions() == ["b.md: “x”"]
 
