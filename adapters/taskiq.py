@@ -31,7 +31,7 @@ from domain.errors import Unavailable
 log = structlog.get_logger(__name__)
 
 GENERATE_REPLY = "generate_reply"  # with the id of a message
-READ_SUBSCRIPTIONS = "read_subscriptions"  # with the id of a user
+SYNC_SUBSCRIPTIONS = "read_subscriptions"  # with the id of a user
 _NEVER_MS = 3_600_000
 _REPEAT_SECONDS = 0.5
 _REPEATS = 10  # afterwards a worker's sweep comes about as soon

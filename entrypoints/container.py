@@ -36,7 +36,7 @@ from adapters.security import (
     ZxcvbnCommonPasswords,
 )
 from adapters.system import SystemClock, TimeOrderedIds
-from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
+from adapters.taskiq import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
 from application.accounts.otp import CheckOtp, ConsumeOtp, SendOtp, VerifyOtp
 from application.accounts.passwords import ChangePassword, ResetPassword, SetPassword
 from application.accounts.profile import DeleteUser, RenameUser
@@ -93,7 +93,7 @@ class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
     _wiring.add(Settings, settings)
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.billing.checkout_reconcile_minutes)
-    _patience = providers.Callable(builders.payment_timeout, settings)
+    _payment_timeout = providers.Callable(builders.payment_timeout, settings)
 
     clock = single(SystemClock)
     ids = single(TimeOrderedIds)
@@ -162,7 +162,7 @@ class Container(containers.DeclarativeContainer):
     idempotency_hash_key = providers.Callable(builders.key_for, settings, "idempotency keys")
     billing_accounts = single(PostgresBillingAccounts, unit_of_work)
     payment_gateway = single(builders.payment_gateway, settings)
-    syncs = single(TaskiqJobQueue, broker, READ_SUBSCRIPTIONS)
+    syncs = single(TaskiqJobQueue, broker, SYNC_SUBSCRIPTIONS)
     sending_limits = providers.Callable(builders.sending_limits, settings)
     reply_plans = providers.Callable(builders.reply_plans, settings)
 
@@ -173,7 +173,7 @@ class Container(containers.DeclarativeContainer):
     end_session = wired(EndSession)
     end_other_sessions = wired(EndOtherSessions)
     rename_user = wired(RenameUser)
-    delete_user = wired(DeleteUser, timeout=_patience)
+    delete_user = wired(DeleteUser, timeout=_payment_timeout)
     authenticate = wired(Authenticate)
     log_in = wired(LogIn, password_hasher=password_hasher)
     send_otp = wired(
@@ -207,7 +207,7 @@ class Container(containers.DeclarativeContainer):
     list_messages = wired(ListMessages)
     get_allowance = wired(GetAllowance, limits=sending_limits)
 
-    upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, timeout=_patience)
+    upgrade_tier = wired(UpgradeTier, recheck_after=_checkouts_after, timeout=_payment_timeout)
     open_portal = wired(OpenPortal)
     get_subscription = wired(GetSubscription, prices=settings.provided.stripe.pro_prices)
     accept_webhook_event = wired(AcceptWebhookEvent, queue=syncs)

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from adapters.taskiq import GENERATE_REPLY, READ_SUBSCRIPTIONS, JobReceiver
+from adapters.taskiq import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, JobReceiver
 from domain.errors import Unavailable
 from domain.ids import MessageId, UserId
 from entrypoints import metrics
@@ -44,7 +44,7 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             receiver.run_now(GENERATE_REPLY, await recover())
 
         async def sweep_syncs() -> None:
-            receiver.run_now(READ_SUBSCRIPTIONS, await resume_syncs())
+            receiver.run_now(SYNC_SUBSCRIPTIONS, await resume_syncs())
 
         log.info("worker_started")
         async with (
@@ -77,7 +77,7 @@ def _handlers(container: Container) -> dict[str, Callable[[Any], Awaitable[None]
         if await sync_subscriptions(user_id=user_id):
             log.info("subscriptions_read", user_id=str(user_id))
 
-    return {GENERATE_REPLY: answer, READ_SUBSCRIPTIONS: sync}
+    return {GENERATE_REPLY: answer, SYNC_SUBSCRIPTIONS: sync}
 
 
 def run(settings: Settings, *, workers: int) -> int:

@@ -7,10 +7,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from adapters.memory.store import Table
-from application.ports.runtime import Clock, IdempotencyKeys, StartedRequest, StoredReply
+from application.ports.runtime import KEY_RETENTION, Clock, IdempotencyKeys, StartedRequest, StoredReply
 from domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused
-
-_KEPT_FOR = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
     ) -> StartedRequest | StoredReply:
         now = self._clock.now()
         kept = self.table.get((scope, key))
-        if kept is None or kept.created_at <= now - _KEPT_FOR:
+        if kept is None or kept.created_at <= now - KEY_RETENTION:
             self.table.put((scope, key), _Kept(body_hash, new_id, now + busy_for, now))
             return StartedRequest(new_id)
         if kept.body_hash != body_hash:
@@ -60,5 +58,5 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
             self.table.put((scope, key), None)
 
     async def purge(self) -> None:
-        for key in [key for key, kept in self.table.items() if kept.created_at <= self._clock.now() - _KEPT_FOR]:
+        for key in [key for key, kept in self.table.items() if kept.created_at <= self._clock.now() - KEY_RETENTION]:
             self.table.put(key, None)

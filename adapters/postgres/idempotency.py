@@ -6,11 +6,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from adapters.postgres.statements import Statements
-from application.ports.runtime import IdempotencyKeys, StartedRequest, StoredReply
+from application.ports.runtime import KEY_RETENTION, IdempotencyKeys, StartedRequest, StoredReply
 from domain.errors import IdempotencyKeyInUse, IdempotencyKeyReused
 
 SQL = Statements("idempotency")
-_KEPT_FOR = timedelta(hours=24)
 
 
 class PostgresIdempotencyKeys(IdempotencyKeys):
@@ -19,7 +18,7 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
     ) -> StartedRequest | StoredReply:
         while True:
             begun = await SQL.begin(
-                scope=scope, key=key, body_hash=body_hash, new_id=new_id, busy_for=busy_for, kept_for=_KEPT_FOR
+                scope=scope, key=key, body_hash=body_hash, new_id=new_id, busy_for=busy_for, kept_for=KEY_RETENTION
             )
             if begun:
                 return StartedRequest(UUID(int=begun[0]["resource_id"].int))
@@ -42,4 +41,4 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
         await SQL.forget(scope=scope, key=key)
 
     async def purge(self) -> None:
-        await SQL.purge(kept_for=_KEPT_FOR)
+        await SQL.purge(kept_for=KEY_RETENTION)

@@ -52,8 +52,12 @@ class StartedRequest:
     """The id for what it creates: `new_id` for the first caller, and the same one for later callers."""
 
 
+#: How long a key is stored.
+KEY_RETENTION = timedelta(hours=24)
+
+
 class IdempotencyKeys(Protocol):
-    """Requests that a client may safely repeat. A key is stored for 24 hours.
+    """Requests that a client may safely repeat. A key is stored for KEY_RETENTION.
 
     An id for what the request creates is stored with the key. If the process that began dies before it has finished,
     the next caller gets the same id, and nothing is created twice.
@@ -83,7 +87,7 @@ class IdempotencyKeys(Protocol):
 
     @abstractmethod
     async def purge(self) -> None:
-        """Remove what is older than 24 hours."""
+        """Remove the keys older than KEY_RETENTION."""
 
 
 class JobQueue(Protocol):

@@ -2,29 +2,24 @@
 
 The same verb is called on Postgres and on memory, whose adapters only call the verbs of WrongGuesses, CodesSent,
 OtpChallenge, Session and RefreshToken. Results and stored rows are compared after each step. The rate limiter's script
-is compared with CallRate. STATE_MACHINE_EXAMPLES=2000 plays that many games, new ones each time; without it a few dozen
-are played, always the same.
+is compared with CallRate.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from adapters.memory.accounts import (
@@ -55,11 +50,8 @@ from domain.ids import SessionId
 from domain.rates import MICROSECONDS, CallRate, Rate
 from entrypoints.container import Container
 from tests.contracts.conftest import InPostgresAndRedis
-from tests.support.patience import HANG
+from tests.support.state_machine import Game, play
 
-T = TypeVar("T")
-
-EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
 ANN, BOB = MobileNumber("+919876543210"), MobileNumber("+919876543211")
 MOMENT, SECOND, DAY = timedelta(milliseconds=1), timedelta(seconds=1), timedelta(days=1)
 
@@ -86,18 +78,7 @@ class Side:
     sessions: Sessions
 
 
-class Machine(RuleBasedStateMachine):
-    """Runs in a thread, and its verbs in the loop that the connections belong to."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(HANG)
-
-
-class AccountsGame(Machine):
+class AccountsGame(Game):
     """Two numbers, whose owners guess, ask for codes, sign in and refresh. An index drawn counts from the latest."""
 
     def __init__(self, real: InPostgresAndRedis, loop: asyncio.AbstractEventLoop) -> None:
@@ -274,7 +255,7 @@ async def empty() -> None:
         await rows(f"DELETE FROM {table}")  # noqa: S608 - one of these tables
 
 
-class RatesGame(Machine):
+class RatesGame(Game):
     """Buckets of three rates. The server's clock cannot be set: a decision lies between those just before and after."""
 
     RATES = (Rate(1, 3_600), Rate(3, 1_000), Rate(30, 300))
@@ -327,21 +308,6 @@ class RatesGame(Machine):
     async def time(self) -> int:
         seconds, microseconds = await self.redis.client.time()
         return int(seconds) * MICROSECONDS + int(microseconds)
-
-
-async def play(make: Callable[[asyncio.AbstractEventLoop], Machine], *, games: int, steps: int) -> None:
-    loop = asyncio.get_running_loop()
-    chosen = settings(
-        max_examples=EXAMPLES or games,
-        stateful_step_count=steps,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    run: Callable[..., None] = run_state_machine_as_test
-    await asyncio.to_thread(run, lambda: make(loop), settings=chosen)
 
 
 async def test_postgres_follows_the_rules_of_accounts(real: InPostgresAndRedis) -> None:

@@ -1,25 +1,20 @@
 """Random verbs, in random order: after each of them Postgres holds what the domain's verbs say.
 
 The same verb is called on Postgres and on memory, whose adapter does nothing but call the verbs of Message, QueueEntry
-and Usage. Results, messages, leases, counters and booked calls are compared after each step. The
-environment variable STATE_MACHINE_EXAMPLES plays that many games, new ones each time; without it a few are played,
-always the same.
+and Usage. Results, messages, leases, counters and booked calls are compared after each step.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import fields, is_dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import UUID
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, precondition, rule
 
 from adapters.memory.runtime import MemoryClock
 from adapters.postgres.connection import rows
@@ -33,12 +28,8 @@ from domain.chat.usage import Usage
 from domain.errors import DomainError, GenerationFailed, ReplyBlocked, ReplyEmpty
 from domain.ids import MessageId
 from tests.contracts.conftest import Adapters, InPostgresAndRedis, in_memory
-from tests.support.patience import HANG
+from tests.support.state_machine import Game, play
 
-T = TypeVar("T")
-
-EXAMPLES = int(os.environ.get("STATE_MACHINE_EXAMPLES", "0"))
-STEPS = 40
 #: Time moves in steps of 100 s and leases end between two steps, so it does not matter how long a game takes.
 UNIT = timedelta(seconds=100)
 OUTCOMES = (
@@ -73,13 +64,12 @@ class Attempt(NamedTuple):
     number: int
 
 
-class Game(RuleBasedStateMachine):
+class ChatGame(Game):
     """Two users with a room each. What is drawn is an index into what there is."""
 
     def __init__(self, real: InPostgresAndRedis, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
+        super().__init__(loop)
         self.real = real
-        self.loop = loop
         self.clock = MemoryClock(real.clock.now())
         self.memory = in_memory(self.clock)
         self.rooms: list[Chatroom] = []
@@ -264,9 +254,6 @@ class Game(RuleBasedStateMachine):
     def attempt(self, n: int) -> Attempt:
         return self.attempts[-1 - n % len(self.attempts)]
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(HANG)
-
 
 def call_of(message: Message, usage: TokenUsage | None) -> ModelCall:
     return message.call(model="gemini", outcome="completed", usage=usage)
@@ -332,17 +319,7 @@ async def empty() -> None:
 
 
 async def test_postgres_does_what_the_domains_verbs_say(real: InPostgresAndRedis) -> None:
-    loop = asyncio.get_running_loop()
-    chosen = settings(
-        max_examples=EXAMPLES or 60,
-        stateful_step_count=STEPS,
-        derandomize=not EXAMPLES,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-    )
     try:
-        make = partial(Game, real, loop)
-        await asyncio.to_thread(run_state_machine_as_test, make, settings=chosen)  # type: ignore[arg-type]  # a factory, too
+        await play(lambda loop: ChatGame(real, loop), games=60, steps=40)
     finally:
         await empty()
