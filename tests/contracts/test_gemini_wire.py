@@ -388,8 +388,8 @@ async def test_a_refused_level_is_left_out_and_that_is_remembered(model: GeminiM
         await read(model, thinking(ThinkingLevel.LOW))
     await read(model, thinking(ThinkingLevel.HIGH))
     assert sent(server) == [LOW, SUMMARIES, SUMMARIES, LOW | {"thinkingLevel": "high"}]
-    told = [entry for entry in logs if entry["event"] == "model_level_refused"]
-    assert [(entry["model"], entry["level"]) for entry in told] == [("gemini-flash-latest", "low")]
+    logged = [entry for entry in logs if entry["event"] == "model_level_refused"]
+    assert [(entry["model"], entry["level"]) for entry in logged] == [("gemini-flash-latest", "low")]
 
 
 @pytest.mark.parametrize("refusals", [[NO_THINKING], [UNKNOWN], [BAD_LEVEL, NO_THINKING]])

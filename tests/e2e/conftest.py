@@ -1,4 +1,4 @@
-"""Real processes on a database of their own; the model is the stand-in, over real HTTP."""
+"""Real processes on a separate database, with the model's stand-in over real HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that die or are told to stop: every accepted message is answered, once."""
+"""Processes that die or receive SIGTERM: every accepted message is answered, once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_message_is_answered_although_the_api_died_with_its_202(
     assert message["response"] == "Here you are."
 
 
-async def test_a_worker_that_is_told_to_stop_ends_what_it_began(
+async def test_a_worker_finishes_its_replies_after_sigterm(
     http: httpx.AsyncClient, worker: ProductProcess, gemini_standin: GeminiStandIn
 ) -> None:
     asha = await sign_up(http)
@@ -76,7 +76,7 @@ async def test_a_stopping_worker_hands_back_what_takes_too_long(
     assert await asha.remaining() == 4
 
 
-async def test_an_api_that_is_told_to_stop_ends_what_it_began(product: dict[str, str]) -> None:
+async def test_an_api_finishes_its_requests_after_sigterm(product: dict[str, str]) -> None:
     with api_process(product) as (url, api):
         async with http_client(url) as client:
             asha = await sign_up(client)

@@ -68,7 +68,7 @@ def filled_in(twilio: TwilioStandIn, gemini: GeminiStandIn) -> str:
 
 
 class Composed:
-    """docker-compose.yml's services of ours, in its order, on servers of this machine."""
+    """Our services in docker-compose.yml, in its order, on servers of this machine."""
 
     def __init__(self, image: Image, dotenv: str, database_url: str, redis_url: str) -> None:
         self.image = image
@@ -214,7 +214,7 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, str]) -> dict
 async def arrived(twilio: TwilioStandIn) -> str:
     """The code of the first SMS."""
     async with asyncio.timeout(PROCESS_HANG):
-        while not twilio.sent:  # noqa: ASYNC110 - the stand-in is told by HTTP and tells nobody
+        while not twilio.sent:  # noqa: ASYNC110 - the stand-in has no event to wait on
             await asyncio.sleep(0.02)
     [sms] = twilio.sent
     assert sms["To"] == MOBILE

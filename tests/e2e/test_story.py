@@ -1,4 +1,4 @@
-"""A user's story, told with an API process, a worker process and the model's stand-in."""
+"""A user's story with an API process, a worker process and the model's stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replies while they are written, through real processes: whoever dies, a client ends with what is stored."""
+"""Replies while they are written, through real processes: whichever process dies, a client ends with the stored reply."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class TestReading:
                     reply = await stream.read_until("Because")
                     process.process.terminate()
                     await stream.read_to_end(reply, seconds=HANG)
-                    assert stream.has_ended, "it says goodbye, it does not cut"
+                    assert stream.has_ended, "the stream is closed, not cut"
                     assert reply.ended is None
                     assert await asyncio.to_thread(process.process.wait, HANG) == 0
         chat.message = here.message
@@ -233,7 +233,7 @@ class TestDeath:
         assert reply.text == LONG
         assert slow.log()["total"] == 1
 
-    async def test_of_a_worker_that_is_told_to_stop(
+    async def test_of_a_worker_after_sigterm(
         self, chat: Chat, product: dict[str, str], gemini_standin: GeminiStandIn
     ) -> None:
         gemini_standin.fault("hang_mid_stream", after=1)
@@ -257,7 +257,7 @@ class House:
 
 @pytest.fixture(scope="class")
 async def house(product: dict[str, str]) -> AsyncIterator[House]:
-    """The product with a Valkey of its own, which may die. Its worker must not outlive it: it sweeps for all."""
+    """The product with a separate Valkey, which may die. Its worker must not outlive the test, because it sweeps for all."""
     with tempfile.TemporaryDirectory(prefix="gemini-test-") as folder:
         valkey = EmbeddedValkey(Path(folder) / "valkey")
         environment = {**product, "REDIS_URL": valkey.start(), "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}"}

@@ -17,7 +17,7 @@ FILES = sorted(
 
 
 def own_bounds(tree: ast.AST) -> list[int]:
-    """Lines with a bound on a hang that is a number of its own. Below a second it is no such bound: it is to be met."""
+    """Lines that bound a hang with a literal number. Below a second it does not bound a hang: the test expects it to pass."""
     found = []
     for node in ast.walk(tree):
         match node:
