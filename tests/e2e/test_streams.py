@@ -1,4 +1,4 @@
-"""Replies while they are written, through real processes: whichever process dies, a client ends with the stored reply."""
+"""Replies while they are written, through real processes: a client always ends with the stored reply."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ class House:
 
 @pytest.fixture(scope="class")
 async def house(product: dict[str, str]) -> AsyncIterator[House]:
-    """The product with a separate Valkey, which may die. Its worker must not outlive the test, because it sweeps for all."""
+    """The product with a separate Valkey, which may die. Its worker, which sweeps for all, ends with the test."""
     with tempfile.TemporaryDirectory(prefix="gemini-test-") as folder:
         valkey = EmbeddedValkey(Path(folder) / "valkey")
         environment = {**product, "REDIS_URL": valkey.start(), "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}"}

@@ -17,7 +17,7 @@ FILES = sorted(
 
 
 def own_bounds(tree: ast.AST) -> list[int]:
-    """Lines that bound a hang with a literal number. Below a second it does not bound a hang: the test expects it to pass."""
+    """Lines that bound a hang with a literal number. Below a second it does not bound a hang."""
     found = []
     for node in ast.walk(tree):
         match node:
