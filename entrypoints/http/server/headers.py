@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import time
 import uuid
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
+from prometheus_client import Counter, Histogram
 from sanic import HTTPResponse, Request
 from sanic.response import BaseHTTPResponse
 
@@ -40,6 +44,20 @@ def request_id(request: Request) -> str:
     return str(request.ctx.request_id)
 
 
+class JsonResponse(HTTPResponse):
+    """A reply of the API. What all of them carry is encoded once and does not pass through `headers`."""
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, body: bytes, *, status: int, headers: dict[str, str]) -> None:
+        super().__init__(body, status=status, headers=headers, content_type="application/json")
+        self.encoded: Sequence[tuple[bytes, bytes]] = ()
+
+    @property
+    def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        return chain(self.encoded, super().processed_headers)
+
+
 class ResponseHeaders:
     """Sanic's response middleware for all responses. A page may set stricter headers."""
 
@@ -47,12 +65,16 @@ class ResponseHeaders:
         self._always = dict(_SECURITY)
         if settings.is_production:
             self._always["strict-transport-security"] = _STRICT_TRANSPORT
+        self._encoded = [(name.encode(), value.encode()) for name, value in (self._always | NO_STORE).items()]
         self._origins = settings.http.cors_origins
 
     def complete(self, request: Request, response: BaseHTTPResponse) -> None:
         headers = response.headers
-        for name, value in self._always.items():
-            headers.setdefault(name, value)
+        if isinstance(response, JsonResponse):
+            response.encoded = self._encoded
+        else:
+            for name, value in self._always.items():
+                headers.setdefault(name, value)
         if limits := getattr(request.ctx, "rate_limit", None):
             headers.update(limits)
         if self._origins:
@@ -81,8 +103,14 @@ class ResponseHeaders:
 
 
 def _count(request: Request, status: int) -> None:
-    call = request.route.name.rpartition(".")[2] if request.route else "none"
-    metrics.HTTP_REQUESTS.labels(call, status).inc()
+    requests, seconds = _metrics_of(request.route.name if request.route else "none", status)
+    requests.inc()
     stream: Any = request.stream  # HTTP/1.1's
     if stream is not None and stream.perft0 is not None:
-        metrics.HTTP_SECONDS.labels(call).observe(time.perf_counter() - stream.perft0)
+        seconds.observe(time.perf_counter() - stream.perft0)
+
+
+@cache
+def _metrics_of(route: str, status: int) -> tuple[Counter, Histogram]:
+    call = route.rpartition(".")[2]
+    return metrics.HTTP_REQUESTS.labels(call, status), metrics.HTTP_SECONDS.labels(call)

@@ -9,7 +9,7 @@ import structlog
 from sanic import HTTPResponse, Request
 
 from entrypoints.http.api.endpoints import Endpoint
-from entrypoints.http.server.headers import NO_STORE, request_id
+from entrypoints.http.server.headers import JsonResponse, request_id
 from entrypoints.http.steps import refresh_cookie
 from entrypoints.http.steps.call import Answer, Call, Kit, Step
 
@@ -28,12 +28,8 @@ def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
             if not isinstance(answer, Answer):
                 return answer
             log.debug("request", call=name, status=answer.status)
-        response = HTTPResponse(
-            answer.body,
-            status=answer.status,
-            headers={"x-request-id": identifier, **NO_STORE, **answer.headers},
-            content_type="application/json",
-        )
+        headers = {"x-request-id": identifier, **answer.headers}
+        response = JsonResponse(answer.body, status=answer.status, headers=headers)
         if answer.cookie is not None:
             refresh_cookie.put(response, answer.cookie, kit.settings)
         return response
