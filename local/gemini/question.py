@@ -48,14 +48,14 @@ class Question:
         if len(body) > _LARGEST_BODY:
             raise GoogleError("bad_request", f"Request payload size exceeds the limit: {_LARGEST_BODY} bytes.")
         try:
-            given = from_json(body)
-            _known(given, _FIELDS, "")
-            config = _camel(given.get("generationConfig") or given.get("generation_config") or {})
+            request = from_json(body)
+            _known(request, _FIELDS, "")
+            config = _camel(request.get("generationConfig") or request.get("generation_config") or {})
             _known(config, _CONFIG_FIELDS, " at 'generation_config'")
             limit, thinking = config.get("maxOutputTokens"), config.get("thinkingConfig")
-            system = given.get("systemInstruction") or given.get("system_instruction")
+            system = request.get("systemInstruction") or request.get("system_instruction")
             question = cls(
-                given["contents"],
+                request["contents"],
                 _text(system) if system else None,
                 None if limit is None else int(limit),
                 None if thinking is None else _camel(thinking),
@@ -135,13 +135,13 @@ def _content_tokens(content: Json) -> int:
     return tokens + sum(_TOKENS_OF_A_PICTURE for part in content["parts"] if "text" not in part and _attached(part))
 
 
-def _camel(given: Json) -> Json:
+def _camel(fields: Json) -> Json:
     """Names in camel case. Like all Google APIs it also accepts the protocol buffers' snake case."""
-    return {re.sub(r"(?<=\w)_(\w)", lambda found: found[1].upper(), name): value for name, value in given.items()}
+    return {re.sub(r"(?<=\w)_(\w)", lambda found: found[1].upper(), name): value for name, value in fields.items()}
 
 
-def _known(given: Json, names: frozenset[str], where: str) -> None:
-    for name in given:
+def _known(fields: Json, names: frozenset[str], where: str) -> None:
+    for name in fields:
         if name not in names:
             message = f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.'
             raise GoogleError("bad_request", message)

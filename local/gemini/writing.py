@@ -133,21 +133,21 @@ def _thoughts(
 ) -> tuple[int, int | None]:
     """The tokens of thought, and those that the limit leaves for the text. Thoughts are charged first."""
     limit, (amount, rest) = question.limit, question.shares(model.name)
-    given = rule.get("thoughts", None)
-    if given is None and "thought" in rule.parameters:
-        given = tokens_of(rule.get("thought", ""))
-    if given is None and rule.kind == "think":
-        given = int(float(rule.get("seconds", 1)) * _TOKENS_A_SECOND)
-    if given is None and rule.kind == "empty" and rule.get("reason", "") == "MAX_TOKENS" and thinking.most:
+    requested = rule.get("thoughts", None)
+    if requested is None and "thought" in rule.parameters:
+        requested = tokens_of(rule.get("thought", ""))
+    if requested is None and rule.kind == "think":
+        requested = int(float(rule.get("seconds", 1)) * _TOKENS_A_SECOND)
+    if requested is None and rule.kind == "empty" and rule.get("reason", "") == "MAX_TOKENS" and thinking.most:
         return limit or thinking.most, 0
-    given = manner.thoughts if given is None else given
-    thoughts = thinking.tokens(amount) if given is None else int(given)
+    requested = manner.thoughts if requested is None else requested
+    thoughts = thinking.tokens(amount) if requested is None else int(requested)
     if limit is None:
         return thoughts, None
     if thoughts < limit:
         return thoughts, limit - thoughts
     # The limit is used up: half of the prompts get no text at all, the others a little.
-    words = limit // 25 if given is None and rest < 0.5 else 0
+    words = limit // 25 if requested is None and rest < 0.5 else 0
     return limit - words, words
 
 

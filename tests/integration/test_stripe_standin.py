@@ -612,6 +612,27 @@ async def test_the_account_outlives_the_process_and_undelivered_events_are_deliv
         assert receiver.types == ["customer.created"]
 
 
+async def test_a_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """It has more options, and cards that are no longer offered."""
+    state = tmp_path / "account.json"
+    with closing(start_stripe_standin("--state", str(state))) as first:
+        server = next(first)
+        async with client_of(server) as client:
+            subscription = await subscribed(client, server)
+    saved = json.loads(state.read_text())
+    saved["world"]["billing"] |= {"decline_next": 0, "portal_cancels_by": "cancel_at"}
+    for method in saved["world"]["kinds"]["payment_method"].values():
+        method["_card"] = "mastercard"
+    state.write_text(json.dumps(saved))
+    with closing(start_stripe_standin("--state", str(state))) as second:
+        server = next(second)
+        server.forward(months=1, hours=2)
+        async with client_of(server) as client:
+            renewed = await client.v1.subscriptions.retrieve_async(subscription.id)
+    [item], [earlier] = renewed["items"].data, subscription["items"].data
+    assert (renewed.status, item.current_period_start) == ("active", earlier.current_period_end)
+
+
 async def test_a_state_that_cannot_be_read_does_not_keep_it_from_starting(tmp_path: Path) -> None:
     (tmp_path / "account.json").write_text("{")
     with closing(start_stripe_standin("--state", str(tmp_path / "account.json"))) as servers:
