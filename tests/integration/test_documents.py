@@ -86,7 +86,7 @@ PACKAGE_REGISTRY = re.compile(
 )
 # Served beside what the OpenAPI document describes.
 UNDESCRIBED = {"GET /openapi.json", "GET /docs", "GET /"}
-#: Codes of errors that no rule of ours raises, only the server itself.
+#: Codes of errors that only the server raises, not our rules.
 SERVERS_CODES = {
     ("400", "malformed_request"),
     ("400", "malformed_body"),
@@ -110,7 +110,7 @@ def product() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def interrupting_product() -> Iterator[str]:
-    """One whose streams are over before any reply is, so that whoever follows a reply must come again."""
+    """An API whose streams end before any reply does, so that its clients must reconnect."""
     with whole_product(STREAM_SECONDS="0.2") as url:
         yield url
 
@@ -246,7 +246,7 @@ def test_the_client_guide_names_every_error() -> None:
     rows = re.findall(r"(?m)^\| (\d{3}) \| `(\w+)` \| \S.* \|$", CLIENT_GUIDE)
     assert len(rows) == len(set(rows))
     assert set(rows) == SERVERS_CODES | {(str(status_of(cls)), cls.code) for cls in leaves - of_messages}
-    # A deferred one is told as unavailable.
+    # A deferred one is reported as unavailable.
     codes = set(re.findall(r"(?m)^\| `(\w+)` \| \S.* \|$", CLIENT_GUIDE.partition("code in `error`")[2]))
     assert codes == {cls.code for cls in of_messages} - {errors.ModelDeferred.code}
 
@@ -310,7 +310,7 @@ def test_the_document_on_reliability_names_every_scenario() -> None:
 
 @pytest.mark.parametrize("name", postman_files())
 def test_the_postman_files_are_those_of_todays_document(name: str) -> None:
-    assert (ROOT / "docs" / "postman" / name).read_text() == postman_files()[name], "make postman writes them anew"
+    assert (ROOT / "docs" / "postman" / name).read_text() == postman_files()[name], "run make postman"
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

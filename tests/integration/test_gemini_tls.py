@@ -1,4 +1,4 @@
-"""Gemini over TLS: a certificate is good if the system says so, as behind a proxy that signs anew."""
+"""Gemini over TLS: a certificate is valid if the system trusts it, as behind a proxy that re-signs."""
 
 from __future__ import annotations
 
@@ -79,6 +79,6 @@ async def test_certificates_are_the_systems(transport: str, certificate: Path) -
         for _ in range(2):
             server.events({"candidates": [{"content": {"parts": [{"text": "Fine."}]}, "finishReason": "STOP"}]})
         assert await said(transport, server, SSL_CERT_FILE=str(certificate)) == ["Fine.", "Fine."]
-        assert server.connections == 1, "TLS is not begun anew with each call"
+        assert server.connections == 1, "TLS does not start again with each call"
         assert await said(transport, server) == ["model_unavailable", "model_unavailable"]
         assert len(server.asked) == 2

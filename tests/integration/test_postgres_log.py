@@ -1,6 +1,6 @@
 """Postgres writes what violates a constraint into its log, values included: no ordinary request may violate one.
 
-The embedded server is told to be terse. An operator's is not, so it is looked at as verbose as it comes.
+The embedded server is set to log tersely. An operator's may not be, so these tests use the default verbosity.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def valkey(data_dir: Path) -> Iterator[EmbeddedValkey]:
 
 
 class Scene:
-    """A process that writes and one that reads, on a server of their own."""
+    """A writing and a reading process, on a separate server."""
 
     def __init__(
         self,
@@ -349,7 +349,7 @@ class TestSlowAnswers:
 
 
 class Wire:
-    """To the server, until it dies: then nothing more comes through, and nobody is told. New connections work.
+    """To the server, until it dies: then nothing passes, and no side is notified. New connections work.
 
     Its answers, but not what it publishes, can be held back.
     """
@@ -445,7 +445,7 @@ class TestAway:
     async def test_is_reported_once(self, scene: Scene, message_id: MessageId) -> None:
         with (
             capture_logs([structlog.contextvars.merge_contextvars]) as logs,
-            structlog.contextvars.bound_contextvars(request_id="of whoever came first"),
+            structlog.contextvars.bound_contextvars(request_id="of the first reader"),
         ):
             async with following(scene.reading, message_id) as follower:
                 writer = scene.writing.write(message_id, 1)
@@ -466,7 +466,7 @@ class TestAway:
             for part in ("writing", "listening", "reading")
         )
         assert "secret" not in str(logs)
-        assert "whoever" not in str(logs), "it is nobody's in particular"
+        assert "of the first reader" not in str(logs), "the log line belongs to no reader"
 
     async def test_closed_while_away(self, scene: Scene, message_id: MessageId) -> None:
         async with scene.reading.follow(message_id) as reader:

@@ -49,7 +49,7 @@ export const wrong: components["schemas"]["SignUpBody"] = { mobile: "+9198765432
 
 @pytest.fixture(scope="module")
 def product() -> Iterator[str]:
-    """One whose streams are over before any reply is, so that whoever follows a reply must come again."""
+    """An API whose streams end before any reply does, so that its clients must reconnect."""
     with whole_product(STREAM_SECONDS="0.2") as url:
         yield url
 

@@ -22,14 +22,14 @@ def product() -> Iterator[str]:
         yield url
 
 
-def test_its_story_can_be_told_again_and_again(installed: Installed, product: str) -> None:
+def test_its_story_can_be_repeated(installed: Installed, product: str) -> None:
     folder = ROOT / "docs" / "postman"
     command = [str(installed(NEWMAN) / "newman"), "run", str(folder / COLLECTION), "-e", str(folder / ENVIRONMENT)]
     command += ["--folder", STORY, "--env-var", f"baseUrl={product}", "--color", "off"]
     for _ in range(2):
         environment = {"PATH": os.environ["PATH"]}
-        told = subprocess.run(
+        played = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=PROCESS_HANG, check=False
         )
-        assert told.returncode == 0, told.stdout + told.stderr
-        assert told.stdout.count("↳") == len(STEPS), told.stdout
+        assert played.returncode == 0, played.stdout + played.stderr
+        assert played.stdout.count("↳") == len(STEPS), played.stdout
