@@ -558,3 +558,34 @@ class TestPlans:
             await PostgresSessions().end_all(room.user_id, now=datetime.now(UTC), keep=session["id"])
 
         assert await self.rows_read(history, authenticate) < 50
+
+
+SESSIONS = """
+    WITH owner AS (
+      INSERT INTO users (id, mobile, name, chatrooms_version, created_at)
+      VALUES (gen_random_uuid(), '+911', 'Ann', 0, now()) RETURNING id
+    )
+    INSERT INTO sessions (id, created_at, last_seen_at, expires_at, ended_at, device, network, user_id)
+    SELECT gen_random_uuid(), now() - interval '20 d', seen, expires, ended, device, '', id
+    FROM owner, generate_series(1, 600), (VALUES
+        ('alive', now(), now() + interval '1 h', NULL),
+        ('expired', now(), now() - interval '1 h', NULL),
+        ('ended', now(), now() + interval '1 h', now() - interval '1 h'),
+        ('idle', now() - interval '8 d', now() + interval '1 h', NULL)
+    ) AS kinds (device, seen, expires, ended)
+"""
+
+
+@pytest.fixture
+def many_sessions(postgres_url: str) -> Iterator[str]:
+    """More than a batch of each kind."""
+    with new_database(postgres_url) as url:
+        asyncio.run(execute(url, SESSIONS))
+        yield url
+
+
+async def test_every_session_that_is_over_is_removed(many_sessions: str) -> None:
+    async with connected(many_sessions, pool=1):
+        await PostgresSessions().purge(now=datetime.now(UTC))
+        left = await rows("SELECT device, count(*) AS n FROM sessions GROUP BY device")
+    assert [(row["device"], row["n"]) for row in left] == [("alive", 600)]
