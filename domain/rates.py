@@ -24,6 +24,12 @@ class Rate:
         return self.window // self.calls
 
 
+def within_any_minute(calls: int) -> Rate:
+    """At most this many calls within any sixty seconds: a tenth of them at once, and the others evenly spaced."""
+    at_once = max(1, calls // 10)
+    return Rate(at_once, at_once * 60 / max(calls - at_once, 0.99))
+
+
 @dataclass(frozen=True, slots=True)
 class CallRate:
     """The calls counted against a rate. The one thing stored is when all of them are allowed again.
@@ -40,7 +46,7 @@ class CallRate:
         return max(0, self.resets_in(now) + self.rate.interval - self.rate.window)
 
     def counted(self, now: int) -> CallRate:
-        """With one more call, which must be allowed."""
+        """With one more call, which is made after the wait."""
         return replace(self, full_at=max(self.full_at, now) + self.rate.interval)
 
     def calls_left(self, now: int) -> int:

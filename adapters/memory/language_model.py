@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from adapters.memory.store import Table
@@ -15,6 +14,7 @@ from application.ports.runtime import Clock
 from domain.chat.calls import TokenUsage
 from domain.chat.conversation import Conversation, ReplyChunk, estimated_tokens
 from domain.errors import ModelError, ReplyEmpty
+from domain.rates import MICROSECONDS, CallRate, within_any_minute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,6 @@ class ScriptedReply:
     error: Exception | None = None
 
 
-_MINUTE = timedelta(seconds=60)
 #: A text is a reply in one piece; an error is raised before the first piece.
 Line: TypeAlias = "str | Exception | ScriptedReply"
 
@@ -114,23 +113,19 @@ class ScriptedLanguageModel(LanguageModel):
 
 
 class MemoryModelBudget(ModelBudget):
-    """As many calls at once as a minute has, then none until the next."""
-
     def __init__(self, clock: Clock, per_minute: int) -> None:
         self._clock = clock
-        self._per_minute = per_minute
-        self._made: list[datetime] = []
+        self._is_limited = per_minute > 0
+        self._calls = CallRate(within_any_minute(per_minute))
 
     async def reserve(self, *, within: float) -> float | None:
-        now = self._clock.now()
-        self._made = [made for made in self._made if made > now - _MINUTE]
-        if not self._per_minute or len(self._made) < self._per_minute:
-            self._made.append(now)
+        if not self._is_limited:
             return 0.0
-        wait = (self._made[-self._per_minute] + _MINUTE - now).total_seconds()
+        now = int(self._clock.now().timestamp() * MICROSECONDS)
+        wait = self._calls.wait(now) / MICROSECONDS
         if wait > within:
             return None
-        self._made.append(now + timedelta(seconds=wait))
+        self._calls = self._calls.counted(now)
         return wait
 
 
