@@ -34,9 +34,12 @@ class Counted(Statement):
         super().__init__("SELECT key, number FROM numbers WHERE key = ANY(:keys::uuid[])")
         self.runs: list[list[UUID]] = []
         self.before = ""
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     async def __call__(self, **values: Any) -> list[Mapping[str, Any]]:
         self.runs.append(values["keys"])
+        await self.gate.wait()
         if self.before:
             await rows(self.before)
         return await super().__call__(**values)
@@ -106,12 +109,15 @@ async def test_a_change_that_was_committed_is_seen_by_every_later_call(numbers: 
 
 async def test_a_cancelled_call_costs_the_others_nothing(numbers: list[UUID]) -> None:
     statement = Counted()
-    statement.before = "SELECT pg_sleep(0.2)"
+    statement.gate.clear()
     find = lookup_by(statement)
     calls = [asyncio.create_task(find(key)) for key in numbers]
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(HANG):
+        while not statement.runs:  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0)
     for call in calls[::2]:
         call.cancel()
+    statement.gate.set()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert results[1::2] == [1, 3, 5, 7, 9]
     assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
