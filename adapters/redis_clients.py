@@ -16,13 +16,13 @@ def connection_options(*, command_seconds: float, block_seconds: float = 0) -> d
         "socket_connect_timeout": command_seconds,
         "socket_timeout": block_seconds + command_seconds,
         # Managed services drop idle connections, and servers restart: a pooled connection may be dead, so a command
-        # is repeated once, at once, on a new one. A pool that is made by hand has no retry of its own (redis-py#4252).
+        # is repeated once, at once, on a new one. A pool made by hand does not retry by default (redis-py#4252).
         "retry": Retry(NoBackoff(), 1),
     }
 
 
 def redis_client(url: str, *, command_seconds: float, max_connections: int, **options: Any) -> Redis:
-    """A client with a pool of its own; it connects at the first command."""
+    """A client with its own pool; it connects at the first command."""
     return Redis(
         connection_pool=BlockingConnectionPool.from_url(
             url, max_connections=max_connections, **connection_options(command_seconds=command_seconds), **options

@@ -117,7 +117,7 @@ class Adapters(ABC):
     unit_of_work: UnitOfWork
     clock: Clock
     ids: Ids
-    #: How many messages of the latest day are counted without being seen: asked anew since, or deleted with their room.
+    #: Messages of the latest day that are counted but no longer seen: asked again since, or deleted with their room.
     unseen: Counter[UserId] = field(default_factory=Counter)
 
     @abstractmethod
@@ -126,10 +126,10 @@ class Adapters(ABC):
 
     @abstractmethod
     async def race(self, *calls: Coroutine[Any, Any, T], rows_of: str = "", table: str = "") -> list[T | BaseException]:
-        """The results of calls made at once, each on a connection of its own.
+        """The results of calls made at once, each on its own connection.
 
-        All wait for the rows of a table that somebody else has locked, or for the table itself
-        where there are no rows yet, and are then let go together.
+        All wait for locked rows of a table, or for the table itself if it has no rows yet, and are then released
+        together.
         """
 
     @abstractmethod

@@ -85,7 +85,7 @@ class TestBook:
         await adapters.messages.book(call(message, attempt=2, purpose=CallPurpose.TITLE))
         booked = [(one.attempt, one.purpose, one.outcome) for one in await adapters.calls()]
         assert booked == [(1, "reply", "empty"), (2, "reply", "completed"), (2, "title", "completed")]
-        assert await tokens(adapters, message) == (14, 22), "a title is no reply of the user's"
+        assert await tokens(adapters, message) == (14, 22), "a title does not count as the user's reply"
 
     async def test_twice_is_once(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
@@ -136,7 +136,7 @@ class TestBook:
 
 
 class TestLost:
-    """Whoever died took what it knew along; whoever was only taken for dead tells it later."""
+    """A dead worker's usage is unknown; one that only seemed dead books it later."""
 
     async def test_a_claim_after_it_books_what_is_not_known(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
@@ -266,7 +266,7 @@ class TestCounted:
         assert await over(adapters, other) == (True, 1)
 
     async def test_and_claims_at_once(self, adapters: Adapters) -> None:
-        """Whoever gets it ends it without asking: given back once, whichever way."""
+        """The next claim ends it without calling the model: refunded once, either way."""
         for turn in (0, 9, 18):
             message = await adapters.queued()
             calls: list[Any] = [adapters.messages.claim(message.id, lease=HOUR) for _ in range(18)]

@@ -1,4 +1,4 @@
-"""What ModelBudget promises: never more calls than allowed within any sixty seconds, whoever makes them."""
+"""What ModelBudget promises: never more calls than allowed within any sixty seconds, by all workers together."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_twenty_at_once_are_one_after_the_other(adapters: Adapters, per_mi
     calls = Calls(adapters, adapters.budget(per_minute))
     results = await adapters.race(*(calls.reserve(3_600) for _ in range(20)), rows_of="model_budget")
     assert all(isinstance(result, float) for result in results)
-    # All were told their wait at about the same time: the waits themselves are the times.
+    # All got their wait at about the same time, so the waits are the times.
     calls.at = [result for result in results if isinstance(result, float)]
     assert calls.most_in_a_minute() <= per_minute
 

@@ -1,4 +1,4 @@
-"""What Messages promises of a user's counters: the limits of sending, refunds, and messages queued anew."""
+"""What Messages promises of a user's counters: the limits of sending, refunds, and messages queued again."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class TestTokens:
         room, day = await adapters.room(), adapters.clock.now().date()
         await adapters.ended(room, replace(COMPLETED, input_tokens=7, output_tokens=11))
         message = adapters.new_message(room)
-        for _ in range(2):  # the second one is no second one
+        for _ in range(2):  # the second has no effect
             accepted = await adapters.messages.accept(message, limits=SendingLimits())
             assert accepted == Allowance(day, 2, None, 7, 11)
 

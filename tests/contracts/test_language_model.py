@@ -37,7 +37,7 @@ FOREVER = 3600.0
 
 
 class Stage(Protocol):
-    """Where a model is told what to say, whichever model it is."""
+    """Where a model, of whichever kind, gets its script."""
 
     model: LanguageModel
 

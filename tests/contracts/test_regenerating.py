@@ -173,7 +173,7 @@ class TestRegenerate:
 
 
 class TestOneRequest:
-    """One that may come again, as long as nobody else asked anew: it takes effect once."""
+    """A repeated request takes effect once, unless another request came between."""
 
     async def test_has_no_further_effect(self, adapters: Adapters) -> None:
         over = await adapters.ended()

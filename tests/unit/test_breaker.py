@@ -1,4 +1,4 @@
-"""When the model is spared: not for one user's messages, and for no longer than it is ill."""
+"""When calls are paused: not because of one user's messages, and no longer than the model fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking the model: when it is spared, and which of its ends count against it."""
+"""Calls of the model: when they are deferred, and which results count against the model."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ class TestCallModel:
 
 
 class Waits(ModelBudget):
-    """Its turn comes in so many seconds."""
+    """Its turn comes in `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -455,7 +455,7 @@ class TestThoughts:
 
 
 class TestCall:
-    """What whoever asks learns of it, however it ends."""
+    """What the caller learns of it, however it ends."""
 
     @pytest.mark.parametrize(
         ("line", "usage"),

@@ -47,7 +47,7 @@ SILENT = ScriptedReply(pieces=(), finish_reason=None)
 
 
 class AwayTwice(MemoryMessages):
-    """The database is away the first two times that this verb is tried."""
+    """The database is unavailable the first two times that this verb is tried."""
 
     verb = ""
     away = 2
@@ -534,7 +534,7 @@ class TestSuspectsDuplicates:
 
 
 class TestDeferred:
-    """The model was not asked: that is no failure of the message."""
+    """The model was not called, so the message has not failed."""
 
     def open_breaker(self, world: World) -> None:
         breaker, now = world.container.call_model().breaker, world.clock.now()
@@ -721,7 +721,7 @@ class TestStream:
         async with world.stream.follow(message.id) as reader:
             assert await answer(world, message) is COMPLETED
             pieces = await reader.read()
-            assert await reader.read() == [], "the end is told, and comes after all pieces"
+            assert await reader.read() == [], "the end is announced, after all pieces"
         assert [(str(piece.position), piece.text) for piece in pieces] == [
             *(("1-0", ""), ("1-1", "a"), ("1-3", "b?"), ("1-6", "c 🌻")),
         ]
@@ -793,7 +793,7 @@ class TestCancel:
         world.clock.move(timedelta(seconds=11))
         async with world.stream.follow(message.id) as reader, asyncio.timeout(HANG):
             assert await answer(world, message) is CANCELLED
-            assert await reader.read() == [], "who follows it is told"
+            assert await reader.read() == [], "its reader is woken"
         assert world.model.asked == []
 
     async def test_of_a_failing_one_is_no_failure(self, world: World) -> None:

@@ -1,4 +1,4 @@
-"""A key that the model does not take: who is told, how often, and until when."""
+"""A key that the model refuses: where it is reported, how often, and until when."""
 
 from __future__ import annotations
 
