@@ -128,10 +128,12 @@ class ChatGame(Game):
             self.finish(0, outcome, True, usage, False)
 
     @precondition(lambda self: self.sent)
-    @rule(n=messages, usage=usages, asked=st.booleans(), failed=st.booleans())
-    def try_in_vain(self, n: int, usage: TokenUsage | None, asked: bool, failed: bool) -> None:
+    @rule(n=messages, usage=usages, asked=st.booleans(), failed=st.booleans(), is_cancelled=st.booleans())
+    def try_in_vain(self, n: int, usage: TokenUsage | None, asked: bool, failed: bool, is_cancelled: bool) -> None:
         if self.is_claimed(n, UNIT * 1.5, True):
             self.give_back(0, timedelta(), asked, usage, failed)
+            if is_cancelled:
+                self.cancel(n)
 
     @precondition(lambda self: self.attempts)
     @rule(chosen=st.lists(messages, max_size=4), lease=leases)
