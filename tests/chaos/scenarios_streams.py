@@ -208,47 +208,59 @@ async def cancels(scale: Scale, seed: int) -> Row:
     )
 
 
+@dataclass
+class _Forgetful:
+    """Clients that open a stream, read little or nothing of it, and leave."""
+
+    url: str
+    path: str
+    token: str
+    chance: random.Random
+    refused: Counter[int] = field(default_factory=Counter)
+
+    async def open_many(self, count: int, at_once: int) -> None:
+        for begun in range(0, count, at_once):
+            await asyncio.gather(*(self._open_and_forget() for _ in range(min(at_once, count - begun))))
+
+    async def _open_and_forget(self) -> None:
+        while not await self._opened_and_forgotten():  # noqa: ASYNC110 - Retry-After says when, roughly
+            await asyncio.sleep(self.chance.random())
+
+    async def _opened_and_forgotten(self) -> bool:
+        """False if the server is too busy and says so."""
+        try:
+            async with open_stream(self.url, self.path, self.token, seconds=PROCESS_HANG) as stream:
+                if stream.status != 200:
+                    self.refused[stream.status] += 1
+                    return stream.status not in (429, 503) or "retry-after" not in stream.headers
+                for _ in range(self.chance.choice([0, 0, 1, 3])):
+                    await asyncio.wait_for(anext(stream.rest), PROCESS_HANG)
+                await asyncio.sleep(self.chance.random() * 0.5)  # without reading
+                if self.chance.random() < 0.5:
+                    stream.drop()
+        except _UNAVAILABLE:
+            self.refused[0] += 1
+        return True
+
+
 async def forgotten_streams(scale: Scale, seed: int) -> Row:
     streams, at_once = scale.of(150, 10_000), scale.of(50, 500)
     async with world(apis=1, workers=1, **MANY, **scale.settings) as w:
         ledger = await Ledger(w).open()
         # One endless reply that everyone follows.
         w.gemini.reply("So. " * 20_000, chunks=20_000, first_chunk_seconds=0, chunk_seconds=0.1)
-        chance, [url], [person] = random.Random(seed), w.urls, await w.people(1)
-        path, refused = f"/chatroom/{person.room}/message", Counter[int]()
+        [url], [person] = w.urls, await w.people(1)
+        path = f"/chatroom/{person.room}/message"
         api = w.apis[url].process.pid
         async with open_stream(url, path, person.token, method="POST", body={"input": "Why?"}) as stream:
             message = stream.headers["location"].rpartition("/")[2]
             ledger.accepted.add(message)
 
-            async def open_and_forget() -> None:
-                while not await opened_and_forgotten():  # noqa: ASYNC110 - Retry-After says when, roughly
-                    await asyncio.sleep(chance.random())
-
-            async def opened_and_forgotten() -> bool:
-                """False if the server is too busy and says so."""
-                try:
-                    async with open_stream(url, f"{path}/{message}/stream", person.token, seconds=PROCESS_HANG) as one:
-                        if one.status != 200:
-                            refused[one.status] += 1
-                            return one.status not in (429, 503) or "retry-after" not in one.headers
-                        for _ in range(chance.choice([0, 0, 1, 3])):
-                            await asyncio.wait_for(anext(one.rest), PROCESS_HANG)
-                        await asyncio.sleep(chance.random() * 0.5)  # without reading
-                        if chance.random() < 0.5:
-                            one.drop()
-                except _UNAVAILABLE:
-                    refused[0] += 1
-                return True
-
-            async def open_many(count: int) -> None:
-                for begun in range(0, count, at_once):
-                    await asyncio.gather(*(open_and_forget() for _ in range(min(at_once, count - begun))))
-
-            await open_many(at_once)  # memory that a busy process keeps is not a leak
+            clients = _Forgetful(url, f"{path}/{message}/stream", person.token, random.Random(seed))
+            await clients.open_many(at_once, at_once)  # memory that a busy process keeps is not a leak
             await asyncio.sleep(1)
             before, files_before = _resident_mb(api), _files(api)
-            await open_many(streams)
+            await clients.open_many(streams, at_once)
             give_up = time.monotonic() + scale.bound(10)
             while _files(api) > files_before and time.monotonic() < give_up:  # noqa: ASYNC110 - no event to wait on
                 await asyncio.sleep(0.1)
@@ -265,14 +277,14 @@ async def forgotten_streams(scale: Scale, seed: int) -> Row:
         f"{streams} streams opened and forgotten, {at_once} at once",
         "file handles and memory as before; who stays has every word",
         f"files {files_before} → {files_after}, memory {before:.0f} → {after:.0f} MB, {channels} channel(s) left,"
-        f" asked to come later {dict(refused)}; {len(reply.events)} events read by the one who stayed; {report}",
+        f" asked to come later {dict(clients.refused)}; {len(reply.events)} events read by who stayed; {report}",
         report.kept
         and settled is not None
         and cancelled.status in (200, 202)
         and files_after <= files_before
         and after <= before + 20
         and channels == 1
-        and refused.keys() <= {503}
+        and clients.refused.keys() <= {503}
         and reply.text == stored[0]["response"],
     )
 
