@@ -56,6 +56,7 @@ class Client:
         self._turn = itertools.count()
         self._idle: dict[str, list[_Connection]] = defaultdict(list)
         self._seconds = seconds
+        self._closed = False
 
     async def ask(
         self, person: Person | None, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
@@ -80,6 +81,8 @@ class Client:
             self._idle[url] += await asyncio.gather(*(self._connect(url) for _ in range(connections)))
 
     def close(self) -> None:
+        """A request that is still under way, of a scenario that failed, closes its connection itself."""
+        self._closed = True
         for connections in self._idle.values():
             for _, writer in connections:
                 writer.close()
@@ -111,7 +114,7 @@ class Client:
         except BaseException:
             writer.close()
             raise
-        if headers.get("connection", "").lower() == "close":
+        if self._closed or headers.get("connection", "").lower() == "close":
             writer.close()
         else:
             self._idle[url].append(connection)
