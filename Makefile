@@ -11,32 +11,32 @@ SOURCES := domain application adapters entrypoints local tests docs
 help: ## print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make or refresh the environment in .venv
+setup: $(READY) ## create or refresh the environment in .venv
 
-# It says what it does, and ends with one clear sentence where it cannot.
+# It reports each step, and a failure in one sentence.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3")'
 	@$(PYTHON) -m local.setup
 	@touch $@
 
-# Compiled first: what was changed since the set-up, for those who set PYTHONDONTWRITEBYTECODE.
+# Compiles what changed since the set-up first, for those who set PYTHONDONTWRITEBYTECODE.
 run: setup ## start the whole product on this machine
 	@$(BIN)/python -m compileall -q domain application adapters entrypoints local || true
 	@$(BIN)/gemini-backend up
 
-test: setup ## all tests, on real Postgres and Valkey
+test: setup ## run all tests, on a real Postgres and Valkey
 	@$(BIN)/pytest -n 4 --no-loadscope-reorder
 
-test-browser: setup ## the page in headless Chromium; needs npm and chromium
+test-browser: setup ## test the page in headless Chromium; needs npm and chromium
 	@$(BIN)/pytest tests/browser/browser_*.py
 
-test-postman: setup ## the Postman collection's story, by newman; needs npm
+test-postman: setup ## run the Postman collection's story with newman; needs npm
 	@$(BIN)/pytest tests/vendor_tools/postman.py
 
-test-clients: setup ## a TypeScript client and the guide's JavaScript; needs npm
+test-clients: setup ## test a TypeScript client and the guide's JavaScript; needs npm
 	@$(BIN)/pytest tests/vendor_tools/clients.py
 
-check: setup ## linter, formatter, types, import rules and language
+check: setup ## check style, types, imports and language
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
@@ -47,13 +47,13 @@ format: setup ## format the code and fix what the linter can
 	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
-chaos: setup ## kill, freeze and flood the product at length; prints a table
+chaos: setup ## kill, freeze and flood the product at length; print a table
 	@$(BIN)/python -m tests.chaos
 
 bench: setup ## measure the hot paths and print a table
 	@$(BIN)/python -m tests.benchmarks
 
-security: setup ## attack the product at length; prints a table
+security: setup ## attack the product at length; print a table
 	@$(BIN)/python -m tests.security
 
 postman: setup ## write docs/postman from the OpenAPI document

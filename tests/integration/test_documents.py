@@ -1,4 +1,4 @@
-"""The documents say what is true: settings, calls, error codes, commands and examples; and nothing of our machines."""
+"""The documents are true: settings, calls, error codes, commands and examples. No file names a developer's machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SETTINGS_DOCUMENT = (ROOT / "docs" / "settings.md").read_text()
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BASE_URL = "http://127.0.0.1:8000"
 NUMBER = "+919876543210"
-#: What goes before a session. zsh allows comments in scripts; in what is typed or pasted it does not.
+#: The first line of a session. zsh allows comments in scripts, but not in typed or pasted commands.
 SHELLS = {"sh": "", "bash": "", "zsh": "setopt no_interactive_comments\n"}
 #: Columns of Markdown prose. A line that cannot be broken (a table's, a link's) may be longer.
 COLUMNS = 110
@@ -79,7 +79,7 @@ TOP_LEVEL = {
     "tests",
 }
 
-# Brackets keep these from finding themselves.
+# The brackets prevent these patterns from matching themselves.
 ANYBODYS_MACHINE = re.compile(r"(?<![\w.~])/(?:home|Users|root|work|tmp)/[\w.]")
 PACKAGE_REGISTRY = re.compile(
     r"pypi[.]org|pythonhosted[.]org|registry[.](?:npmjs[.]org|yarnpkg[.]com)|proxy[.]golang[.]org|index-url[ =]+\w"
@@ -103,7 +103,7 @@ SERVERS_CODES = {
 
 @pytest.fixture(scope="module")
 def product() -> Iterator[str]:
-    """`make run`: its URL. Limits off: who pastes a session twice in a minute is refused the second code."""
+    """The URL of `make run`, without rate limits: a session that is pasted twice in a minute needs a second code."""
     with whole_product() as url:
         yield url
 
@@ -116,12 +116,12 @@ def interrupting_product() -> Iterator[str]:
 
 
 def code_blocks(text: str, language: str) -> str:
-    """All of one language, one after the other."""
+    """All blocks of one language, joined."""
     return "\n".join(re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text))
 
 
 def run(*command: str, stdin: str = "", environment: dict[str, str] | None = None) -> str:
-    """What it prints; it must succeed and complain of nothing."""
+    """The output of a command, which must succeed and print no errors."""
     done = subprocess.run(
         command,
         input=stdin,
@@ -221,7 +221,7 @@ def test_the_readmes_session_can_be_pasted_again_and_again(product: str, shell: 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_what_is_pasted_into_a_shell_has_no_comments(name: str) -> None:
-    """Typed or pasted, zsh takes them for words: macOS' shell does not know comments there."""
+    """In typed or pasted commands, zsh (the shell of macOS) treats comments as words."""
     for language, block in re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", (ROOT / name).read_text()):
         if language in ("", "bash", "sh", "zsh", "console"):
             assert not re.search(r"(?m)(?:^|\s)#", block), block
@@ -286,7 +286,7 @@ def test_the_document_on_operations_names_every_metric_and_command() -> None:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Every call of gemini-backend in a block of code, its placeholders filled in."""
+    """Every gemini-backend command in a code block, with its placeholders filled in."""
     for block in re.findall(r"(?ms)^```\w*\n(.*?)^```$", text):
         for line in re.findall(r"(?m)^(?:docker compose (?:exec|run) .*?)?gemini-backend (.+)$", block):
             words = shlex.split(line, comments=True)
@@ -369,7 +369,7 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def repository_files() -> list[Path]:
-    """What is in the repository, or would be with the next commit."""
+    """The files of the repository, including those of the next commit."""
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

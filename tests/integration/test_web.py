@@ -1,4 +1,4 @@
-"""GET / and the page's files, and the cookie in which a page's refresh token lives."""
+"""GET /, the page's files and sources, and the cookie with a page's refresh token."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLIENT_GUIDE = (ROOT / "docs" / "client-guide.md").read_text()
 
 @pytest.fixture
 async def browser(http: httpx.AsyncClient) -> AsyncIterator[httpx.AsyncClient]:
-    """Another client of the same server: it keeps cookies, and reads what no OpenAPI document describes."""
+    """Another client of the same server, which keeps cookies and may read undocumented paths."""
     async with httpx.AsyncClient(base_url=http.base_url, trust_env=False, timeout=HANG) as client:
         yield client
 
@@ -156,7 +156,7 @@ async def test_the_refresh_token_goes_into_a_cookie_if_asked_for(
     assert {"HttpOnly", "Path=/auth", "SameSite=Strict", "Max-Age=604800"} <= set(attributes)
     assert "Secure" not in attributes, "this server is reached by plain HTTP"
 
-    # Refreshing takes it from there and puts the next one there.
+    # A refresh reads it from the cookie and stores the next one there.
     for body in (b"", b"{}"):
         again = await browser.post("/auth/refresh", content=body, headers=IN_COOKIE)
         assert again.status_code == 200
@@ -166,7 +166,7 @@ async def test_the_refresh_token_goes_into_a_cookie_if_asked_for(
     me = await browser.get("/user/me", headers={"Authorization": f"Bearer {again.json()['token']}"})
     assert me.status_code == 200
 
-    # And logging out takes it away.
+    # Logging out removes it.
     headers = {"Authorization": f"Bearer {again.json()['token']}", **IN_COOKIE}
     assert (await browser.post("/auth/logout", headers=headers)).status_code == 200
     assert "refresh_token" not in browser.cookies
@@ -179,7 +179,7 @@ async def test_without_the_header_nothing_changes(http: httpx.AsyncClient, brows
     assert reply.json().keys() == {"message", "token", "expiresIn", "refreshToken", "user"}
     assert "set-cookie" not in reply.headers
     browser.cookies.set("refresh_token", reply.json()["refreshToken"], path="/auth")
-    # What another site can have a browser send: the cookie alone.
+    # Another site can make a browser send only the cookie.
     for headers in ({}, {"X-Refresh-Token": "body"}):
         refused = await browser.post("/auth/refresh", headers=headers)
         assert (refused.status_code, refused.json()["code"]) == (400, "malformed_body")
