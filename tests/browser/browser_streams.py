@@ -195,7 +195,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
 
     site.gemini.fault("bad_request", match="Not this", times=None)  # it is retried without thinking
     assert await asha.ask("Not this") == ""
-    await asha.sees("The model did not accept the message. Not counted.")
+    await asha.sees("The model rejected the message. Not counted.")
     await asha.sees("5 of 5 messages left today")
     await asha.accessible()
     site.gemini.clear()
@@ -204,7 +204,7 @@ async def test_what_goes_wrong_is_said_in_words(site: Site, visit: Visit) -> Non
 
     site.gemini.fault("blocked", match="Nor this")
     await asha.ask("Nor this")
-    await asha.sees("The model's safety filter refused to answer this.")
+    await asha.sees("The model's safety filter blocked the reply.")
 
     site.gemini.reply("It breaks off here", match="Too long", finish_reason="MAX_TOKENS")
     await asha.ask("Too long")

@@ -153,7 +153,7 @@ async def test_a_reply_from_before_a_reload_goes_on(site: Site, visit: Visit) ->
     [
         (
             {"status": "failed", "counted": False, "error": {"code": "model_not_configured", "detail": "No key."}},
-            "The service is not set up to reach Gemini. Nothing is wrong with your message. Not counted.",
+            "The service is not set up to use Gemini. Your message is fine. Not counted.",
         ),
         ({"status": "cancelled", "counted": False}, "You stopped this before it began. Not counted."),
         ({"status": "cancelled", "counted": True, "response": "Half"}, "You stopped this reply."),
@@ -169,9 +169,7 @@ async def test_what_was_not_counted_says_so(
         await asha.write("Hello")
         await expect(asha.entry("Hello")).to_have_attribute("data-status", "queued")
         stream.done(await message_of(asha) | {"response": None} | message)
-        await expect(asha.page.locator(".ending")).to_have_text(
-            said or "The model's safety filter refused to answer this."
-        )
+        await expect(asha.page.locator(".ending")).to_have_text(said or "The model's safety filter blocked the reply.")
 
 
 async def test_thoughts_of_the_whole_product_are_there_after_a_reload(site: Site, visit: Visit) -> None:

@@ -1,7 +1,7 @@
 """The language check: words and names that this code base has replaced, and where they still stand.
 
-`words.toml` has the table, the reasoned exceptions, and the paths that are not clean yet. Prose is checked in Markdown,
-in comments and strings of Python, in comments of SQL, and in the page's sources; names are checked in code.
+`words.toml` has the table and the reasoned exceptions. Prose is checked in Markdown, in comments and strings of Python,
+in comments of SQL, and in the page's sources; names are checked in code.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Language:
     allowed: dict[str, str] = field(default_factory=dict)
     #: Path, the text of the line, and the reason.
     exceptions: list[tuple[str, str, str]] = field(default_factory=list)
-    pending: tuple[str, ...] = ()
     used: set[int] = field(default_factory=set)
 
     @classmethod
@@ -69,7 +68,6 @@ class Language:
             parts=table["parts"],
             allowed=table["allowed"],
             exceptions=[(one["path"], one["line"], one["reason"]) for one in table.get("exceptions", [])],
-            pending=tuple(table.get("pending", {}).get("paths", ())),
         )
 
     def findings(self, path: str, source: str) -> Iterator[Finding]:
@@ -180,10 +178,9 @@ def files() -> list[str]:
 
 
 def check(language: Language, names: Iterable[str]) -> list[Finding]:
-    """Every finding in these files, and in none that is pending."""
+    """Every finding in these files."""
     return [
         finding
         for name in names
-        if not name.startswith(language.pending or ("\0",))
         for finding in sorted(set(language.findings(name, (ROOT / name).read_text())), key=lambda found: found.line)
     ]

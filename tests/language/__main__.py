@@ -1,4 +1,4 @@
-"""`python -m tests.language`: check the repository, or `--all` with the paths that are pending, or the paths given."""
+"""`python -m tests.language`: check the repository, or the paths given."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from tests.language import Language, check, files
 
 
 def main() -> int:
-    language = Language.read()
-    arguments = sys.argv[1:]
-    if arguments:
-        language.pending = ()
-    paths = tuple(argument for argument in arguments if argument != "--all")
-    found = check(language, [name for name in files() if not paths or name.startswith(paths)])
+    paths = tuple(sys.argv[1:])
+    found = check(Language.read(), [name for name in files() if not paths or name.startswith(paths)])
     for finding in found:
         print(finding)
     if found:
