@@ -118,7 +118,7 @@ async def _select_upwards(page: Page) -> None:
     await page.mouse.move(700, 400)
     await page.mouse.down()
     await page.mouse.move(700, 2, steps=4)
-    await page.wait_for_timeout(600)
+    await until(page, f"{_DISTANCE} > 300")
     await page.mouse.up()
 
 
