@@ -113,7 +113,7 @@ class Subscription:
 
 def pro_until(subscriptions: Iterable[Subscription], prices: Collection[str]) -> datetime | None:
     """The moment up to which all of a user's subscriptions together make them Pro."""
-    return max((until for one in subscriptions if (until := one.pro_until(prices))), default=None)
+    return max((until for bought in subscriptions if (until := bought.pro_until(prices))), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

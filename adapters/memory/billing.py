@@ -112,7 +112,9 @@ class MemoryBillingAccounts(BillingAccounts):
 
     def _owners(self, event: PaymentEvent) -> set[UserId]:
         accounts = [row.account for row in self.table.all()]
-        by_customer = {one.user_id for one in accounts if event.customer_id and one.customer_id == event.customer_id}
+        by_customer = {
+            account.user_id for account in accounts if event.customer_id and account.customer_id == event.customer_id
+        }
         return by_customer | {
             checkout.user_id
             for checkout in self.checkouts.all()
@@ -255,7 +257,7 @@ class MemoryPaymentGateway(PaymentGateway):
         self._called("subscriptions")
         if customer_id not in self.customers:
             raise CustomerGone
-        return [one for one in self.customers[customer_id] if one.user_id == user_id]
+        return [bought for bought in self.customers[customer_id] if bought.user_id == user_id]
 
     def _called(self, verb: str) -> None:
         self.calls.append(verb)

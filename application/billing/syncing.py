@@ -107,7 +107,7 @@ class SyncSubscriptions:
             except CustomerGone:
                 await self.customers.drop_customer(account.user_id, customer_id)
         # Subscriptions to other products must not keep their user from subscribing to Pro.
-        return _Read(states, [one for one in subscriptions if one.price_id in self.prices])
+        return _Read(states, [bought for bought in subscriptions if bought.price_id in self.prices])
 
     async def _states(self, claimed: ClaimedSync) -> list[CheckoutState]:
         user_id, states = claimed.account.user_id, list[CheckoutState]()
@@ -116,7 +116,7 @@ class SyncSubscriptions:
                 state = await self.gateway.checkout(checkout.id, user_id)
             except PaymentsRefused:
                 # Without an answer the tier that hangs on this checkout must stay.
-                if any(one.id == checkout.id for one in await self.stored.subscriptions(user_id)):
+                if any(bought.id == checkout.id for bought in await self.stored.subscriptions(user_id)):
                     raise
                 continue
             states.append(state or CheckoutState(checkout=checkout.closed()))
