@@ -90,7 +90,8 @@ class MemoryBillingAccounts(BillingAccounts):
             self.table.put(user_id, replace(row, account=row.account.without_customer()))
 
     async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
-        self.checkouts.put(checkout.id, checkout)
+        known = self.checkouts.get(checkout.id) or checkout  # an event may have come first
+        self.checkouts.put(checkout.id, replace(known, url=checkout.url, expires_at=checkout.expires_at))
         row = self._row(checkout.user_id)
         schedule = row.schedule.due_by(self._clock.now() + due_in)
         self.table.put(checkout.user_id, _Row(row.account.with_checkout(), schedule))
