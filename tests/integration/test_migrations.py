@@ -23,6 +23,7 @@ from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import LOCATION, aerich_command, migrate
 from adapters.security import HmacNumberDigests
 from adapters.system import TimeOrderedIds
+from application.ports.runtime import StartedRequest
 from domain.accounts import MobileNumber, User
 from domain.billing import FOREVER, SendingLimits
 from domain.chat.chatrooms import Chatroom
@@ -103,7 +104,7 @@ async def write_and_read(url: str) -> Message:
         assert await PostgresMessages().get(message.id, room.id, user.id) == message
         assert await PostgresModelBudget(10).reserve(within=0) == 0, "the row that the budget is kept in"
         kept = await PostgresIdempotencyKeys().begin("scope", "key", b"", new_id=message.id, busy_for=timedelta())
-        assert kept == message.id
+        assert kept == StartedRequest(message.id)
     return message
 
 
