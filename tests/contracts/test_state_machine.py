@@ -151,6 +151,13 @@ class ChatGame(Game):
             if is_cancelled:
                 self.cancel(n)
 
+    @precondition(lambda self: self.sent)
+    @rule(n=messages, times=st.integers(1, 3))
+    def workers_die(self, n: int, times: int) -> None:
+        for _ in range(times):
+            if self.is_claimed(n, UNIT * 1.5, True):
+                self.wait(3)
+
     @precondition(lambda self: self.attempts)
     @rule(chosen=st.lists(messages, max_size=4), lease=leases)
     def extend(self, chosen: list[int], lease: timedelta) -> None:
