@@ -19,6 +19,7 @@ import structlog
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from adapters.redis.reply_reader import Reader, Topic
 from adapters.redis.reply_stream import RedisReplyStream
 from application.ports.chat import ReplyReader
 from domain.chat.streams import ReplyPiece, StreamPosition
@@ -718,6 +719,7 @@ class TestCost:
     async def test_a_reader_that_never_reads_keeps_little(
         self, running_valkey: EmbeddedValkey, message_id: MessageId
     ) -> None:
+        of_other_tests = _in_memory(ReplyPiece)
         async with (
             scene_on(running_valkey, flush_seconds=0.001, safety_seconds=60) as scene,
             scene.reading.follow(message_id) as sleeper,
@@ -726,7 +728,7 @@ class TestCost:
             text = await write_many_pieces(scene.writing, message_id, 400, probe)
             assert len(probe.pieces) > 300
             probe.pieces.clear()
-            assert _pieces_in_memory() < 300
+            assert _in_memory(ReplyPiece) - of_other_tests < 300
             async with following(scene.reading, message_id, after=probe.position, text=text) as joined:
                 await scene.writing.wake(message_id)
                 await joined.looked(1)  # the stream was read for it
@@ -767,19 +769,19 @@ class TestCost:
         assert all(id.startswith(b"2-") for id, _ in entries)
 
     async def test_who_has_read_enough_is_forgotten(self, scene: Scene) -> None:
+        of_other_tests = _in_memory(Topic, Reader)
         for _ in range(5):
             async with AsyncExitStack() as stack:
                 for _ in range(50):
                     await stack.enter_async_context(following(scene.reading, new_id()))
-                await asyncio.sleep(0.05)
-        give_up = asyncio.get_running_loop().time() + 5
+                assert _in_memory(Topic, Reader) >= of_other_tests + 100
+        give_up = asyncio.get_running_loop().time() + HANG
         while await scene.redis.pubsub_channels(f"{scene.namespace}:*"):
             assert asyncio.get_running_loop().time() < give_up, "still subscribed"
             await asyncio.sleep(0.01)
-        gc.collect()
-        assert not [thing for thing in gc.get_objects() if type(thing).__name__ in ("_Topic", "_Reader")]
+        assert _in_memory(Topic, Reader) <= of_other_tests
 
 
-def _pieces_in_memory() -> int:
+def _in_memory(*kinds: type) -> int:
     gc.collect()
-    return sum(isinstance(thing, ReplyPiece) for thing in gc.get_objects())
+    return sum(isinstance(thing, kinds) for thing in gc.get_objects())
