@@ -1,7 +1,7 @@
 // Keeps the end of a scrolling box in view while its content grows, until the reader moves up.
 //
-// Growing content, table layout and on-screen keyboards cause scroll events, too. So following ends with a gesture, or
-// with a move upwards that layout cannot explain: find-in-page and screen readers move the view without a gesture.
+// Growing content, table layout and on-screen keyboards cause scroll events, too, also upwards. So only a gesture ends
+// following.
 
 const NEAR = 90; // pixels from the end within which no button is needed
 const AT_END = 30; // pixels from the end within which a move down starts following again
@@ -15,9 +15,7 @@ export class Following {
   private isOn = true;
   private isAway = false;
   private isHeld = false;
-  /** The position and the end as of the last event. */
   private lastTop = 0;
-  private lastEnd = 0;
   /** Where the end is, and where it was before it moved: a scroll to the earlier end may be reported late. */
   private end = 0;
   private before = { end: 0, until: 0 };
@@ -65,7 +63,6 @@ export class Following {
       this.lastTop = this.box.scrollTop;
     }
     this.note();
-    this.lastEnd = this.end;
     this.report();
   }
 
@@ -90,9 +87,7 @@ export class Following {
     const end = performance.now() < this.before.until ? this.before.end : this.end;
     if (top > this.lastTop && top > end - AT_END) this.isOn = true;
     else if (top < this.lastTop && this.isHeld && this.distance() > 2) this.isOn = false; // a shrinking end leaves no distance
-    else if (top < this.lastTop && this.end >= this.lastEnd && this.distance() > NEAR) this.isOn = false; // find-in-page
     this.lastTop = top;
-    this.lastEnd = this.end;
     this.report();
   }
 
