@@ -16,9 +16,9 @@ class Batched(Generic[Question, Reply]):
     """Asks for many at once what callers ask for one by one. Nothing is kept: each call is answered by a round trip
     that began after it.
 
-    A call waits for one turn of the event loop, so that all that are ready come along, and then for the round trips
-    under way if there are `trips` of them already. A failed round trip fails all that wait, since they would meet the
-    same. A cancelled call leaves the others alone.
+    A call waits for one turn of the event loop, so that all that are ready come along, and for the round trip under way
+    if there is one. A failed round trip fails all that wait, since they would meet the same. A cancelled call leaves
+    the others alone.
     """
 
     def __init__(
@@ -26,25 +26,22 @@ class Batched(Generic[Question, Reply]):
         ask: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]],
         *,
         size: int = 100,
-        trips: int = 1,
         context: Callable[[], Context] = Context,
     ) -> None:
         """`ask`: answers in the order of its questions, at most `size` of them. `context`: what it runs in; it works
         for many callers, so by default it sees none of their context variables."""
         self._ask = ask
         self._size = size
-        self._trips = trips
         self._context = context
         self._waiting: deque[tuple[Question, asyncio.Future[Reply]]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, question: Question) -> Reply:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
         self._waiting.append((question, reply))
-        if len(self._tasks) < self._trips:
-            task = loop.create_task(self._work(), context=self._context())
-            self._tasks.add(task)
+        if self._task is None:
+            self._task = loop.create_task(self._work(), context=self._context())
         return await reply
 
     async def _work(self) -> None:
@@ -54,7 +51,7 @@ class Batched(Generic[Question, Reply]):
                 if calls := self._next_calls():
                     await self._answer(calls)
         finally:
-            self._tasks.discard(asyncio.current_task())
+            self._task = None
 
     def _next_calls(self) -> list[tuple[Question, asyncio.Future[Reply]]]:
         calls: list[tuple[Question, asyncio.Future[Reply]]] = []

@@ -1,4 +1,4 @@
-"""Letting a number be logged in with again."""
+"""Unlocking a number after too many wrong guesses."""
 
 from __future__ import annotations
 
