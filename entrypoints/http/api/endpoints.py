@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, TypeVar, Unpack, get_type_hints
 
 from domain.errors import DomainError
-from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.common import ReplySchema, Schema
 
 H = TypeVar("H", bound=Callable[..., Awaitable[Any]])
 
@@ -52,7 +52,7 @@ class Endpoint:
     #: The handler's arguments and their types.
     takes: dict[str, Any]
     #: None means a stream.
-    reply: type[Schema] | None
+    reply: type[ReplySchema] | None
     status: int = 200
     errors: tuple[type[DomainError], ...] = ()
     limits: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class Endpoints(list[Endpoint]):
         def add(handler: H) -> H:
             takes = get_type_hints(handler)
             reply = takes.pop("return")
-            schema = reply if isinstance(reply, type) and issubclass(reply, Schema) else None
+            schema = reply if isinstance(reply, type) and issubclass(reply, ReplySchema) else None
             self.append(
                 Endpoint(
                     method=method, path=path, tag=self._tag, handler=handler, takes=takes, reply=schema, **declared

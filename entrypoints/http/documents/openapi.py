@@ -26,7 +26,7 @@ from domain.errors import (
 )
 from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.api.schemas.accounts import RefreshBody
-from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.common import ReplySchema, Schema, documented
 from entrypoints.http.api.schemas.problem import Problem
 from entrypoints.http.documents import texts
 from entrypoints.http.server import sse
@@ -221,7 +221,7 @@ def _problem(status: int, lines: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def _ref(schema: type[Schema]) -> dict[str, Any]:
+def _ref(schema: type[Schema | ReplySchema]) -> dict[str, Any]:
     return {"schema": {"$ref": _TEMPLATE.format(model=schema.__name__)}}
 
 
@@ -239,7 +239,7 @@ class _ForGenerators(GenerateJsonSchema):
 
 def _schemas(endpoints: list[Endpoint]) -> dict[str, Any]:
     models = {(endpoint.body, "validation") for endpoint in endpoints if endpoint.body}
-    models |= {(endpoint.reply, "serialization") for endpoint in endpoints if endpoint.reply}
+    models |= {(documented(endpoint.reply), "serialization") for endpoint in endpoints if endpoint.reply}
     models.add((Problem, "serialization"))
     ordered = sorted(models, key=lambda model: model[0].__name__)
     _, definitions = models_json_schema(

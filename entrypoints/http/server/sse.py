@@ -20,6 +20,7 @@ from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
 from domain.ids import UserId
 from entrypoints import metrics
 from entrypoints.http.api.schemas import chat as schemas
+from entrypoints.http.api.schemas.common import encode
 from entrypoints.http.api.schemas.problem import FieldError
 from entrypoints.http.server.errors import InvalidRequest, problem_body, status_of
 from entrypoints.http.server.headers import NO_STORE, request_id
@@ -180,7 +181,7 @@ def no_deadline(request: Request) -> Iterator[None]:
 
 def message_json(message: Message) -> str:
     """The message as `get_message` returns it, on one line."""
-    return schemas.Message.of(message).model_dump_json(by_alias=True, exclude_unset=True)
+    return encode(schemas.Message.of(message)).decode()
 
 
 def _frame(request: Request, event: ReplyEvent) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 from sanic import HTTPResponse, Request
@@ -16,7 +15,7 @@ from application.ports.accounts import MobileNumbers, NumberDigests
 from application.ports.runtime import IdempotencyKeys, Ids
 from domain.ids import UserId
 from entrypoints.container import Container
-from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.common import ReplySchema, encode
 from entrypoints.http.server.sse import Streams
 from entrypoints.http.steps.rate_limits import RateLimits
 from entrypoints.settings import Settings
@@ -38,24 +37,23 @@ class Call:
         return self.caller.user.id
 
 
-@dataclass
+@dataclass(slots=True)
 class Answer:
     """A reply that is not encoded yet, or a stored one."""
 
     status: int
-    content: Schema | bytes
+    content: ReplySchema | bytes
     headers: dict[str, str] = field(default_factory=dict)
-    #: Fields to leave out of the body.
-    left_out: set[str] | None = None
     #: The refresh token for the cookie; "" removes the cookie, None leaves it unchanged.
     cookie: str | None = None
 
-    @cached_property
+    _body: bytes | None = None
+
+    @property
     def body(self) -> bytes:
-        if isinstance(self.content, bytes):
-            return self.content
-        # Two fields are omitted instead of null: a code, and a token that goes into a cookie.
-        return self.content.model_dump_json(by_alias=True, exclude_unset=True, exclude=self.left_out).encode()
+        if self._body is None:
+            self._body = self.content if isinstance(self.content, bytes) else encode(self.content)
+        return self._body
 
 
 #: None if the response was sent already.

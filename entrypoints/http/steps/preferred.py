@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sanic import HTTPResponse, Request
 
 from domain.chat.messages import Message
@@ -16,7 +17,7 @@ from domain.errors import Unavailable
 from domain.ids import ChatroomId, MessageId
 from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.api.schemas import chat as schemas
-from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.common import ReplySchema
 from entrypoints.http.server import sse
 from entrypoints.http.steps.call import Answer, Call, Kit, Step
 
@@ -105,12 +106,12 @@ def _message_id(answer: Answer) -> MessageId:
     return MessageId(content.data.id)
 
 
-def _with_message(content: Schema | bytes, message: Message) -> Schema | bytes:
+def _with_message(content: ReplySchema | bytes, message: Message) -> ReplySchema | bytes:
     """The same reply with the message as it is now. A stored one may be of another release: its other fields stay."""
     if isinstance(content, bytes):
         body = json.loads(content) | {"data": json.loads(sse.message_json(message))}
         return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    return content.model_copy(update={"data": schemas.Message.of(message)})
+    return msgspec.structs.replace(content, data=schemas.Message.of(message))
 
 
 def _preferred_wait(header: str) -> int | None:

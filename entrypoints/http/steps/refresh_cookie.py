@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import codecs
 
+import msgspec
 from pydantic import ValidationError
 from sanic import HTTPResponse, Request
 
 from domain.accounts import SESSION_IDLE
 from domain.errors import RefreshTokenInvalid
-from entrypoints.http.api.schemas.accounts import RefreshBody
+from entrypoints.http.api.schemas.accounts import RefreshBody, SignedInReply
 from entrypoints.http.steps.call import Answer, Call, Step
 from entrypoints.settings import Settings
 
@@ -29,8 +30,10 @@ def cookied(step: Step) -> Step:
     async def move(call: Call) -> Answer | HTTPResponse | None:
         answer = await step(call)
         if isinstance(answer, Answer) and wants_cookie(call.request):
-            answer.cookie = getattr(answer.content, "refresh_token", "")
-            answer.left_out = {"refresh_token"}
+            answer.cookie = ""
+            if isinstance(answer.content, SignedInReply):
+                answer.cookie = answer.content.refresh_token
+                answer.content = msgspec.structs.replace(answer.content, refresh_token="")
         return answer
 
     return move

@@ -11,7 +11,17 @@ from domain import accounts
 from domain.accounts import MAX_PASSWORD_CHARACTERS, MIN_PASSWORD_CHARACTERS, OtpChallenge
 from domain.billing import Tier
 from entrypoints.http.api.schemas.billing import DailyUsage
-from entrypoints.http.api.schemas.common import Id, Name, NonBlankText, Reply, Schema, Timestamp, without_default
+from entrypoints.http.api.schemas.common import (
+    Id,
+    Name,
+    NonBlankText,
+    Reply,
+    ReplySchema,
+    Schema,
+    Timestamp,
+    timestamp,
+    without_default,
+)
 
 
 def _code(text: str) -> str:
@@ -116,7 +126,7 @@ class ChangePasswordBody(Schema):
         return self
 
 
-class User(Schema):
+class User(ReplySchema):
     """A person with an account."""
 
     id: Id
@@ -132,7 +142,7 @@ class SignUpReply(Reply):
     user: User
 
 
-class OtpReply(Reply):
+class OtpReply(Reply, omit_defaults=True):
     """`otp` is present only while codes are returned in the reply, which is meant for development."""
 
     otp: Annotated[
@@ -141,7 +151,7 @@ class OtpReply(Reply):
     ] = None
 
 
-class SignedInReply(Reply):
+class SignedInReply(Reply, omit_defaults=True, kw_only=True):
     token: Annotated[
         str,
         Field(description="The access token: send it as `Authorization: Bearer <token>`.", examples=["eyJhbGciOi…"]),
@@ -169,7 +179,7 @@ class SignedInReply(Reply):
         )
 
 
-class Session(Schema):
+class Session(ReplySchema):
     """A logged-in device."""
 
     id: Id
@@ -185,8 +195,8 @@ class Session(Schema):
             id=session.id,
             device=session.device,
             network=session.network,
-            created_at=session.created_at,
-            last_seen_at=session.last_seen_at,
+            created_at=timestamp(session.created_at),
+            last_seen_at=timestamp(session.last_seen_at),
             current=current,
         )
 

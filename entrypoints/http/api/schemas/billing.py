@@ -8,13 +8,13 @@ from pydantic import Field
 
 from domain import billing
 from domain.billing import Allowance, SubscriptionStatus, Tier
-from entrypoints.http.api.schemas.common import Count, Reply, Schema, Timestamp, count
+from entrypoints.http.api.schemas.common import Count, Reply, ReplySchema, Timestamp, count, timestamp
 
 Total = Annotated[Count, Field(description="Messages per day; unlimited on Pro.")]
 ResetsAt = Annotated[Timestamp, Field(description="When the allowance resets.")]
 
 
-class DailyLimit(Schema):
+class DailyLimit(ReplySchema):
     """The daily allowance after this message."""
 
     used: Annotated[int, Field(description="Messages sent today.", examples=[3])]
@@ -22,7 +22,7 @@ class DailyLimit(Schema):
     resets_at: ResetsAt
 
 
-class DailyUsage(Schema):
+class DailyUsage(ReplySchema):
     """Usage of the daily allowance. Days are UTC days."""
 
     used: Annotated[int, Field(description="Messages sent today.", examples=[2])]
@@ -38,13 +38,13 @@ class DailyUsage(Schema):
             used=allowance.used,
             total=count(allowance.total),
             remaining=count(allowance.remaining),
-            resets_at=allowance.resets_at,
+            resets_at=timestamp(allowance.resets_at),
             input_tokens=allowance.input_tokens,
             output_tokens=allowance.output_tokens,
         )
 
 
-class UrlReply(Schema):
+class UrlReply(ReplySchema):
     url: Annotated[
         str,
         Field(
@@ -54,7 +54,7 @@ class UrlReply(Schema):
     ]
 
 
-class Subscription(Schema):
+class Subscription(ReplySchema):
     """The tier and its subscription."""
 
     tier: Tier
@@ -69,10 +69,11 @@ class Subscription(Schema):
 
     @classmethod
     def of(cls, tier: Tier, subscription: billing.Subscription | None) -> Subscription:
+        period_end = subscription.current_period_end if subscription else None
         return cls(
             tier=tier,
             status=subscription.status if subscription else None,
-            current_period_end=subscription.current_period_end if subscription else None,
+            current_period_end=timestamp(period_end) if period_end else None,
             cancel_at_period_end=subscription is not None and subscription.cancel_at is not None,
         )
 

@@ -21,10 +21,12 @@ from entrypoints.http.api.schemas.common import (
     NonBlankText,
     PageQuery,
     Reply,
+    ReplySchema,
     Schema,
     Timestamp,
     count,
     plain_text,
+    timestamp,
 )
 
 ChatroomName = Annotated[Name, Field(description="Name of the chatroom.", examples=["Physics"])]
@@ -96,7 +98,7 @@ class MessagesQuery(PageQuery):
     ] = None
 
 
-class Chatroom(Schema):
+class Chatroom(ReplySchema):
     """A private conversation with the model."""
 
     id: Id
@@ -116,7 +118,7 @@ class Chatroom(Schema):
             id=room.id,
             name=room.name,
             user_id=room.user_id,
-            created_at=room.created_at,
+            created_at=timestamp(room.created_at),
             instructions=room.instructions,
             auto_title=room.auto_title,
             **more,
@@ -132,7 +134,7 @@ class ChatroomsReply(Reply):
     next_cursor: NextCursor
 
 
-class MessageUsage(Schema):
+class MessageUsage(ReplySchema):
     """Tokens of a reply as counted by the model; null if it did not report them."""
 
     input_tokens: Annotated[
@@ -157,7 +159,7 @@ class MessageUsage(Schema):
         )
 
 
-class MessageError(Schema):
+class MessageError(ReplySchema):
     """Why the message has no reply, or why its reply was not continued."""
 
     code: Annotated[str, Field(description="Stable code for programs.", examples=["model_unavailable"])]
@@ -166,7 +168,7 @@ class MessageError(Schema):
     ]
 
 
-class Message(Schema):
+class Message(ReplySchema):
     """A prompt (`input`) and its reply (`response`).
 
     `queued` and `generating` are in progress; `completed`, `failed`, `cancelled` and `blocked` (by the model's safety
@@ -234,13 +236,13 @@ class Message(Schema):
             thoughts=message.thoughts,
             thinking_seconds=message.thinking_seconds,
             chatroom_id=message.chatroom_id,
-            created_at=message.created_at,
+            created_at=timestamp(message.created_at),
             status=message.status,
             finish_reason=message.finish_reason,
             usage=MessageUsage.of(message),
             counted=message.charged,
             attempts=message.attempt,
-            completed_at=message.completed_at,
+            completed_at=timestamp(message.completed_at) if message.completed_at else None,
             error=MessageError(code=message.error_code, detail=message.error_detail or "")
             if message.error_code
             else None,
@@ -277,6 +279,6 @@ class AcceptedReply(Reply):
             data=Message.of(message),
             remaining_messages=count(allowance.remaining),
             daily_limit_info=DailyLimit(
-                used=allowance.used, total=count(allowance.total), resets_at=allowance.resets_at
+                used=allowance.used, total=count(allowance.total), resets_at=timestamp(allowance.resets_at)
             ),
         )

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from entrypoints.http.api.schemas.common import Schema
+from entrypoints.http.api.schemas.common import ReplySchema
 
 
-class HealthReply(Schema):
+class HealthReply(ReplySchema):
     status: Annotated[Literal["ok"], Field(description="The process answers.")] = "ok"
 
 
-class ReadyReply(Schema):
+class ReadyReply(ReplySchema):
     """`degraded`: all calls are served, but some are slower than usual."""
 
     status: Annotated[
