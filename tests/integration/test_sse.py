@@ -217,6 +217,26 @@ class TestOnTheWire:
         assert stream.retries == 2, "at its end it invites to come again"
         assert stream.has_ended
 
+    @pytest.mark.parametrize("connection", ["close", "keep-alive"])
+    async def test_http_1_0_gets_no_chunks_and_an_end_of_the_connection(
+        self, room: Room, hand: Hand, connection: str
+    ) -> None:
+        reader, writer = await asyncio.open_connection(room.person.http.base_url.host, room.person.http.base_url.port)
+        head = f"GET {room.path}/{room.message}/stream HTTP/1.0\r\nConnection: {connection}\r\n"
+        writer.write(f"{head}Authorization: Bearer {room.person.token}\r\n\r\n".encode())
+        async with asyncio.timeout(HANG):
+            fields = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await hand.answer(room.message)
+            body = await reader.read()
+            while more := await reader.read():
+                body += more
+        writer.close()
+        assert b"transfer-encoding" not in fields
+        assert b"connection: close\r\n" in fields
+        assert body.startswith(b"retry: 1000\n\n:")
+        assert body.endswith(b"\n\n")
+        assert b"event: done" in body
+
     async def test_head_sends_only_the_headers(self, room: Room) -> None:
         reply = await room.person.ask("HEAD", f"{room.path}/{room.message}/stream", timeout=HANG)
         assert (reply.status_code, reply.headers["content-type"]) == (200, "text/event-stream")

@@ -23,6 +23,8 @@ _MEBIBYTE = 2**20
 Cases = dict[str, tuple[list[bytes], set[int]]]
 
 _POST = f"POST {SIGNUP} HTTP/1.1\r\nHost: a\r\n".encode()
+_NOWHERE = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n"
+_EVENT = b"POST /webhook/stripe HTTP/1.1\r\nHost: a\r\n"
 _CHUNKED = _POST + b"Transfer-Encoding: chunked\r\n\r\n"
 _JSON = ("Content-Type", b"application/json")
 
@@ -37,9 +39,9 @@ def _sizes() -> Cases:
     return {
         "100 MB": ([_POST + b"Content-Length: 104857600\r\n\r\n", *huge], {413}),
         "100 MB in chunks": ([_CHUNKED, *(b"10000\r\n" + piece + b"\r\n" for piece in huge)], {413}),
-        "100 MB behind an answer": ([b"GET /nowhere HTTP/1.1\r\nContent-Length: 104857600\r\n\r\n", *huge], {404, 413}),
+        "100 MB behind an answer": ([_NOWHERE + b"Content-Length: 104857600\r\n\r\n", *huge], {404, 413}),
         "100 MB to the webhook": (
-            [b"POST /webhook/stripe HTTP/1.1\r\nStripe-Signature: a\r\nContent-Length: 104857600\r\n\r\n", *huge],
+            [_EVENT + b"Stripe-Signature: a\r\nContent-Length: 104857600\r\n\r\n", *huge],
             {413},
         ),
         "a body that is longer than it says": ([_POST + b"Content-Length: 2\r\n\r\n{}" + b"x" * 50_000], {422}),
@@ -62,8 +64,8 @@ def _headers() -> Cases:
         "a carriage return in a header": ([raw.request("GET", "/health", [("X-A", b"a\rb")])], {400}),
         "a folded header": ([raw.request("GET", "/health", [("X-A", b"a\r\n b")])], {400}),
         "a blank before the colon": ([_POST + b"Content-Length : 2\r\n\r\n{}"], {400}),
-        "a header without a name": ([b"GET /health HTTP/1.1\r\n: a\r\n\r\n"], {400}),
-        "a header with a strange name": ([b"GET /health HTTP/1.1\r\nX(A): a\r\n\r\n"], {400}),
+        "a header without a name": ([b"GET /health HTTP/1.1\r\nHost: a\r\n: a\r\n\r\n"], {400}),
+        "a header with a strange name": ([b"GET /health HTTP/1.1\r\nHost: a\r\nX(A): a\r\n\r\n"], {400}),
     }
 
 
@@ -98,7 +100,7 @@ def _content(deep: int) -> Cases:
         "bad UTF-8": ([raw.request("POST", SIGNUP, [_JSON], b'{"mobile": "\xff\xfe", "name": "\xc3\x28"}')], {400}),
         "bad UTF-8 in a header": ([raw.request("GET", "/user/me", [("Authorization", b"Bearer \xff\xfe\xc3")])], {401}),
         "bad UTF-8 in a path": ([raw.request("GET", "/chatroom/%ff%fe")], {401}),
-        "bytes in a path": ([b"GET /\xff\xfe HTTP/1.1\r\n\r\n"], {400}),
+        "bytes in a path": ([b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n"], {400}),
         "NUL in JSON": (
             [raw.request("POST", SIGNUP, [_JSON], b'{"mobile": "1\\u0000", "name": "a\\u0000"}')],
             {422},
@@ -198,11 +200,11 @@ class _SlowClients:
 
 #: What they send first, and then again and again.
 _SLOW: list[tuple[bytes, bytes]] = [
-    (b"GET /health HTTP/1.1\r\nX-A: ", b"a"),
+    (b"GET /health HTTP/1.1\r\nHost: a\r\nX-A: ", b"a"),
     (_POST + b"Content-Length: 60000\r\n\r\n{", b" "),
     (_CHUNKED, b"1\r\n \r\n"),
-    (b"GET /nowhere HTTP/1.1\r\nContent-Length: 60000\r\n\r\n", b" "),  # refused, then continued slowly
-    (b"POST /webhook/stripe HTTP/1.1\r\nContent-Length: 60000\r\n\r\n", b" "),
+    (_NOWHERE + b"Content-Length: 60000\r\n\r\n", b" "),  # refused, then continued slowly
+    (_EVENT + b"Content-Length: 60000\r\n\r\n", b" "),
     (b"", b""),
 ]
 

@@ -148,7 +148,7 @@ class Streams:
                 if self._stopping or now() >= end:
                     await self._write(response, _RETRY)
                     stream: Any = request.stream
-                    stream.keep_alive = not self._stopping
+                    stream.keep_alive = stream.keep_alive and not self._stopping
                     return
                 if now() >= sent + self._ping_seconds:
                     pending = _PADDED_COMMENT
