@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from application.ports.chat import ModelSetup
 from application.ports.runtime import Dependency
-from domain.errors import DatabaseUnavailable, DomainError
+from domain.errors import DatabaseUnavailable, DomainError, Unavailable
 
 
 class NotReady(DatabaseUnavailable):
@@ -17,17 +17,37 @@ class NotReady(DatabaseUnavailable):
         super().__init__(f"Unavailable: {unavailable}.")
 
 
+class Stopping(Unavailable):
+    code = "stopping"
+    detail = "This process is stopping. Send requests to another one."
+
+
+class Shutdown:
+    """Whether this process is stopping: from then on it is not ready, though it still serves for a while."""
+
+    def __init__(self) -> None:
+        self.has_begun = False
+
+    def begin(self) -> None:
+        self.has_begun = True
+
+
 @dataclass(frozen=True, slots=True)
 class CheckReadiness:
     """The state of each dependency. Raises NotReady if the first, without which nothing works, is unavailable.
+
+    Raises Stopping once this process is about to stop.
 
     The model is not a dependency of this process; it is listed only if it refuses the workers' key.
     """
 
     dependencies: Sequence[Dependency]
     setup: ModelSetup
+    shutdown: Shutdown
 
     async def __call__(self) -> dict[str, str]:
+        if self.shutdown.has_begun:
+            raise Stopping
         states = await asyncio.gather(*map(_state, self.dependencies))
         found = {dependency.name: state for dependency, state in zip(self.dependencies, states, strict=True)}
         if states[0] != "ok":

@@ -75,7 +75,7 @@ from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle
 from application.housekeeping import PurgeExpired
 from application.ports.runtime import Resource
-from application.readiness import CheckReadiness
+from application.readiness import CheckReadiness, Shutdown
 from domain.chat.retries import RetryPolicy
 from entrypoints import builders
 from entrypoints.settings import Settings
@@ -256,6 +256,7 @@ class Container(containers.DeclarativeContainer):
     resources = providers.List(postgres, redis, broker, reply_stream)
     #: Checked by /ready and by the command `check`.
     watched = providers.List(postgres, redis)
+    shutdown = single(Shutdown)
     check_readiness = wired(CheckReadiness, dependencies=watched)
 
 

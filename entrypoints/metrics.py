@@ -6,6 +6,7 @@ Processes behind one port share their metrics in a folder, so that any of them c
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import socket
@@ -13,14 +14,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, TypeAlias
 
 import structlog
 from prometheus_client import (
@@ -53,6 +54,11 @@ HTTP_SECONDS = Histogram(
     ["call"],
     buckets=_SECONDS,
 )
+LOOP_LAG = Histogram(
+    "event_loop_lag_seconds",
+    "How late the event loop runs what is due, measured four times a second.",
+    buckets=_SECONDS,
+)
 STREAMS_OPEN = Gauge("http_streams_open", "Open reply streams.", multiprocess_mode="livesum")
 RATE_LIMITED = Counter("rate_limited", "Calls refused by a rate limit.", ["rule"])
 RATE_LIMITS_UNCHECKED = Counter(
@@ -61,6 +67,13 @@ RATE_LIMITS_UNCHECKED = Counter(
 LOG_EVENTS = Counter("log_events", "Warnings and errors in the log, by event name.", ["event", "level"])
 MESSAGES_ATTEMPTED = Counter(
     "messages_attempted", "Reply attempts, by the resulting status of the message.", ["status"]
+)
+
+WORKER_SEEN = Gauge(
+    "worker_seen_timestamp_seconds",
+    "When each part of a worker last worked; of several processes behind a port, the one longest ago.",
+    ["part"],
+    multiprocess_mode="livemin",
 )
 
 _COUNTED = {"warning", "error", "critical", "exception"}
@@ -125,14 +138,20 @@ class Exposition:
 EXPOSITION = Exposition()
 
 
-def listen(host: str, port: int, exposition: Exposition = EXPOSITION) -> int:
-    """Serve scrapes in a thread of this process; returns the port.
+#: The status and the body of the response to a probe.
+Probe: TypeAlias = Callable[[], tuple[HTTPStatus, dict[str, object]]]
+
+
+def listen(
+    host: str, port: int, exposition: Exposition = EXPOSITION, *, probes: Mapping[str, Probe] | None = None
+) -> int:
+    """Serve scrapes, and probes by their path, in a thread of this process; returns the port.
 
     Raises SettingsError if the address cannot be listened on.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        server = _Server(family, address[:2], exposition)
+        server = _Server(family, address[:2], exposition, probes or {})
     except OSError as error:
         raise SettingsError([f"METRICS_PORT {port} cannot be listened on: {error.strerror}."]) from None
     threading.Thread(target=server.serve_forever, name="metrics-port", daemon=True).start()
@@ -142,9 +161,16 @@ def listen(host: str, port: int, exposition: Exposition = EXPOSITION) -> int:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, family: socket.AddressFamily, address: tuple[Any, ...], exposition: Exposition) -> None:
+    def __init__(
+        self,
+        family: socket.AddressFamily,
+        address: tuple[Any, ...],
+        exposition: Exposition,
+        probes: Mapping[str, Probe],
+    ) -> None:
         self.address_family = family
         self.exposition = exposition
+        self.probes = probes
         super().__init__(address, _Scrape)
 
     def server_bind(self) -> None:
@@ -157,24 +183,36 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Scrape(BaseHTTPRequestHandler):
-    """Responds with the metrics on every path of this port."""
+    """Responds with the metrics on every path of this port that is not a probe's."""
 
     server: _Server
     timeout = 10  # seconds for a request to arrive
 
     def do_GET(self) -> None:
-        text = self.server.exposition.text()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", MEDIA_TYPE)
-        self.send_header("Content-Length", str(len(text)))
+        if probe := self.server.probes.get(self.path.partition("?")[0]):
+            status, found = probe()
+            self._send(status, json.dumps(found).encode(), "application/json")
+        else:
+            self._send(HTTPStatus.OK, self.server.exposition.text(), MEDIA_TYPE)
+
+    def _send(self, status: HTTPStatus, body: bytes, media_type: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(text)
+        self.wfile.write(body)
 
     def version_string(self) -> str:
         return "metrics"
 
     def log_message(self, format: str, *values: object) -> None:
         """Scrapes are not logged."""
+
+
+def value(metric: Gauge, **labels: str) -> float | None:
+    """The gauge's value for all processes behind this port; None until it is set."""
+    name = metric._name  # noqa: SLF001 - the library has no other way to it
+    return _registry().get_sample_value(name, labels)
 
 
 def _registry() -> CollectorRegistry:

@@ -25,6 +25,8 @@ WORKER_NEEDS = (*SERVERS, "GEMINI_API_KEY")
 MIGRATE_NEEDS = ("DATABASE_URL",)
 
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - production's default, for platforms that set PORT
+#: A load balancer that asks /ready every other second has noticed. On a developer's machine none would.
+PRODUCTION_DRAIN_SECONDS = "5"
 OTP_IN_RESPONSE_CONSENT = "yes-this-is-a-demo"
 #: What the models of 2026 take as `maxOutputTokens`.
 MAX_OUTPUT_TOKENS = 65_536
@@ -198,10 +200,17 @@ class HttpSettings(Group):
     header_seconds: Seconds = 5
     request_seconds: Seconds = 10
     keep_alive_seconds: Seconds = 65
+    drain_seconds: types.Pause = 0
     shutdown_seconds: Seconds = 25
     json_body_bytes: Count = 65_536
     webhook_body_bytes: Count = 524_288
     header_bytes: Count = 16_384
+
+    @model_validator(mode="after")
+    def _drained_in_time(self) -> Self:
+        if self.drain_seconds * 2 > self.shutdown_seconds:
+            raise ValueError("DRAIN_SECONDS must be at most half of SHUTDOWN_SECONDS")
+        return self
 
 
 class StreamSettings(Group, alias_generator=_behind("STREAM_")):
@@ -252,6 +261,7 @@ class Settings(Group):
         known: dict[str, Any] = {name: value for name, value in environment.items() if value}
         if known.get("APP_ENV") == "production":
             known.setdefault("HOST", ANY_ADDRESS)  # a platform names only the port, and connects from outside
+            known.setdefault("DRAIN_SECONDS", PRODUCTION_DRAIN_SECONDS)
         groups = {name.upper(): known for name, field in cls.model_fields.items() if isinstance(field.default, Group)}
         lines = [f"{name} is not set." for name in needs if name not in known]
         try:

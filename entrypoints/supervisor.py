@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -41,7 +42,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT, and pass it on to the processes. Returns the exit code."""
+        """Run until SIGTERM or SIGINT, then terminate the processes. A second SIGINT goes to them. Returns 0."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
         self._children = [self._start() for _ in range(self._processes)]
@@ -68,14 +69,23 @@ class Supervisor:
         child.start()
         return child
 
-    def _stop(self, *_: object) -> None:
+    def _stop(self, number: int, _: object) -> None:
+        if self._stopping and number == signal.SIGINT:  # a person at a terminal does not want to wait
+            self._interrupt()
+            return
         self._stopping = True
         self._on_stop()
         self._terminate()
 
+    def _interrupt(self) -> None:
+        for child in self._terminated:
+            if child.pid is not None and child.exitcode is None:
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGINT)
+
     def _terminate(self) -> None:
         for child in self._children:
-            if child not in self._terminated:  # a second signal would cut off what the process is finishing
+            if child not in self._terminated:
                 self._terminated.append(child)
                 child.terminate()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,9 +12,11 @@ import structlog
 from adapters.taskiq import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, JobReceiver
 from domain.errors import Unavailable
 from domain.ids import MessageId, UserId
-from entrypoints import metrics
+from entrypoints import health, metrics
 from entrypoints.container import Container, running
+from entrypoints.lag import LoopLag
 from entrypoints.settings import Settings
+from entrypoints.stopping import StopSignals, until
 from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs
 
@@ -26,28 +27,39 @@ PURGE_SECONDS = 600
 CANCEL_POLL_SECONDS = 0.25
 
 
-async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
-    """Run until `stop` is set or SIGTERM or SIGINT arrives, then let running replies finish.
+async def work(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT arrives, then let running replies finish.
 
     Leases are renewed while draining; a reply that does not finish in time goes back to the queue.
     """
-    stop = stop or _stop_at_signal()
+    signals = StopSignals()
     container = Container(settings=settings)
-    async with running([*container.resources(), container.language_model(), container.payment_gateway()]):
+    lag = LoopLag(metrics.LOOP_LAG.observe)
+    async with running([*container.resources(), container.language_model(), container.payment_gateway(), lag]):
         receiver = JobReceiver(container.broker(), _handlers(container), concurrency=settings.worker.concurrency)
         recover, leases = container.recover_replies(), container.leases()
         resume_syncs = container.resume_syncs()
 
         async def sweep() -> None:
-            # Our own leases first: after an outage of the database they have expired although we are alive.
-            await leases.renew()
-            receiver.run_now(GENERATE_REPLY, await recover())
+            try:
+                # Our own leases first: after an outage of the database they have expired although we are alive.
+                await leases.renew()
+                receiver.run_now(GENERATE_REPLY, await recover())
+                health.seen(health.DATABASE)
+            finally:
+                health.seen(health.SWEEP)
+
+        async def beat() -> None:
+            health.seen(health.LOOP)
 
         async def sweep_syncs() -> None:
             receiver.run_now(SYNC_SUBSCRIPTIONS, await resume_syncs())
 
+        health.seen(health.LOOP)
+        health.seen(health.SWEEP)
         log.info("worker_started")
         async with (
+            _every(health.BEAT_SECONDS, beat),
             _every(settings.worker.heartbeat_seconds, leases.renew),
             _every(CANCEL_POLL_SECONDS, leases.stop_cancelled, after_failure=1.0),
             # After an outage the other workers get time to renew theirs, too.
@@ -56,9 +68,11 @@ async def work(settings: Settings, stop: asyncio.Event | None = None) -> None:
             _every(PURGE_SECONDS, container.purge_expired()),
             _beside(container.watch_setup().check),
         ):
-            await receiver.listen(stop)
-            # The rest is for returning unfinished replies to the queue and for closing connections.
-            await receiver.drain(settings.http.shutdown_seconds * 0.8)
+            await receiver.listen(signals.stop)
+            async with until(signals.at_once):
+                # The rest is for returning unfinished replies to the queue and for closing connections.
+                await receiver.drain(settings.http.shutdown_seconds * 0.8)
+            await receiver.drain(0)
     log.info("worker_stopped")
 
 
@@ -84,7 +98,8 @@ def run(settings: Settings, *, workers: int) -> int:
     """Run one worker in this process, or supervise several."""
     with metrics.shared() if workers > 1 else contextlib.nullcontext():
         if settings.metrics_port:
-            metrics.listen(settings.host, settings.metrics_port)
+            probes = health.WorkerHealth(settings).probes
+            metrics.listen(settings.host, settings.metrics_port, probes=probes)
         if workers > 1:
             return Supervisor(_run_one, [settings], processes=workers).run()
         _run_one(settings)
@@ -103,13 +118,6 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # not available on Windows
         return None
     return uvloop.new_event_loop
-
-
-def _stop_at_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
-    return stop
 
 
 @contextlib.asynccontextmanager

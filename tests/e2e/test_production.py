@@ -31,7 +31,7 @@ from tests.support.sse_client import open_stream
 from tests.support.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
 
 MOBILE = "+919876543210"
-PORT = "8000"
+PORT, METRICS_PORT = "8000", "9100"
 OURS = ("migrate", "api", "worker")
 
 
@@ -82,6 +82,7 @@ class Composed:
             assert re.fullmatch(r"redis://:[0-9a-f]{64}@valkey:6379/0", given["REDIS_URL"])
             assert (given["HOST"], given["PORT"], given["APP_ENV"]) == ("0.0.0.0", PORT, "production")  # noqa: S104
             given |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(self.port)}
+            assert given["METRICS_PORT"] == METRICS_PORT
             given["METRICS_PORT"] = str(free_port())  # one machine's, not one container's each
 
     def log(self, name: str) -> Path:
@@ -105,7 +106,8 @@ class Composed:
     def is_healthy(self, name: str) -> bool:
         kind, *command = self.services[name]["healthcheck"]["test"]
         assert kind == "CMD"
-        command = [re.sub(rf"\b{PORT}\b", str(self.port), word) for word in command]
+        ports = {PORT: str(self.port), METRICS_PORT: self.services[name]["environment"]["METRICS_PORT"]}
+        command = [ports.get(word, word) for word in command]
         return self._start(name, command, self.image.folder / f"{name}-health.log").wait(PROCESS_HANG) == 0
 
     def stop(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from adapters.memory.language_model import MemoryModelSetup
-from application.readiness import CheckReadiness
+from application.readiness import CheckReadiness, Shutdown
 from domain.chat.messages import MessageStatus
 from domain.errors import DatabaseUnavailable, ModelError, ModelNotConfigured, ModelUnavailable
 from tests.unit.conftest import World
@@ -87,7 +87,7 @@ async def test_a_store_that_is_away_costs_no_message(world: World) -> None:
 
 
 async def test_readiness_names_it(world: World) -> None:
-    check = CheckReadiness([world.model], world.setup)
+    check = CheckReadiness([world.model], world.setup, Shutdown())
     assert await check() == {"gemini": "ok"}
     await world.setup.report("API_KEY_INVALID")
     assert await check() == {"gemini": "ok", "model": "not configured (API_KEY_INVALID)"}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sanic import HTTPResponse, Request, Sanic
 from sanic.response import html, json
 
-from application.readiness import CheckReadiness
+from application.readiness import CheckReadiness, Stopping
 from domain.errors import DatabaseUnavailable, TokenInvalid, TokenMissing
 from entrypoints import metrics
 from entrypoints.http.api.endpoints import Endpoints
@@ -47,12 +47,13 @@ async def health() -> HealthReply:
     return HealthReply(status="ok")
 
 
-@endpoints.get("/ready", errors=(DatabaseUnavailable,))
+@endpoints.get("/ready", errors=(DatabaseUnavailable, Stopping))
 async def ready(check: CheckReadiness, settings: Settings) -> ReadyReply:
     """Check that requests can be served, with the state of each dependency.
 
-    Without Postgres the response is 503. Without Redis the service is slower, and while the model refuses the workers'
-    API key no message is answered: then the status is `degraded`, and the service stays in rotation.
+    Without Postgres, and once the process is about to stop, the response is 503. Without Redis the service is slower,
+    and while the model refuses the workers' API key no message is answered: then the status is `degraded`, and the
+    service stays in rotation.
     """
     found = await check()
     status: Literal["ready", "degraded"] = "ready" if set(found.values()) == {"ok"} else "degraded"

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from sanic import Sanic
 
+from entrypoints import metrics
 from entrypoints.container import Container, running
 from entrypoints.http.api import accounts, billing, chat, operations
 from entrypoints.http.documents.openapi import openapi_document
@@ -21,6 +22,7 @@ from entrypoints.http.server.sse import Streams
 from entrypoints.http.steps.call import Kit
 from entrypoints.http.steps.compiled import compiled
 from entrypoints.http.steps.rate_limits import RateLimits
+from entrypoints.lag import LoopLag
 from entrypoints.metrics import EXPOSITION, Exposition
 from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
@@ -53,7 +55,7 @@ def create_app(
     app: Sanic[Any, Any] = Sanic(
         name, error_handler=ProblemHandler(), request_class=StrictRequest, configure_logging=False
     )
-    app.ctx.stopping = False  # then connections end with their next response
+    app.ctx.shutdown = container.shutdown()  # once begun, connections end with their next response
     app.ctx.headers = ResponseHeaders(settings)
     app.register_middleware(app.ctx.headers.complete, "response")
     app.ctx.streams = Streams(settings)
@@ -96,7 +98,13 @@ def _start_and_stop(app: Sanic[Any, Any], settings: Settings, container: Contain
         # Each computes a hash to compare with when it is created, which would delay the first request.
         await asyncio.gather(asyncio.to_thread(container.password_hasher), asyncio.to_thread(container.code_hasher))
         app.ctx.resources = running(
-            [*container.resources(), container.reply_watch(), container.payment_gateway(), container.otp_sender()]
+            [
+                *container.resources(),
+                container.reply_watch(),
+                container.payment_gateway(),
+                container.otp_sender(),
+                LoopLag(metrics.LOOP_LAG.observe),
+            ]
         )
         await app.ctx.resources.__aenter__()
 

@@ -85,7 +85,7 @@ class ResponseHeaders:
                 headers["access-control-expose-headers"] = EXPOSED_HEADERS
         _count(request, response.status)
         stream: Any = request.stream  # HTTP/1.1's, which decides whether the connection stays open
-        if request.app.ctx.stopping and stream is not None:
+        if request.app.ctx.shutdown.has_begun and stream is not None:
             stream.keep_alive = False
 
     def preflight(self, request: Request, allowed: str) -> HTTPResponse | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import resource
-import signal
 import socket
 import time
 from contextlib import nullcontext, suppress
@@ -15,6 +14,7 @@ from entrypoints import metrics
 from entrypoints.http.server.app import create_app
 from entrypoints.http.server.protocol import StrictProtocol
 from entrypoints.settings import Settings, SettingsError
+from entrypoints.stopping import StopSignals, until
 from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs
 from entrypoints.worker import loop_factory
@@ -27,7 +27,9 @@ _GC_THRESHOLD = 50_000
 
 
 def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
-    """Serve until SIGTERM or SIGINT; then finish running requests within SHUTDOWN_SECONDS.
+    """Serve until SIGTERM or SIGINT, and for DRAIN_SECONDS more; then finish running requests.
+
+    All of that ends within SHUTDOWN_SECONDS of the signal.
 
     Raises SettingsError if the address cannot be listened on.
     """
@@ -66,9 +68,7 @@ def _serve_one(settings: Settings, listener: socket.socket) -> None:
 
 async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> None:
     """Replaces Sanic's server loop, which on shutdown closes connections whose request is still arriving."""
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    signals = StopSignals()
     app = create_app(settings)
     server: Any = await app.create_server(
         sock=listener,
@@ -81,17 +81,27 @@ async def _serve_until_stopped(settings: Settings, listener: socket.socket) -> N
     await server.start_serving()
     await server.after_start()
     _tune_gc()
-    await stop.wait()
-    await server.before_stop()
-    server.server.close()  # new connections are refused, so that a load balancer tries another process
-    app.ctx.stopping = True
-    await _wait_until_closed(server.connections, within=min(_IDLE_GRACE_SECONDS, settings.http.shutdown_seconds / 2))
-    for connection in list(server.connections):
-        connection.close_if_idle()
-    await _wait_until_closed(server.connections, within=settings.http.shutdown_seconds - _IDLE_GRACE_SECONDS)
+    await signals.stop.wait()
+    end = time.monotonic() + settings.http.shutdown_seconds
+    app.ctx.shutdown.begin()
+    async with until(signals.at_once, seconds=settings.http.drain_seconds):
+        await asyncio.Event().wait()  # a load balancer notices that /ready fails, and chooses other processes
+    server.server.close()  # from now on the kernel refuses connections
+    await server.before_stop()  # ends the streams; their clients reconnect elsewhere
+    async with until(signals.at_once):
+        await _finish(server.connections, end)
     for connection in list(server.connections):
         connection.abort()
     await server.after_stop()
+
+
+async def _finish(connections: set[Any], end: float) -> None:
+    """Wait for running requests. An idle connection has a moment for one that is on its way."""
+    left = end - time.monotonic()
+    await _wait_until_closed(connections, within=min(_IDLE_GRACE_SECONDS, left / 2))
+    for connection in list(connections):
+        connection.close_if_idle()
+    await _wait_until_closed(connections, within=end - time.monotonic())
 
 
 def _tune_gc() -> None:
