@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 
 from adapters.redis.reply_reader import Reader, Topic
+from adapters.redis.subscription import Subscription
 from application.patience import Backoff
 from application.ports.chat import ReplyReader
 from domain.chat.streams import ReplyPiece, StreamPosition
@@ -35,7 +36,6 @@ _STREAMS = 32  # read in one pipeline
 _CHANNELS = 500  # in one SUBSCRIBE
 _SAFETY_TICK = 0.1
 _QUIET_SECONDS = 2.0  # of silence, after which the connection is pinged
-_FAIR_SHARE = 64  # messages handled before yielding to the loop: reading what has arrived never waits
 _PAUSES = 0.05, 1.0  # seconds of a retry
 
 
@@ -72,7 +72,7 @@ class ReplyHub:
         self._safety_seconds = safety_seconds
         self._quiet_seconds = min(_QUIET_SECONDS, safety_seconds)
         self._topics: dict[bytes, Topic] = {}
-        self._connection: AbstractConnection | None = None
+        self._subscription: Subscription | None = None
         self._changed: dict[bytes, None] = {}  # channels to subscribe to or unsubscribe from
         self._asked: set[bytes] = set()  # subscribed on this connection
         self._heard: set[bytes] = set()  # channels that the server has confirmed
@@ -125,48 +125,32 @@ class ReplyHub:
         backoff = Backoff(*_PAUSES)
         while True:
             try:
-                async with self._connected() as connection:
-                    async for message in self._messages(connection):
-                        backoff.reset()
-                        self._handle(message)
+                async with self._subscribed(backoff) as subscription:
+                    await subscription.keep(self._quiet_seconds)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes; none ends the hub
                 self._listening.started(error)
                 await asyncio.sleep(backoff.jittered())
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AbstractConnection]:
+    async def _subscribed(self, backoff: Backoff) -> AsyncIterator[Subscription]:
+        def handle(message: list[Any]) -> None:
+            backoff.reset()
+            self._handle(message)
+
         pool = self._redis.connection_pool
         async with asyncio.timeout(self._command_seconds):
             connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
-            self._connection = connection
+            self._subscription = Subscription(connection, handle)
             self._changed = dict.fromkeys(self._topics)
             self._wakeup.set()
-            yield connection
+            yield self._subscription
         finally:
-            self._connection = None
+            self._subscription = None
             self._asked.clear()
             self._heard.clear()
             await connection.disconnect(nowait=True)
             await pool.release(connection)
-
-    async def _messages(self, connection: AbstractConnection) -> AsyncIterator[list[Any]]:
-        """Raises when the connection fails or no longer answers."""
-        is_asked, handled = False, 0
-        while True:
-            message: Any = await connection.read_response(timeout=self._quiet_seconds, push_request=True)
-            if message is None:
-                if is_asked:
-                    raise TimeoutError
-                is_asked = True
-                await connection.send_command("PING")
-                continue
-            is_asked = False
-            if isinstance(message, list):
-                yield message
-            handled += 1
-            if handled % _FAIR_SHARE == 0:
-                await asyncio.sleep(0)
 
     def _handle(self, message: list[Any]) -> None:
         kind, channel, data = (*message, None, None)[:3]
@@ -208,7 +192,7 @@ class ReplyHub:
         while True:
             try:
                 await self._until_needed()
-                await self._subscribe()
+                self._subscribe()
                 await self._read()
                 backoff.reset()
             except Exception as error:  # noqa: BLE001 - as above
@@ -242,8 +226,8 @@ class ReplyHub:
         self._changed[channel] = None
         self._wakeup.set()
 
-    async def _subscribe(self) -> None:
-        while self._changed and self._connection:
+    def _subscribe(self) -> None:
+        while self._changed and self._subscription:
             channels = list(islice(self._changed, _CHANNELS))
             for channel in channels:
                 del self._changed[channel]
@@ -251,11 +235,10 @@ class ReplyHub:
             unwanted = [channel for channel in channels if channel not in self._topics and channel in self._asked]
             self._asked.update(wanted)
             self._asked.difference_update(unwanted)
-            connection = self._connection
             if wanted:
-                await connection.send_command("SUBSCRIBE", *wanted)
+                self._subscription.send(b"SUBSCRIBE", *wanted)
             if unwanted:
-                await connection.send_command("UNSUBSCRIBE", *unwanted)
+                self._subscription.send(b"UNSUBSCRIBE", *unwanted)
 
     async def _read(self) -> None:
         topics = list(islice(self._unread, _STREAMS))

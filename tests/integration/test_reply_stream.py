@@ -289,6 +289,26 @@ async def test_a_connection_that_died_silently_is_noticed(
             await follower.has("One more")
 
 
+async def test_readers_come_and_go_while_the_connection_is_closed_under_them(
+    scene: Scene, message_id: MessageId
+) -> None:
+    """Subscribing and losing the connection at once is an outage of Redis, and no other error."""
+    with capture_logs() as logs:
+        async with following(scene.reading, message_id) as follower:
+            for _ in range(50):
+                async with AsyncExitStack() as stack:
+                    killing = asyncio.ensure_future(scene.redis.client_kill_filter(_type="pubsub"))
+                    for _ in range(5):
+                        await stack.enter_async_context(scene.reading.follow(new_id()))
+                        await asyncio.sleep(0)
+                    await killing
+            await written(scene.writing, message_id)
+            await follower.has(TEXT)
+    errors = {line["error"] for line in logs if line["event"] == "reply_stream_lost"}
+    assert errors, "no connection was closed"
+    assert errors <= {"ConnectionError", "ConnectionResetError", "BrokenPipeError", "TimeoutError"}
+
+
 async def test_those_who_join_a_long_reply_at_once_need_not_be_at_the_same_place(
     scene_without_checks: Scene, message_id: MessageId
 ) -> None:
