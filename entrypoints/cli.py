@@ -58,13 +58,31 @@ def worker(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int
 
 
 def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """apply database migrations"""
+    """apply database migrations, or show them"""
     settings = Settings.from_environment(environment, needs=MIGRATE_NEEDS)
-    from adapters.postgres.migrate import migrate as run
+    from adapters.postgres import migrate as migrations
     from entrypoints.telemetry import configure_logs
 
     configure_logs(settings)
-    for name in asyncio.run(run(settings.postgres.url.get_secret_value())):
+    url = settings.postgres.url.get_secret_value()
+
+    async def show() -> int:
+        state = await migrations.state(url)
+        if arguments.status:
+            for name in state.applied:
+                print(f"applied  {name}" + ("  (by a newer version)" if name in state.unknown else ""))
+            for version in state.pending:
+                print(f"pending  {version.name}")
+        else:
+            for version in state.pending:
+                print(f"-- {version.name}, {'in' if version.in_transaction else 'without'} a transaction")
+                print("\n".join(f"{statement.rstrip(';')};" for statement in await version.statements()), end="\n\n")
+        print(f"-- {len(state.pending) or 'none'} pending")
+        return 1 if state.pending else 0
+
+    if arguments.plan or arguments.status:
+        return asyncio.run(show())
+    for name in asyncio.run(migrations.migrate(url, wait_seconds=arguments.wait)):
         print(f"applied {name}")
     print("The database is up to date.")
     return 0
@@ -191,7 +209,15 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=_port, help="port to listen on (PORT, or 8000)")
     add_workers(serving)
     add_workers(add(worker))
-    add(migrate)
+    migrating = add(migrate)
+    showing = migrating.add_mutually_exclusive_group()
+    showing.add_argument(
+        "--plan", action="store_true", help="print the SQL that would run; exit with 1 if there is any"
+    )
+    showing.add_argument("--status", action="store_true", help="list migrations; exit with 1 if any is pending")
+    migrating.add_argument(
+        "--wait", type=_count, default=600, metavar="SECONDS", help="how long to try again for what is locked (600)"
+    )
     add(check)
     actions = add(messages).add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="newest first: id, time, attempts and error code")
