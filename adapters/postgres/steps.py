@@ -22,10 +22,13 @@ import structlog
 from tortoise import BaseDBAsyncClient
 from tortoise.transactions import in_transaction
 
+from adapters.postgres.statements import Statements
 from application.patience import Backoff
 from domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
+
+SQL = Statements("database")
 
 T = TypeVar("T")
 
@@ -35,14 +38,6 @@ LOCK_SECONDS = 1.2
 LIMITS = f"SET LOCAL lock_timeout = '{LOCK_SECONDS * 1000:.0f}ms'; SET LOCAL statement_timeout = 0;"
 
 _patience: ContextVar[float] = ContextVar("patience", default=600.0)
-
-_LONG_TRANSACTIONS = """
-    SELECT pid, coalesce(nullif(application_name, ''), backend_type) AS name,
-        extract(epoch FROM now() - xact_start)::int AS seconds
-    FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < now() - interval '2 s'
-    ORDER BY xact_start LIMIT 3
-"""
 
 
 class MigrationRefused(DatabaseUnavailable):
@@ -83,10 +78,8 @@ async def build_index(db: BaseDBAsyncClient, name: str, definition: str, *, uniq
     One that an interrupted run has left invalid is dropped first. It has no lock_timeout, which would end it while it
     waits for long transactions: nothing waits behind it.
     """
-    found = await db.execute_query_dict(
-        "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass($1)", [f'"{name}"']
-    )
-    if found and found[0]["indisvalid"]:
+    found = await db.execute_query_dict(SQL.find_index.sql, [f'"{name}"'])
+    if found and found[0]["is_valid"]:
         return
     if found:
         await drop_index(db, name)
@@ -126,7 +119,7 @@ async def retry_while_locked(db: BaseDBAsyncClient, run: Callable[[], Awaitable[
 
 
 async def _holders(db: BaseDBAsyncClient) -> str:
-    found = await db.execute_query_dict(_LONG_TRANSACTIONS)
+    found = await db.execute_query_dict(SQL.long_transactions.sql)
     return ", ".join(f"pid {row['pid']}: {row['name']}, {row['seconds']} s" for row in found) or "short ones"
 
 

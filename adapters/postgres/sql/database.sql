@@ -24,3 +24,15 @@ SELECT version FROM aerich WHERE app = 'models' ORDER BY id;
 -- tables --
 -- The tables of the schema that new ones are created in.
 SELECT tablename FROM pg_tables WHERE schemaname = current_schema();
+
+-- find_index --
+-- Whether an index is valid, which an interrupted CREATE INDEX CONCURRENTLY leaves behind as not.
+SELECT indisvalid AS is_valid FROM pg_index WHERE indexrelid = to_regclass(:name);
+
+-- long_transactions --
+-- Those that a migration may be waiting for.
+SELECT pid, coalesce(nullif(application_name, ''), backend_type) AS name,
+    extract(epoch FROM now() - xact_start)::int AS seconds
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < now() - interval '2 s'
+ORDER BY xact_start LIMIT 3;
