@@ -10,7 +10,7 @@ from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import TransactionWrapper
 from tortoise.connection import get_connections
 
-from adapters.postgres.connection import ALIAS, PostgresClient, database_errors, tortoise_config
+from adapters.postgres.connection import ALIAS, IN_TRANSACTION, PostgresClient, database_errors, tortoise_config
 from adapters.postgres.statements import Statements
 from application.ports.runtime import Dependency, Resource, UnitOfWork
 
@@ -55,10 +55,11 @@ class PostgresUnitOfWork(UnitOfWork):
             async with client.acquire_connection() as connection, connection.transaction():
                 wrapper = TransactionWrapper(client)
                 wrapper._connection = connection  # noqa: SLF001 - as Tortoise's context does
-                token = get_connections().set(ALIAS, wrapper)
+                token, mark = get_connections().set(ALIAS, wrapper), IN_TRANSACTION.set(True)
                 try:
                     yield
                 finally:
+                    IN_TRANSACTION.reset(mark)
                     get_connections().reset(token)
 
     def __call__(self) -> AbstractAsyncContextManager[None]:

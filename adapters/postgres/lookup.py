@@ -7,7 +7,7 @@ from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
 from adapters.batching import Batched
-from adapters.postgres.connection import in_transaction
+from adapters.postgres.connection import IN_TRANSACTION
 from adapters.postgres.statements import Statement
 
 Key = TypeVar("Key")
@@ -28,7 +28,7 @@ class Lookup(Generic[Key, Found]):
         self._together: Batched[Key, Found | None] = Batched(self._ask, context=copy_context)
 
     async def __call__(self, key: Key) -> Found | None:
-        if in_transaction():
+        if IN_TRANSACTION.get():
             return (await self._ask([key]))[0]
         return await self._together(key)
 

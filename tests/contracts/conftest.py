@@ -53,7 +53,7 @@ from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.errors import ReplyBlocked, WorkerCrashed
 from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
-from tests.support.database import open_pool, open_transactions
+from tests.support.database import connections_in_use, open_transactions
 from tests.support.patience import HANG
 
 T = TypeVar("T")
@@ -379,8 +379,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
     )
     yield adapters
     await adapters.check_counters()
-    pool = await open_pool()
-    assert pool.get_size() - pool.get_idle_size() == 0, "a connection was not given back"
+    assert await connections_in_use() == 0, "a connection was not given back"
     assert await open_transactions() == [], "a transaction was left open"
 
 

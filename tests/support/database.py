@@ -23,19 +23,29 @@ from tests.support.patience import HANG
 T = TypeVar("T")
 
 
+def client() -> PostgresClient:
+    found = get_connections().get(ALIAS)
+    assert isinstance(found, PostgresClient)
+    return found
+
+
 async def open_pool() -> Any:
     """asyncpg's pool under the current connection."""
-    client = get_connections().get(ALIAS)
-    assert isinstance(client, PostgresClient)
-    return await client.open_pool()
+    await client().open_connections()
+    return client()._pool  # noqa: SLF001 - Tortoise's
+
+
+async def connections_in_use() -> int:
+    """Those that are neither in the pool nor kept for the next use."""
+    pool, kept = await open_pool(), await client().open_connections()
+    return int(pool.get_size() - pool.get_idle_size()) - kept.free
 
 
 async def connections_out(*, seconds: float = HANG) -> int:
-    """The number of connections not in the pool, once it is 0 or the time is over: a cancelled task returns its
-    connection a moment later."""
-    pool = await open_pool()
+    """The number of connections in use, once it is 0 or the time is over: a cancelled task returns its connection a
+    moment later."""
     give_up = time.monotonic() + seconds
-    while (out := int(pool.get_size() - pool.get_idle_size())) and time.monotonic() < give_up:  # noqa: ASYNC110 - no event to wait on
+    while (out := await connections_in_use()) and time.monotonic() < give_up:  # noqa: ASYNC110 - no event to wait on
         await asyncio.sleep(0.01)
     return out
 
