@@ -6,14 +6,19 @@ import asyncio
 import json
 import sys
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Literal
 from urllib.parse import quote
 
 import structlog
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, DummyCookieJar
 
 from application.ports.accounts import OtpSender
+from application.ports.runtime import Described, Fact
 from domain.accounts import MobileNumber, OtpPurpose
+from domain.errors import DomainError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +26,14 @@ _LONGEST_SECONDS = 20.0
 _ERROR_BYTES = 65_536
 
 
-def _sms_text(code: str, purpose: OtpPurpose) -> str:
+#: Where the code goes in OTP_MESSAGE.
+PLACE_OF_CODE = "{code}"
+
+
+def _sms_text(code: str, purpose: OtpPurpose, message: str = "") -> str:
+    """`message` is sent to the letter, for all purposes: carriers compare it with a registered template."""
+    if message:
+        return message.replace(PLACE_OF_CODE, code)
     use = "log in" if purpose is OtpPurpose.LOGIN else "set a new password"
     return f"{code} is your code to {use}. It is valid for 5 minutes. Do not share it."
 
@@ -61,19 +73,39 @@ class SmsRefused(Exception):
         self.reason = reason
 
 
-class TwilioOtpSender(OtpSender):
-    """By SMS, through Twilio's HTTP API. `sender` is one of the account's numbers, or a messaging service (MG…).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwilioAccount:
+    """`sender` is one of the account's numbers, or a messaging service (MG…)."""
+
+    sid: str
+    token: str = field(repr=False)
+    sender: str
+    channel: Literal["sms", "whatsapp"] = "sms"
+    content: str = ""
+    """A content template (HX…), which WhatsApp requires. Its variable 1 is the code."""
+    message: str = ""
+    api_base: str = ""
+
+
+class TwilioOtpSender(OtpSender, Described):
+    """By SMS or WhatsApp, through Twilio's HTTP API.
 
     There are no retries: after a timeout the message may be on its way, and each one costs money.
     """
 
     in_reply = False
 
-    def __init__(self, *, account: str, token: str, sender: str, api_base: str = "", seconds: float = 10) -> None:
-        base = (api_base or "https://api.twilio.com").rstrip("/")
-        self._url = f"{base}/2010-04-01/Accounts/{quote(account, safe='')}/Messages.json"
-        self._headers = {"authorization": f"Basic {b64encode(f'{account}:{token}'.encode()).decode()}"}
-        self._from = {"MessagingServiceSid" if sender.startswith("MG") else "From": sender}
+    def __init__(self, account: TwilioAccount, *, seconds: float = 10) -> None:
+        base = (account.api_base or "https://api.twilio.com").rstrip("/")
+        self._account = account
+        self._url = f"{base}/2010-04-01/Accounts/{quote(account.sid, safe='')}"
+        self._headers = {"authorization": f"Basic {b64encode(f'{account.sid}:{account.token}'.encode()).decode()}"}
+        self._prefix = "whatsapp:" if account.channel == "whatsapp" else ""
+        self._from = (
+            {"MessagingServiceSid": account.sender}
+            if account.sender.startswith("MG")
+            else {"From": f"{self._prefix}{account.sender}"}
+        )
         self._seconds = seconds
         self._session: ClientSession | None = None
 
@@ -89,11 +121,43 @@ class TwilioOtpSender(OtpSender):
 
     async def send(self, mobile: MobileNumber, code: str, purpose: OtpPurpose) -> None:
         assert self._session is not None, "start() comes first"
-        form = {"To": mobile, **self._from, "Body": _sms_text(code, purpose)}
+        form = {"To": f"{self._prefix}{mobile}", **self._from, **self._text(code, purpose)}
         # A redirect would carry number and code to another host.
-        async with self._session.post(self._url, data=form, allow_redirects=False) as response:
+        async with self._session.post(f"{self._url}/Messages.json", data=form, allow_redirects=False) as response:
             if response.status != HTTPStatus.CREATED:
                 raise SmsRefused(response.status, await _reason(response))
+
+    def _text(self, code: str, purpose: OtpPurpose) -> dict[str, str]:
+        if self._account.content:
+            return {"ContentSid": self._account.content, "ContentVariables": json.dumps({"1": code})}
+        return {"Body": _sms_text(code, purpose, self._account.message)}
+
+    async def describe(self) -> list[Fact]:
+        """Reads the account, which costs nothing."""
+        assert self._session is not None, "start() comes first"
+        try:
+            async with self._session.get(f"{self._url}.json", allow_redirects=False) as response:
+                if response.status != HTTPStatus.OK:
+                    raise await _account_refused(response)
+                status = json.loads(await response.content.read(_ERROR_BYTES)).get("status")
+        except (ClientError, TimeoutError, ValueError, AttributeError):
+            raise Unavailable("Twilio does not answer.") from None
+        is_active = status == "active"
+        return [
+            Fact(
+                "account", str(status), "" if is_active else "Twilio sends nothing for an account that is not active."
+            ),
+            Fact("channel", self._account.channel),
+        ]
+
+
+async def _account_refused(response: ClientResponse) -> DomainError:
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Unavailable(f"Twilio answered {response.status}.")
+    reason = await _reason(response)
+    return DomainError(
+        f"Twilio does not accept TWILIO_ACCOUNT_SID with TWILIO_AUTH_TOKEN ({reason or response.status})."
+    )
 
 
 async def _reason(response: ClientResponse) -> int | None:
@@ -105,7 +169,7 @@ async def _reason(response: ClientResponse) -> int | None:
     return code if isinstance(code, int) else None
 
 
-class InBackground(OtpSender):
+class InBackground(OtpSender, Described):
     """Sends after the reply, so that neither the time it takes nor a failure reveals whether the number is known.
 
     Closing waits for pending messages. If the process dies, the user requests another code.
@@ -119,6 +183,9 @@ class InBackground(OtpSender):
 
     async def start(self) -> None:
         await self._sender.start()
+
+    async def describe(self) -> Sequence[Fact]:
+        return await self._sender.describe() if isinstance(self._sender, Described) else ()
 
     async def close(self) -> None:
         if self._sending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.no_payments import NoPayments
-from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioOtpSender
+from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioAccount, TwilioOtpSender
 from adapters.security import derived_key
 from application.ports.accounts import OtpSender
 from application.ports.billing import PaymentGateway
@@ -21,13 +21,16 @@ def key_for(settings: Settings, purpose: str) -> bytes:
 def otp_sender(settings: Settings) -> OtpSender:
     match settings.login.otp_sender:
         case "twilio":
-            sender = TwilioOtpSender(
-                account=settings.twilio.account_sid,
+            account = TwilioAccount(
+                sid=settings.twilio.account_sid,
                 token=settings.twilio.auth_token.get_secret_value(),
                 sender=settings.twilio.sender,
+                channel=settings.twilio.channel,
+                content=settings.twilio.content_sid,
+                message=settings.login.otp_message,
                 api_base=settings.twilio.api_base,
             )
-            return InBackground(sender)
+            return InBackground(TwilioOtpSender(account))
         case "console":
             return InBackground(ConsoleOtpSender())
         case "reply":

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from application.ports.chat import LanguageModel
 from domain.chat.messages import MessageStatus
-from domain.errors import DomainError, ModelError, ModelNotConfigured
+from domain.errors import DomainError
 from domain.ids import MessageId, UserId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError
 
 if TYPE_CHECKING:
     from entrypoints.container import Container
+
+_STARTED = time.monotonic()
 
 # Each subcommand imports what it needs when it runs: `--help` is quick, and no process loads another's parts.
 
@@ -89,37 +92,23 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """validate settings and check Postgres, Redis and the model"""
+    """validate settings and check all servers and keys: 0 if usable, 1 if not, 2 if a setting is wrong"""
     settings = Settings.from_environment(environment, needs=SERVERS)
+    from entrypoints.diagnosis import diagnose, has_failed
+    from entrypoints.telemetry import configure_logs
 
-    async def run() -> int:
-        failed = 0
-        async with _container_for(settings) as container:
-            for dependency in container.watched():
-                try:
-                    await dependency.check()
-                    print(f"{dependency.name}: ok")
-                except DomainError as error:
-                    failed = 1
-                    print(f"{dependency.name}: {error.detail}")
-            if settings.gemini.api_key.get_secret_value():  # only workers need one
-                failed = await _check_model(container.language_model()) or failed
-        return failed
-
-    return asyncio.run(run())
-
-
-async def _check_model(model: LanguageModel) -> int:
-    """An unavailable model is only reported: this deployment is not at fault, and restarting workers would not help."""
-    try:
-        await model.check()
-        print(f"{model.name}: ok")
-    except ModelNotConfigured as error:
-        print(f"{model.name}: {error.detail} ({error.reason})")
-        return 1
-    except ModelError as error:
-        print(f"{model.name}: {error.detail}")
-    return 0
+    configure_logs(settings.model_copy(update={"log_level": "error"}))  # the findings say the rest
+    with asyncio.Runner() as runner:
+        findings = runner.run(diagnose(settings, started=_STARTED))
+        code = 1 if has_failed(findings) else 0
+        if arguments.json:
+            report = {"usable": not code, "parts": [finding.as_json() for finding in findings]}
+            print(json.dumps(report, indent=2, ensure_ascii=False))
+        else:
+            print("\n".join(line for finding in findings for line in finding.lines()))
+        sys.stdout.flush()
+        # Not by returning: a name that is still being resolved would hold up the end of the event loop.
+        os._exit(code)
 
 
 def messages(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -218,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     migrating.add_argument(
         "--wait", type=_count, default=600, metavar="SECONDS", help="how long to try again for what is locked (600)"
     )
-    add(check)
+    add(check).add_argument("--json", action="store_true", help="print the findings as JSON")
     actions = add(messages).add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="newest first: id, time, attempts and error code")
     listing.add_argument("--status", type=MessageStatus, choices=list(MessageStatus), default=MessageStatus.FAILED)

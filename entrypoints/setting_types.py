@@ -97,6 +97,12 @@ def _strong(secret: str) -> str:
     return secret
 
 
+def _with_code(message: str) -> str:
+    if message and message.count("{code}") != 1:
+        raise ValueError("must contain {code} once, where the code goes")
+    return message
+
+
 def _installed(name: str) -> str:
     try:
         if name != "rest":
@@ -148,4 +154,5 @@ ThoughtTokens = Annotated[
     dict[ThinkingLevel, int],
     _form("levels with tokens such as low=8192,high=32768, separated by commas", _thought_tokens),
 ]
+MessageWithCode = Annotated[str, Field(max_length=480), AfterValidator(_with_code)]
 Sdk = Annotated[Literal["rest", "google-genai", "google-generativeai"], AfterValidator(_installed)]

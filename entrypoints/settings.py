@@ -72,6 +72,7 @@ class LoginSettings(Group):
     otp_sender: Literal["reply", "console", "twilio"] = "reply"
     otp_in_response: Literal["", "yes-this-is-a-demo"] = ""
     otp_countries: types.Regions = written("")
+    otp_message: types.MessageWithCode = ""
     default_region: types.Region = "IN"
 
     @property
@@ -84,6 +85,8 @@ class TwilioSettings(Group, alias_generator=_behind("TWILIO_")):
     account_sid: str = ""
     auth_token: SecretStr = UNSET
     sender: str = Field("", alias="TWILIO_FROM")
+    channel: Literal["sms", "whatsapp"] = "sms"
+    content_sid: str = ""
     api_base: HttpUrl = ""
 
 
@@ -282,6 +285,10 @@ class Settings(Group):
         )
         if self.login.otp_sender == "twilio" and missing:
             raise ValueError(f"{', '.join(missing)} must be set with OTP_SENDER=twilio")
+        if twilio.channel == "whatsapp" and not twilio.content_sid:
+            raise ValueError(
+                "TWILIO_CONTENT_SID must be set with TWILIO_CHANNEL=whatsapp, which delivers approved templates only"
+            )
         return self
 
     @model_validator(mode="after")
@@ -300,6 +307,11 @@ class Settings(Group):
             raise ValueError(
                 "OTP_SENDER: one-time codes would be handed out in replies, which lets anybody log in as anybody;"
                 f" refused with APP_ENV=production unless OTP_IN_RESPONSE is {OTP_IN_RESPONSE_CONSENT}"
+            )
+        if self.login.otp_sender == "twilio" and not self.login.otp_countries:
+            raise ValueError(
+                "OTP_COUNTRIES must be set with OTP_SENDER=twilio and APP_ENV=production, to countries such as IN,DE:"
+                " otherwise anybody can have codes sent to numbers that are expensive"
             )
         if self.login.otp_sender == "console":
             raise ValueError("OTP_SENDER must not be console with APP_ENV=production: codes would be in its output")

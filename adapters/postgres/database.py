@@ -11,16 +11,18 @@ from tortoise.backends.asyncpg.client import TransactionWrapper
 from tortoise.connection import get_connections
 
 from adapters.postgres.connection import ALIAS, IN_TRANSACTION, PostgresClient, database_errors, tortoise_config
+from adapters.postgres.facts import facts
 from adapters.postgres.statements import Statements
-from application.ports.runtime import Dependency, Resource, UnitOfWork
+from application.ports.runtime import Dependency, Described, Fact, Resource, UnitOfWork
 
 SQL = Statements("database")
 
 
-class Postgres(Resource, Dependency):
+class Postgres(Resource, Dependency, Described):
     name = "postgres"
 
     def __init__(self, url: str, *, pool: int, acquire_seconds: float, statement_seconds: float) -> None:
+        self._pool = pool
         self.config = tortoise_config(
             url,
             engine="adapters.postgres.connection",
@@ -42,6 +44,13 @@ class Postgres(Resource, Dependency):
         with database_errors():
             async with asyncio.timeout(1):
                 await SQL.find_tables()
+
+    async def describe(self) -> list[Fact]:
+        client = get_connections().get(ALIAS)
+        assert isinstance(client, PostgresClient)
+        with database_errors():
+            async with client.acquire_connection() as connection:
+                return await facts(connection, pool=self._pool)
 
 
 class PostgresUnitOfWork(UnitOfWork):

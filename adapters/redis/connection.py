@@ -10,17 +10,19 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from adapters.redis.facts import facts
 from adapters.redis_clients import redis_client
-from application.ports.runtime import Dependency, Resource
+from application.ports.runtime import Dependency, Described, Fact, Resource
 from domain.errors import RedisUnavailable
 
 log = structlog.get_logger(__name__)
 
 
-class RedisConnection(Resource, Dependency):
+class RedisConnection(Resource, Dependency, Described):
     name = "redis"
 
     def __init__(self, url: str, *, command_seconds: float, max_connections: int = 20) -> None:
+        self._has_tls = url.startswith("rediss")
         self._command_seconds = command_seconds
         self.client = redis_client(url, command_seconds=command_seconds, max_connections=max_connections)
 
@@ -33,6 +35,10 @@ class RedisConnection(Resource, Dependency):
     async def check(self) -> None:
         async with self.bounded() as client:
             await client.ping()
+
+    async def describe(self) -> list[Fact]:
+        async with self.bounded() as client:
+            return await facts(client, has_tls=self._has_tls)
 
     @asynccontextmanager
     async def bounded(self) -> AsyncIterator[Redis]:

@@ -17,6 +17,7 @@ from adapters.stripe.client import ObjectMissing, StripeClient
 from adapters.stripe.events import check_signature, read_event
 from adapters.stripe.objects import id_of, status_of, time_of, user_named_in
 from application.ports.billing import CheckoutState, CustomerGone, PaymentEvent, PaymentGateway
+from application.ports.runtime import Described, Fact
 from domain.billing import BillingAccount, Checkout, Subscription, SubscriptionStatus
 from domain.errors import PaymentsRefused
 from domain.ids import UserId
@@ -35,7 +36,7 @@ class CheckoutPage:
     automatic_tax: bool = False
 
 
-class StripeGateway(PaymentGateway):
+class StripeGateway(PaymentGateway, Described):
     def __init__(
         self, *, key: str, webhook_secrets: Sequence[str], page: CheckoutPage, api_base: str, seconds: float
     ) -> None:
@@ -49,6 +50,21 @@ class StripeGateway(PaymentGateway):
 
     async def close(self) -> None:
         await self._client.close()
+
+    async def describe(self) -> list[Fact]:
+        try:
+            price = await self._client.call(lambda client: client.v1.prices.retrieve_async(self._page.price), "price")
+        except PaymentsRefused:
+            sentence = "Stripe does not accept STRIPE_SECRET_KEY, or does not know STRIPE_PRICE_ID."
+            raise PaymentsRefused(sentence) from None
+        recurs = price.recurring is not None and price.active
+        warning = "" if recurs else "STRIPE_PRICE_ID must be an active price that recurs."
+        interval = price.recurring.interval if price.recurring else "once"
+        return [
+            Fact("mode", "live" if self._is_live else "test"),
+            Fact("price", f"{price.unit_amount} of the smallest unit of {price.currency}, per {interval}", warning),
+            Fact("webhook", f"{len(self._secrets)} signing secrets"),
+        ]
 
     def read_event(self, body: bytes, signature: str | None, *, now: datetime) -> PaymentEvent | None:
         check_signature(body, signature or "", secrets=self._secrets, now=now)

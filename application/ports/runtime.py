@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from domain.rates import Rate
@@ -146,6 +146,27 @@ class Dependency(Protocol):
     @abstractmethod
     async def check(self) -> None:
         """Return within a second if it works; raise DomainError otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something about a dependency that an operator should know. It holds no secret."""
+
+    name: str
+    value: str
+    warning: str = ""
+    """What is wrong with it, if anything, and what to do about it."""
+    is_fatal: bool = False
+    """Whether the product cannot work because of that."""
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Something outside this process that can say more about itself than whether it works."""
+
+    @abstractmethod
+    async def describe(self) -> Sequence[Fact]:
+        """What `check` shows. Raises DomainError if it cannot be asked."""
 
 
 class Resource(Protocol):

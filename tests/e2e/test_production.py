@@ -55,6 +55,7 @@ def filled_in(twilio: TwilioStandIn, gemini: GeminiStandIn) -> str:
     text = (ROOT / ".env.example").read_text()
     chosen = {
         "OTP_SENDER": "twilio",
+        "OTP_COUNTRIES": "IN",
         "TWILIO_ACCOUNT_SID": ACCOUNT,
         "TWILIO_AUTH_TOKEN": TOKEN,
         "TWILIO_FROM": SENDER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,13 +13,22 @@ from typing import Any
 import pytest
 import structlog
 
-from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, SmsRefused, TwilioOtpSender
+from adapters.otp_sender import (
+    ConsoleOtpSender,
+    InBackground,
+    ReplyOtpSender,
+    SmsRefused,
+    TwilioAccount,
+    TwilioOtpSender,
+)
 from application.ports.accounts import OtpSender
+from application.ports.runtime import Described
 from domain.accounts import MobileNumber, OtpPurpose
+from domain.errors import DomainError, Unavailable
 from entrypoints.container import Container
 from entrypoints.settings import Settings
 from tests.support.patience import HANG
-from tests.support.twilio_standin import ACCOUNT, SENDER, SERVICE, TOKEN, TwilioStandIn, twilio_standin
+from tests.support.twilio_standin import ACCOUNT, CONTENT, SENDER, SERVICE, TOKEN, TwilioStandIn, twilio_standin
 
 ANN, CODE = MobileNumber("+919876543210"), "042137"
 LOGIN, RESET = OtpPurpose.LOGIN, OtpPurpose.RESET
@@ -40,9 +50,9 @@ async def started(sender: OtpSender) -> AsyncIterator[OtpSender]:
         await sender.close()
 
 
-def by_sms(twilio: TwilioStandIn, **changes: Any) -> TwilioOtpSender:
-    values = {"account": ACCOUNT, "token": TOKEN, "sender": SENDER, "api_base": twilio.url}
-    return TwilioOtpSender(**{**values, **changes})
+def by_sms(twilio: TwilioStandIn, *, seconds: float = 10, **changes: Any) -> TwilioOtpSender:
+    values = {"sid": ACCOUNT, "token": TOKEN, "sender": SENDER, "api_base": twilio.url}
+    return TwilioOtpSender(TwilioAccount(**{**values, **changes}), seconds=seconds)
 
 
 class TestTwilio:
@@ -57,6 +67,44 @@ class TestTwilio:
             await sender.send(ANN, CODE, RESET)
         text = "042137 is your code to set a new password. It is valid for 5 minutes. Do not share it."
         assert twilio.sent == [{"To": ANN, "MessagingServiceSid": SERVICE, "Body": text}]
+
+    @pytest.mark.parametrize("purpose", [LOGIN, RESET])
+    async def test_sends_a_message_to_the_letter(self, twilio: TwilioStandIn, purpose: OtpPurpose) -> None:
+        template = "Dear user, {code} is your OTP\nfor {#var#}. \u2013 ACME  Ltd"
+        async with started(by_sms(twilio, message=template)) as sender:
+            await sender.send(ANN, CODE, purpose)
+        assert twilio.sent[0]["Body"] == "Dear user, 042137 is your OTP\nfor {#var#}. \u2013 ACME  Ltd"
+
+    @pytest.mark.parametrize(
+        ("by", "origin"),
+        [(SENDER, {"From": f"whatsapp:{SENDER}"}), (SERVICE, {"MessagingServiceSid": SERVICE})],
+    )
+    async def test_sends_by_whatsapp(self, twilio: TwilioStandIn, by: str, origin: dict[str, str]) -> None:
+        async with started(by_sms(twilio, sender=by, channel="whatsapp", content=CONTENT)) as sender:
+            await sender.send(ANN, CODE, LOGIN)
+        [sent] = twilio.sent
+        assert json.loads(sent.pop("ContentVariables")) == {"1": CODE}
+        assert sent == {"To": f"whatsapp:{ANN}", **origin, "ContentSid": CONTENT}
+
+    async def test_says_that_its_account_works(self, twilio: TwilioStandIn) -> None:
+        async with started(InBackground(by_sms(twilio))) as sender:
+            assert isinstance(sender, Described)
+            facts = {fact.name: (fact.value, fact.warning) for fact in await sender.describe()}
+            assert facts == {"account": ("active", ""), "channel": ("sms", "")}
+            twilio.status = "suspended"
+            [suspended, _] = await sender.describe()
+            assert suspended.warning
+        assert twilio.sent == []
+
+    @pytest.mark.parametrize(("fault", "token"), [(None, "wrong"), (503, TOKEN), (429, TOKEN), ("cut", TOKEN)])
+    async def test_says_what_is_wrong_with_it(self, twilio: TwilioStandIn, fault: int | str | None, token: str) -> None:
+        twilio.fault = fault
+        async with started(by_sms(twilio, token=token)) as sender:
+            assert isinstance(sender, Described)
+            with pytest.raises(DomainError) as caught:
+                await sender.describe()
+        assert isinstance(caught.value, Unavailable) == (token == TOKEN)
+        assert TOKEN not in caught.value.detail
 
     @pytest.mark.parametrize("slash", ["", "/"])
     async def test_many_at_once(self, twilio: TwilioStandIn, slash: str) -> None:
@@ -89,14 +137,14 @@ class TestTwilio:
         ("changes", "mobile", "status", "reason"),
         [
             ({"token": "wrong"}, ANN, 401, 20003),
-            ({"account": "AC" + "0" * 32}, ANN, 401, 20003),
+            ({"sid": "AC" + "0" * 32}, ANN, 401, 20003),
             ({}, "+15005550001", 400, 21211),
             ({"sender": "+15005550007"}, ANN, 400, 21603),
         ],
         ids=["wrong token", "wrong account", "no such number", "not our sender"],
     )
     async def test_a_refusal_is_raised(
-        self, twilio: TwilioStandIn, changes: dict[str, str], mobile: str, status: int, reason: int
+        self, twilio: TwilioStandIn, changes: dict[str, Any], mobile: str, status: int, reason: int
     ) -> None:
         async with started(by_sms(twilio, **changes)) as sender:
             with pytest.raises(SmsRefused) as caught:

@@ -25,6 +25,7 @@ EXCEPTIONS: dict[Key, str] = {
     ("codes", "purge"): "holds the codes of the last minutes",
     ("codes", "purge_sendings"): "holds the numbers of the last day",
     ("database", "find_tables"): "reads no row",
+    ("facts", "server"): "looks up a role and a database among few, for operators",
     ("guesses", "purge"): "holds the numbers that somebody guessed at, and one statement in ten minutes reads them",
     ("messages", "list_by_status"): "for operators: by its value, failed messages have an index; others are frequent",
     ("setup", "refused_for"): "holds one row",

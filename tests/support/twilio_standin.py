@@ -1,4 +1,4 @@
-"""Twilio as its client sees it: POST …/Accounts/{sid}/Messages.json, with Twilio's checks and error bodies."""
+"""Twilio as its client sees it: an account and its messages, with Twilio's checks and error bodies."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from aiohttp import web
 
 ACCOUNT, TOKEN = "AC0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210"
 SENDER, SERVICE = "+15005550006", "MG0123456789abcdef0123456789abcdef"
+CONTENT = "HX0123456789abcdef0123456789abcdef"
 _BASIC = "Basic " + b64encode(f"{ACCOUNT}:{TOKEN}".encode()).decode()
 _INVALID_TO = 21211
 
@@ -28,11 +29,17 @@ class TwilioStandIn:
     fault: int | str | None = None
     body: str | None = None
     location: str = ""
+    status: str = "active"
     sent: list[dict[str, str]] = field(default_factory=list)
     asked: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def create_message(self, request: web.Request) -> web.Response:
+    async def read_account(self, request: web.Request) -> web.Response:
+        if refusal := await self._refusal(request):
+            return refusal
+        return web.json_response({"sid": ACCOUNT, "status": self.status, "type": "Full"})
+
+    async def _refusal(self, request: web.Request) -> web.Response | None:
         self.asked += 1
         if self.fault == "hang":
             await self.released.wait()
@@ -50,13 +57,22 @@ class TwilioStandIn:
             if self.location:
                 return web.Response(status=self.fault, headers={"location": self.location})
             return _error(self.fault, {429: 20429, 500: 20500, 503: 20503}.get(self.fault, self.fault), "As configured")
+        return None
+
+    async def create_message(self, request: web.Request) -> web.Response:
+        if refusal := await self._refusal(request):
+            return refusal
         form = {name: str(value) for name, value in (await request.post()).items()}
-        for name, code in (("To", 21604), ("Body", 21602)):
-            if not form.get(name):
-                return _error(400, code, f"A '{name}' is required.")
-        if not form["To"].startswith("+") or form["To"] == "+15005550001":  # Twilio's own number for this
+        if not form.get("To"):
+            return _error(400, 21604, "A 'To' is required.")
+        by_whatsapp = form["To"].startswith("whatsapp:")
+        if not form.get("ContentSid" if by_whatsapp else "Body"):
+            return _error(400, 63016 if by_whatsapp else 21602, "A 'Body' or a template is required.")
+        number = form["To"].removeprefix("whatsapp:")
+        if not number.startswith("+") or number == "+15005550001":  # Twilio's own number for this
             return _error(400, _INVALID_TO, f"Invalid 'To' Phone Number: {form['To']}")
-        if form.get("From") != SENDER and form.get("MessagingServiceSid") != SERVICE:
+        sender = f"whatsapp:{SENDER}" if by_whatsapp else SENDER
+        if form.get("From") != sender and form.get("MessagingServiceSid") != SERVICE:
             return _error(400, 21603, "A 'From' or 'MessagingServiceSid' parameter is required.")
         self.sent.append(form)
         message: dict[str, object] = {
@@ -65,7 +81,7 @@ class TwilioStandIn:
             "to": form["To"],
             "from": form.get("From"),
             "messaging_service_sid": form.get("MessagingServiceSid"),
-            "body": form["Body"],
+            "body": form.get("Body", ""),
             "status": "queued",
             "direction": "outbound-api",
             "num_segments": "1",
@@ -95,6 +111,7 @@ async def twilio_standin() -> AsyncIterator[TwilioStandIn]:
     standin = TwilioStandIn()
     app = web.Application()
     app.router.add_post("/2010-04-01/Accounts/{account}/Messages.json", standin.create_message)
+    app.router.add_get("/2010-04-01/Accounts/{account}.json", standin.read_account)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

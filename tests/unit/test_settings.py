@@ -17,6 +17,9 @@ SECRET = "0123456789abcdef0123456789abcdef"
 TWILIO = {"TWILIO_ACCOUNT_SID": "AC1", "TWILIO_AUTH_TOKEN": "hunter2", "TWILIO_FROM": "+15005550006"}
 
 
+BY_SMS = {"APP_ENV": "production", "OTP_SENDER": "twilio", "OTP_COUNTRIES": "IN", **TWILIO}
+
+
 def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment(environment, needs=needs)
@@ -70,6 +73,12 @@ def lines(needs: tuple[str, ...] = (), /, **environment: str) -> list[str]:
         ("OTP_COUNTRIES", "hunter2", "must be two-letter regions"),
         ("OTP_COUNTRIES", "IN,in", "must be two-letter regions"),
         ("TWILIO_API_BASE", "hunter2", "must be a URL"),
+        ("TWILIO_CHANNEL", "hunter2", "must be 'sms' or 'whatsapp'"),
+        ("OTP_MESSAGE", "hunter2", "must contain {code} once"),
+        ("OTP_MESSAGE", "{code}hunter2{code}", "must contain {code} once"),
+        ("OTP_MESSAGE", "{code}" + "hunter2" * 70, "must have at most 480 characters"),
+        ("DRAIN_SECONDS", "-1", "must be at least 0"),
+        ("DRAIN_SECONDS", "13", "must be at most half of SHUTDOWN_SECONDS"),
         ("REDIS_NAMESPACE", "hunter2:hunter2", "is not valid"),
         ("FREE_DAILY_MESSAGES", "-1", "must be at least 0"),
         ("RATE_LIMITS", "hunter2", "must be 'on' or 'off'"),
@@ -128,14 +137,14 @@ def test_production_returns_no_codes_without_consent() -> None:
     assert line.startswith("OTP_SENDER")
     consented = Settings.from_environment({"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"})
     assert consented.is_production
-    assert Settings.from_environment({"APP_ENV": "production", "OTP_SENDER": "twilio", **TWILIO}).is_production
+    assert Settings.from_environment(BY_SMS).is_production
 
 
 def test_codes_in_replies_cause_a_warning() -> None:
     consent = {"APP_ENV": "production", "OTP_IN_RESPONSE": "yes-this-is-a-demo"}
     [warning] = Settings.from_environment(consent).warnings
     assert "log in as anybody" in warning
-    assert Settings.from_environment({**consent, "OTP_SENDER": "twilio", **TWILIO}).warnings == []
+    assert Settings.from_environment({**consent, **BY_SMS}).warnings == []
     assert Settings.from_environment({}).warnings == []
 
 
@@ -153,6 +162,25 @@ def test_twilios_variables_only_work_together(missing: tuple[str, ...], app_env:
     [line] = lines(APP_ENV=app_env, OTP_SENDER="twilio", **given)
     assert line.startswith(", ".join(missing) + " must be set with OTP_SENDER=twilio")
     assert "hunter2" not in line
+
+
+def test_production_sends_no_sms_to_the_whole_world() -> None:
+    [line] = lines(**{**BY_SMS, "OTP_COUNTRIES": ""})
+    assert line.startswith("OTP_COUNTRIES must be set")
+    assert Settings.from_environment({"OTP_SENDER": "twilio", **TWILIO}).login.otp_countries == frozenset()
+
+
+def test_whatsapp_needs_a_template() -> None:
+    [line] = lines(**{**BY_SMS, "TWILIO_CHANNEL": "whatsapp"})
+    assert line.startswith("TWILIO_CONTENT_SID must be set")
+    assert Settings.from_environment({**BY_SMS, "TWILIO_CHANNEL": "whatsapp", "TWILIO_CONTENT_SID": "HX1"})
+
+
+@pytest.mark.parametrize("production", [True, False])
+def test_an_api_drains_in_production(production: bool) -> None:
+    settings = Settings.from_environment(BY_SMS if production else {})
+    assert settings.http.drain_seconds == (5 if production else 0)
+    assert Settings.from_environment({**BY_SMS, "DRAIN_SECONDS": "0"}).http.drain_seconds == 0
 
 
 def test_secrets_countries_and_networks_are_separated_by_commas() -> None:
