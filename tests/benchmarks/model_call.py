@@ -1,18 +1,15 @@
 """What one call of the model costs a worker: `python -m tests.benchmarks.model_call`.
 
 CPU of this process for a call of 1, 11 and 39 turns against a stub with four chunks, in multiples of f: the CPU of a
-bare Sanic request that answers a constant, measured in the same run. Then the memory that each transport adds.
+bare Sanic request that answers a constant, measured in the same run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import uvloop
 
@@ -22,10 +19,9 @@ from adapters.gemini.model import Endpoint, GeminiModel, Transport
 from adapters.gemini.rest import RestTransport
 from domain.chat.calls import ThinkingLevel
 from domain.chat.conversation import Conversation, Role, Turn
-from local.files import free_port
-from tests.benchmarks.__main__ import bare_server
 from tests.benchmarks.load import load, request_bytes
-from tests.support.processes import ROOT
+from tests.benchmarks.probes import cpu_seconds
+from tests.benchmarks.stage import bare_server, model_stub
 
 CALLS = int(os.environ.get("BENCH_CALLS", "400"))
 AT_ONCE = 16
@@ -38,7 +34,7 @@ TRANSPORTS: dict[str, Callable[[Endpoint], Transport]] = {
 
 
 def main() -> None:
-    with bare_server() as (bare_url, bare_pid), _stub() as stub_url:
+    with bare_server() as (bare_url, bare_pid), model_stub(pause=0.002) as stub_url:
         for name, transport in TRANSPORTS.items():
             for turns in (1, 11, 39):
                 ratios = []
@@ -54,8 +50,9 @@ def main() -> None:
 
 
 async def _bare(url: str, pid: int) -> float:
-    measured = await load(url, pid, lambda _: request_bytes("GET", "/health"), expect=200, requests=4_000)
-    return measured.cpu_seconds / measured.requests
+    used, requests = cpu_seconds(pid), 4_000
+    await load(url, lambda _: request_bytes("GET", "/health"), requests=requests)
+    return (cpu_seconds(pid) - used) / requests
 
 
 async def _calls(transport: Callable[[Endpoint], Transport], url: str, conversation: Conversation) -> float:
@@ -80,17 +77,6 @@ def _conversation(turns: int) -> Conversation:
     texts = ("Why is the sky blue? " * 20, "Because of **Rayleigh** scattering, “so to say”. " * 10)
     said = tuple(Turn((Role.USER, Role.MODEL)[at % 2], texts[at % 2]) for at in range(turns))
     return Conversation(said, 4_096, "Be brief.", ThinkingLevel.LOW, 4_096)
-
-
-@contextmanager
-def _stub() -> Iterator[str]:
-    port = free_port()
-    with subprocess.Popen([sys.executable, "-m", "tests.benchmarks.model_stub", str(port)], cwd=ROOT) as process:
-        try:
-            time.sleep(1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
 
 
 if __name__ == "__main__":

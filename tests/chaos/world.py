@@ -72,11 +72,13 @@ class World:
         self._clients.append(Client(self.urls))
         return self._clients[-1]
 
-    async def start_api(self, url: str | None = None) -> str:
-        """Start another API process, by default on a free port. Returns its URL once it answers."""
+    async def start_api(self, url: str | None = None, *, workers: int = 1, **settings: str) -> str:
+        """Start another API, by default in one process on a free port. Returns its URL once it answers."""
         url = url or f"http://127.0.0.1:{free_port()}"
         port = url.rsplit(":", 1)[1]
-        process = ProductProcess("serve", self.environment, "--port", port, log=self.folder / f"api-{port}.log")
+        arguments = ("--port", port, "--workers", str(workers))
+        log = self.folder / f"api-{port}.log"
+        process = ProductProcess("serve", {**self.environment, **settings}, *arguments, log=log)
         self.apis[url] = process
         await asyncio.to_thread(wait_for_api, url, process.process, seconds=60)
         return url
