@@ -2,7 +2,7 @@
 
 `protocol` answers a constant from a bare handler of our application, `steps` from a handler behind the same steps but
 without a caller, `session` from one with a caller, and `use-case` after the use case has run. The call itself adds the
-making of its reply. All answer with as many bytes as the call, which `PUT /layer/CALL` sets.
+making of its reply. All answer with the bytes of the call, which `PUT /layer/CALL` sets.
 """
 
 from __future__ import annotations
