@@ -50,7 +50,7 @@ format: setup ## format the code and fix what the linter can
 chaos: setup ## kill, freeze and flood the product at length; print a table
 	@$(BIN)/python -m tests.chaos
 
-bench: setup ## measure the hot paths and print a table
+bench: setup ## measure what everything costs; rewrite docs/performance.md
 	@$(BIN)/python -m tests.benchmarks
 
 security: setup ## attack the product at length; print a table

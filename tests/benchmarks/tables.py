@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable
 
 from tests.benchmarks import capacity
@@ -30,6 +31,10 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def _prose(text: str) -> str:
+    return "\n\n" + textwrap.fill(text, 105)
+
+
 def _cells(results: Results, names: Iterable[str]) -> list[str]:
     found = (results[name] for name in names)
     return [f"{figure} ({figure.spread})" if figure.spread else str(figure) for figure in found]
@@ -52,8 +57,8 @@ def _calls(results: Results) -> str:
         for name, title in _CALLS.items()
     ]
     limits = ", ".join(f"{results[f'calls.{name}-limits']} for {_CALLS[name]}" for name in ("me", "post"))
-    return table(["call", "API", "Postgres", "calls a second", "p99"], rows) + (
-        f"\n\nRate limits add {limits}.\nThe bare handler answers {results['calls.bare.rate']}."
+    return table(["call", "API", "Postgres", "calls a second", "p99"], rows) + _prose(
+        f"Rate limits add {limits}. The bare handler answers {results['calls.bare.rate']}."
     )
 
 
@@ -70,7 +75,7 @@ def _replies(results: Results) -> str:
         for name, title in (("fresh", "in new chatrooms"), ("long", "in chatrooms of 39 turns"))
     ]
     text = table(["a message with its reply", "API and worker", "API", "worker", "Postgres", "Redis"], rows)
-    return f"{text}\n\nOne worker stores {results['replies.rate']} to a model that answers at once."
+    return text + _prose(f"One worker stores {results['replies.rate']} to a model that answers at once.")
 
 
 def _delays(results: Results) -> str:
@@ -111,8 +116,8 @@ def _growth(results: Results) -> str:
         f"{results[f'growth.room-{name}.rate']} of the rate with {short(longest / share)} messages"
         for name, share in (("tenth", 10), ("longest", 1))
     )
-    return table(["API and Postgres", "alone", beside, "ratio"], rows) + (
-        f"\n\nReading the newest page of a chatroom reaches {rooms}, compared\nwith a chatroom of one page."
+    return table(["API and Postgres", "alone", beside, "ratio"], rows) + _prose(
+        f"Reading the newest page of a chatroom reaches {rooms}, compared with a chatroom of one page."
     )
 
 
@@ -125,8 +130,8 @@ def _writes(results: Results) -> str:
     ]
     text = table(["table", "row versions a message", "deleted", "of its updates, HOT"], rows)
     log, stored, operations = (results[f"writes.{name}"] for name in ("wal", "stored", "redis.operations"))
-    return (
-        f"{text}\n\nA message leaves {stored} at rest and {log} of write-ahead log, and takes {operations}\nof Redis."
+    return text + _prose(
+        f"A message leaves {stored} at rest and {log} of write-ahead log, and takes {operations} of Redis."
     )
 
 

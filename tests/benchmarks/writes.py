@@ -26,7 +26,7 @@ _SIZES = "SELECT sum(pg_total_relation_size(relid)) AS bytes FROM pg_stat_user_t
 async def measure(scale: Scale) -> Figures:
     count = scale.replies
     async with staged(scale, first=_FIRST, pause=_PAUSE) as stage:
-        people = await stage.world.people(USERS)
+        f, people = await stage.f(), await stage.world.people(USERS)
         rooms = [(person, person.room) for person in people]
         stage.world.start_worker()
         await stage.world.workers_ready()
@@ -37,6 +37,7 @@ async def measure(scale: Scale) -> Figures:
         await stage.execute("VACUUM messages")
         size = await _bytes(stage, _SIZES)
     found = {
+        "f": Figure.once(f * 1e6, "µs"),
         "messages": Figure.once(count, "messages"),
         "wal": Figure.once((after["wal"] - before["wal"]) / count, "bytes"),
         "stored": Figure.once(size / (count + USERS), "bytes"),
