@@ -17,13 +17,13 @@ from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from taskiq import TaskiqMessage
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
 from adapters.batching import Batched
-from adapters.redis_clients import connection_options, redis_client
+from adapters.redis_clients import redis_client, redis_pool
 from application.patience import Backoff
 from application.ports.runtime import JobQueue, Resource
 from domain.errors import Unavailable
@@ -49,15 +49,19 @@ class StreamBroker(RedisStreamBroker, Resource):
     ) -> None:
         block_ms = 2_000
         super().__init__(
-            url,
+            "redis://",
             queue_name=f"{namespace}:jobs",
             consumer_id="0",  # "$" would skip what was sent before the group existed
             xread_count=10,  # a larger batch starves the other workers
             xread_block=block_ms,
             idle_timeout=_NEVER_MS,  # leases do the reclaiming
-            max_connection_pool_size=20,
-            **connection_options(command_seconds=command_seconds, block_seconds=block_ms / 1000),
         )
+        # Its own pool, which has not connected, knows neither Sentinels nor our retry.
+        self.connection_pool = redis_pool(
+            url, command_seconds=command_seconds, max_connections=20, block_seconds=block_ms / 1000
+        )
+        self.has_listened = False
+        """Whether the stream was read since the last start."""
         self._command_seconds = command_seconds
         self._fetched: deque[bytes] = deque()
         # Kept, and apart from the pool that waits for jobs: sending one is a single command on a warm connection.
@@ -70,6 +74,21 @@ class StreamBroker(RedisStreamBroker, Resource):
 
     async def start(self) -> None:
         """The receiver creates the consumer group, also after an outage."""
+
+    async def startup(self) -> None:
+        self.has_listened = False
+        await super().startup()
+
+    async def _declare_consumer_group(self) -> None:
+        """Taskiq's own takes every refusal for a group that exists."""
+        try:
+            async with Redis(connection_pool=self.connection_pool) as redis:
+                await redis.xgroup_create(
+                    self.queue_name, self.consumer_group_name, id=self.consumer_id, mkstream=self.mkstream
+                )
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
 
     async def close(self) -> None:
         if self._repeating:
@@ -148,6 +167,7 @@ class StreamBroker(RedisStreamBroker, Resource):
                     count=self.count,
                     block=self.block,
                 )
+                self.has_listened = True
                 for stream, entries in fetched or ():
                     self._fetched += (job for _, entry in entries if (job := entry.get(b"data")))
                     pipeline = redis.pipeline(transaction=False)
@@ -208,9 +228,10 @@ class JobReceiver:
         while not stop.is_set():
             try:
                 await self._broker.startup()  # creates the consumer group again if Redis has lost it
-                backoff.reset()
                 await self._receiver.listen(stop)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes, also grouped; none ends a worker
+                if self._broker.has_listened:  # a server that lets us in and then refuses is no success
+                    backoff.reset()
                 pause = backoff.pause()
                 log.warning("job_queue_lost", error=type(error).__name__, again_in=pause)
                 with suppress(TimeoutError):

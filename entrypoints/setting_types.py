@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 import phonenumbers
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from adapters.redis_url import parse_redis_url
 from domain.chat.calls import ThinkingLevel
 from domain.rates import Rate
 
@@ -78,6 +79,12 @@ def _url(*schemes: str) -> BeforeValidator:
     return _form(f"a URL that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}, with a host", parse)
 
 
+def _redis_url(text: str) -> str:
+    if text:
+        parse_redis_url(text)
+    return text
+
+
 def _origin(text: str) -> str:
     parts = _parts(text, ("http", "https"))
     if parts.path or parts.query or parts.fragment or parts.username:
@@ -128,7 +135,7 @@ HeaderSecret = Annotated[
     SecretStr, _form("printable ASCII without spaces", lambda text: _match(r"[!-~]*", text.strip())[0])
 ]
 PostgresUrl = Annotated[SecretStr, _url("postgres", "postgresql")]
-RedisUrl = Annotated[SecretStr, _url("redis", "rediss")]
+RedisUrl = Annotated[SecretStr, BeforeValidator(_redis_url)]
 HttpUrl = Annotated[str, _url("http", "https"), AfterValidator(lambda text: text.rstrip("/"))]
 SecretHttpUrl = Annotated[SecretStr, _url("http", "https")]
 Origins = Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from local.embedded import EmbeddedServer
@@ -28,6 +29,8 @@ maxmemory-policy noeviction
 class EmbeddedValkey(EmbeddedServer):
     name = "Valkey"
     binary = "valkey-server"
+    configuration = CONFIGURATION
+    arguments: Sequence[str] = ()
 
     @property
     def url(self) -> str:
@@ -45,11 +48,11 @@ class EmbeddedValkey(EmbeddedServer):
         """Valkey creates its files by itself."""
 
     def _spawn(self, port: int, lock: int) -> subprocess.Popen[bytes]:
-        configuration = CONFIGURATION.format(host=LOCALHOST, port=port, password=self._password)
+        configuration = self.configuration.format(host=LOCALHOST, port=port, password=self._password)
         write_private(self.data_dir / "valkey.conf", configuration)
         # A relative name, and `dir ./`: a path with blanks or quotes would need Valkey's quoting.
         return spawn(
-            [_server(), "valkey.conf"],
+            [_server(), "valkey.conf", *self.arguments],
             log=self.log,
             environment={"PATH": os.defpath, "LC_ALL": "C"},
             inherit=[lock],

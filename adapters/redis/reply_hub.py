@@ -20,6 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from adapters.redis.reply_reader import Reader, Topic
 from adapters.redis.subscription import Subscription
+from adapters.redis_clients import Demoted
 from application.patience import Backoff
 from application.ports.chat import ReplyReader
 from domain.chat.streams import ReplyPiece, StreamPosition
@@ -37,6 +38,7 @@ _CHANNELS = 500  # in one SUBSCRIBE
 _SAFETY_TICK = 0.1
 _QUIET_SECONDS = 2.0  # of silence, after which the connection is pinged
 _PAUSES = 0.05, 1.0  # seconds of a retry
+_ROLE_SECONDS = 2.0  # between the questions whether the server is a replica by now
 
 
 class Outage:
@@ -79,6 +81,7 @@ class ReplyHub:
         self._unread: dict[Topic, None] = {}
         self._checks: dict[Topic, float] = {}  # when to read to be safe, the earliest first
         self._next_check = 0.0
+        self._next_role_check = 0.0
         self._wakeup = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
@@ -253,9 +256,18 @@ class ReplyHub:
             pipeline.xrange(topic.key, min=f"({start}", count=_RANGE)
             covered.append([reader for reader in topic.readers if reader.end >= start])
             topic.published_during_read = []
+        asks_role = self._role_is_due()
+        if asks_role:
+            pipeline.execute_command("HELLO")
         try:
             async with asyncio.timeout(self._command_seconds):
                 replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            if asks_role and _is_replica(replies.pop()):
+                # We only read, so nothing else tells us: writers may have gone to another server long ago.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                if self._subscription:
+                    self._subscription.close()
+                raise Demoted("the server is a replica")
             errors = [reply for reply in replies if isinstance(reply, Exception)]
             if len(errors) == len(replies):
                 raise errors[0]
@@ -270,6 +282,13 @@ class ReplyHub:
         finally:
             for topic, _ in starts:
                 topic.published_during_read = None
+
+    def _role_is_due(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_role_check:
+            return False
+        self._next_role_check = now + _ROLE_SECONDS
+        return True
 
     def _deliver(self, topic: Topic, covered: list[Reader], entries: Sequence[Any]) -> None:
         is_all = len(entries) < _RANGE
@@ -287,6 +306,14 @@ class ReplyHub:
         known = set(covered) if is_all else set()
         if any(reader.behind and reader.is_waiting and reader not in known for reader in topic.readers):
             self.fetch(topic)
+
+
+def _is_replica(hello: Any) -> bool:
+    """HELLO needs no permission. A proxy may not know it."""
+    if not isinstance(hello, list):
+        return False
+    fields = dict(zip(hello[::2], hello[1::2], strict=False))
+    return fields.get(b"role") == b"replica"
 
 
 def _published(data: bytes) -> ReplyPiece | None:

@@ -85,12 +85,7 @@ class RedisReplyStream(ReplyStream):
     ) -> None:
         self._prefix = f"{namespace}:reply"
         # A separate pool, so that neither waits for the other.
-        self._redis = redis_client(
-            url,
-            command_seconds=command_seconds,
-            max_connections=3,
-            protocol=2,  # with 3 the client formats each published message for its debug log
-        )
+        self._redis = redis_client(url, command_seconds=command_seconds, max_connections=3)
         self._flusher = _Flusher(self._redis, command_seconds=command_seconds, flush_seconds=flush_seconds)
         self._hub = ReplyHub(self._redis, command_seconds=command_seconds, safety_seconds=safety_seconds)
 

@@ -34,6 +34,9 @@ class Subscription(asyncio.Protocol):
             parts = b"".join(b"$%d\r\n%b\r\n" % (len(part), part) for part in command)
             self._transport.write(b"*%d\r\n%b" % (len(command), parts))
 
+    def close(self) -> None:
+        self._transport.close()
+
     async def keep(self, quiet_seconds: float) -> None:
         """Ping it whenever it has been silent that long. Raises when it is lost or no longer answers."""
         is_asked = False

@@ -1,0 +1,323 @@
+"""A failover by whatever means heals by itself: jobs, replies, limits and lists go on, and no client is made anew."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from adapters.redis.cache import RedisChatroomLists
+from adapters.redis.connection import RedisConnection
+from adapters.redis.rate_limiter import RedisRateLimiter
+from adapters.redis.reply_stream import RedisReplyStream
+from adapters.redis_clients import Sentinels
+from adapters.redis_url import parse_redis_url
+from adapters.system import TimeOrderedIds
+from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
+from application.ports.runtime import Bucket
+from domain.errors import RedisUnavailable
+from domain.ids import MessageId, UserId
+from domain.rates import Rate
+from tests.contracts.test_reply_stream import TEXT, Follower, following
+from tests.support.patience import HANG
+from tests.support.ports import free_port
+from tests.support.redis_lab import (
+    SERVICE,
+    Forwarder,
+    LabValkey,
+    SentinelSet,
+    replicated,
+    sentinel_set,
+    until_true,
+)
+
+IDS = TimeOrderedIds()
+SECONDS = 1.0  # that a command may take
+
+
+class Product:
+    """All users of Redis, as an API process and a worker have them."""
+
+    def __init__(self, url: str) -> None:
+        namespace = f"test-{secrets.token_hex(6)}"
+        self.redis = RedisConnection(url, command_seconds=SECONDS)
+        self.lists = RedisChatroomLists(self.redis, namespace=namespace)
+        self.limiter = RedisRateLimiter(self.redis, namespace=namespace, key=b"key")
+        self.writing, self.reading = (
+            RedisReplyStream(url, namespace=namespace, command_seconds=SECONDS, safety_seconds=1) for _ in range(2)
+        )
+        self.sending, self.receiving = (
+            StreamBroker(url, namespace=namespace, command_seconds=SECONDS, repeat_seconds=0.1) for _ in range(2)
+        )
+        self.queue = TaskiqJobQueue(self.sending, GENERATE_REPLY)
+        self.handled: Counter[MessageId] = Counter()
+        self.receiver = JobReceiver(self.receiving, {GENERATE_REPLY: self._handle}, concurrency=5)
+        self.stop = asyncio.Event()
+
+    async def _handle(self, message_id: MessageId) -> None:
+        self.handled[message_id] += 1
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Product]:
+        listening = asyncio.create_task(self.receiver.listen(self.stop))
+        try:
+            yield self
+        finally:
+            self.stop.set()
+            async with asyncio.timeout(HANG):
+                await listening
+                for part in (self.reading, self.writing, self.receiving, self.sending, self.redis):
+                    await part.close()
+
+    async def works(self) -> None:
+        """Each part does what it does, though its first tries may fail."""
+        user_id, bucket = UserId(IDS.new()), Bucket("login", secrets.token_hex(4), Rate(5, 60))
+
+        async def listed_and_limited() -> bool:
+            try:
+                await self.redis.check()
+                await self.lists.put(user_id, 1, [])
+                assert await self.lists.get(user_id, 1) == []
+                return (await self.limiter.hit([bucket])).retry_after == 0
+            except RedisUnavailable:
+                return False
+
+        await until_true(listed_and_limited)
+        await self.answers(MessageId(IDS.new()))
+        await self.streams()
+
+    async def answers(self, *ids: MessageId) -> None:
+        await self.queue.notify(ids)
+        await until_true(lambda: _done(all(self.handled[message_id] for message_id in ids)))
+
+    async def streams(self) -> None:
+        message_id = MessageId(IDS.new())
+        async with following(self.reading, message_id) as follower:
+            writer = self.writing.write(message_id, 1)
+            writer.add(TEXT)
+            await follower.has(TEXT)
+            await writer.close()
+
+    @asynccontextmanager
+    async def replying(self) -> AsyncIterator[Reply]:
+        """A reply that is written during the block, and read to its end after it."""
+        message_id = MessageId(IDS.new())
+        async with following(self.reading, message_id) as follower:
+            reply = Reply(self, message_id, follower)
+            task = asyncio.create_task(reply.write())
+            yield reply
+            reply.is_over = True
+            async with asyncio.timeout(HANG):
+                await task
+                await follower.has(reply.text)  # each piece once, in order: the follower checks that
+            assert reply.lost == 0, "the writer was refused"
+
+
+class Reply:
+    def __init__(self, product: Product, message_id: MessageId, follower: Follower) -> None:
+        self._writer = product.writing.write(message_id, 1)
+        self.follower = follower
+        self.text = ""
+        self.lost = 0
+        self.is_over = False
+
+    async def write(self) -> None:
+        number = 0
+        while not self.is_over:
+            number += 1
+            self.text += (word := f"word {number} ")
+            self._writer.add(word)
+            await asyncio.sleep(0.02)
+        await self._writer.close()
+        while self._writer.pending:  # it tries on in the background
+            await asyncio.sleep(0.02)
+
+    async def goes_on(self) -> None:
+        """What is written from now on arrives."""
+        wanted = len(self.text) + 1
+        await until_true(lambda: _done(len(self.follower.text) >= wanted))
+
+
+async def _done(condition: bool) -> bool:
+    return condition
+
+
+@pytest.fixture(scope="module")
+def sentinels(data_dir: Path) -> Iterator[SentinelSet]:
+    with sentinel_set(data_dir / "sentinels") as made:
+        yield made
+
+
+class TestSentinel:
+    @pytest.fixture
+    async def whole(self, sentinels: SentinelSet) -> SentinelSet:
+        for server in [*sentinels.servers, *sentinels.sentinels]:
+            if server.exit_code is not None or server.pid is None:
+                await asyncio.to_thread(server.start)
+        if not (await sentinels.servers[1].has_caught_up() or await sentinels.servers[0].has_caught_up()):
+            await sentinels.servers[1].follow(sentinels.servers[0])
+        await until_true(sentinels.is_whole)
+        return sentinels
+
+    async def test_the_primary_is_killed(self, whole: SentinelSet) -> None:
+        async with Product(whole.url).running() as product:
+            await product.works()
+            async with product.replying() as reply:
+                await reply.goes_on()
+                old = await whole.primary()
+                await asyncio.to_thread(old.kill)
+                await whole.moved_from(old)
+                await reply.goes_on()
+            await product.works()
+
+    async def test_the_primary_hangs(self, whole: SentinelSet) -> None:
+        async with Product(whole.url).running() as product:
+            await product.works()
+            old = await whole.primary()
+            assert old.pid is not None
+            async with product.replying() as reply:
+                await reply.goes_on()
+                os.kill(old.pid, signal.SIGSTOP)
+                try:
+                    await whole.moved_from(old)
+                    await reply.goes_on()
+                    await product.works()
+                finally:
+                    os.kill(old.pid, signal.SIGCONT)
+                await reply.goes_on()
+
+    async def test_an_operator_orders_it(self, whole: SentinelSet) -> None:
+        async with Product(whole.url).running() as product:
+            await product.works()
+            old = await whole.primary()
+            async with product.replying() as reply:
+                await reply.goes_on()
+                await whole.sentinels[0].ask("FAILOVER", SERVICE)
+                await whole.moved_from(old)
+                await reply.goes_on()
+            await product.works()
+
+    async def test_two_of_three_sentinels_are_gone(self, whole: SentinelSet) -> None:
+        for sentinel in whole.sentinels[:2]:
+            await asyncio.to_thread(sentinel.kill)
+        async with Product(whole.url).running() as product:
+            await product.works()
+
+
+async def _sentinel(answer: bytes) -> asyncio.Server:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1_000):
+            if answer:
+                writer.write(answer)
+        writer.close()
+
+    return await asyncio.start_server(say, "127.0.0.1", 0)
+
+
+def _configuration(number: int, port: int) -> bytes:
+    fields = ("ip", "192.0.2.1", "port", str(port), "config-epoch", str(number))
+    return b"*6\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(field), field.encode()) for field in fields)
+
+
+HANGING = b""
+OLD, NEW = _configuration(3, 1_111), _configuration(4, 2_222)
+UNKNOWN = b"-ERR No such master with that name\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answers", "port"),
+    [
+        ([OLD, NEW], 2_222),
+        ([NEW, OLD], 2_222),
+        ([OLD, HANGING], 1_111),
+        ([HANGING, HANGING, NEW], 2_222),
+        ([UNKNOWN, NEW], 2_222),
+    ],
+)
+async def test_the_newest_configuration_of_the_sentinels_counts(answers: list[bytes], port: int) -> None:
+    """One may have been cut off from the others while they chose another server, and one may hang."""
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(await _sentinel(answer)) for answer in answers]
+        hosts = ",".join(f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers)
+        url = parse_redis_url(f"redis+sentinel://{hosts}/{SERVICE}")
+        for _ in range(3):
+            assert await Sentinels(url, seconds=2).primary() == ("192.0.2.1", port)
+
+
+class TestForwarder:
+    """A name or a proxy whose existing connections stay with the server that was demoted."""
+
+    async def test_replies_and_jobs_move_to_the_new_primary(self, data_dir: Path) -> None:
+        folder = data_dir / f"forwarded-{secrets.token_hex(4)}"
+        async with replicated(folder) as (first, second), Forwarder(first.port or 0) as forwarder:
+            url = first.url_at(forwarder.port)
+            async with Product(url).running() as product:
+                await product.works()
+                with capture_logs() as logs:
+                    async with product.replying() as reply:
+                        await reply.goes_on()
+                        await second.follow(None)
+                        forwarder.target = second.port or 0
+                        await first.follow(second)
+                        await reply.goes_on()
+                        await product.works()
+                lost = [line for line in logs if line["event"] == "job_queue_lost"]
+                assert len(lost) <= 2, "its back-off was reset by starts that did nothing"
+
+    async def test_a_demoted_server_that_nobody_replaces_is_retried_with_pauses(self, data_dir: Path) -> None:
+        server = LabValkey(data_dir / f"read-only-{secrets.token_hex(4)}")
+        await asyncio.to_thread(server.start)
+        try:
+            async with Product(server.url).running() as product:
+                await product.works()
+                with capture_logs() as logs:
+                    await server.set(replica_read_only="yes")
+                    async with server.admin as redis:
+                        await redis.replicaof("127.0.0.1", str(free_port()))
+                    await asyncio.sleep(1.5)
+                    lost = [line["again_in"] for line in logs if line["event"] == "job_queue_lost"]
+                    assert len(lost) <= 5
+                    assert lost == sorted(lost)
+                    assert lost[-1] > lost[0]
+                await server.follow(None)
+                await product.works()
+        finally:
+            server.stop()
+
+
+class TestStates:
+    """What a server says while it cannot do its work, and that it is used again once it can."""
+
+    @pytest.fixture
+    async def server(self, data_dir: Path) -> AsyncIterator[LabValkey]:
+        server = LabValkey(data_dir / f"state-{secrets.token_hex(4)}")
+        await asyncio.to_thread(server.start)
+        yield server
+        server.stop()
+
+    @pytest.mark.parametrize(
+        ("wrong", "right"),
+        [
+            ({"maxmemory": 1}, {"maxmemory": 0}),
+            ({"min_replicas_to_write": 1}, {"min_replicas_to_write": 0}),
+        ],
+        ids=["full", "too few replicas"],
+    )
+    async def test_a_setting(self, server: LabValkey, wrong: dict[str, int], right: dict[str, int]) -> None:
+        async with Product(server.url).running() as product:
+            await product.works()
+            await server.set(**wrong)
+            with pytest.raises(RedisUnavailable):
+                await product.limiter.hit([Bucket("login", "somebody", Rate(5, 60))])
+            assert not await product.queue.notify([late := MessageId(IDS.new())])
+            await server.set(**right)
+            await product.works()
+            await until_true(lambda: _done(product.handled[late] == 1))
