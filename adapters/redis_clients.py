@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import re
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import Context
+from pathlib import Path
 from typing import Any
 
 from redis._parsers import _AsyncHiredisParser
@@ -121,7 +121,7 @@ class Sentinels:
             state = {name.decode(): text.decode() for name, text in zip(fields, fields, strict=False)}
             return int(state["config-epoch"]), (state["ip"], int(state["port"]))
         except (KeyError, ValueError, AttributeError) as error:
-            raise ResponseError("this is no Sentinel") from error
+            raise ResponseError("this is not a Sentinel") from error
         finally:
             with suppress(Exception):
                 await connection.disconnect(nowait=True)
@@ -165,7 +165,7 @@ def _options(credentials: Credentials, connect_seconds: float, answer_seconds: f
         "socket_timeout": answer_seconds,
         # Managed services drop idle connections, and servers restart: a pooled connection may be dead, so a command
         # is repeated once, at once, on a new one. A pool made by hand does not retry by default (redis-py#4252).
-        # What a firewall would drop without a word is kept alive by TCP, every 30 s, by the library's default.
+        # What a firewall would drop silently is kept alive by TCP, every 30 s, by the library's default.
         "retry": Retry(NoBackoff(), 1),
         "protocol": 2,  # with 3 the client formats each published message for its debug log
         "parser_class": _Parser,
@@ -175,7 +175,7 @@ def _options(credentials: Credentials, connect_seconds: float, answer_seconds: f
 
 def _context_of(tls: Tls) -> ssl.SSLContext:
     files = [name for name in (tls.ca_file, tls.certificate_file, tls.key_file) if name]
-    return _context(tls, tuple(os.stat(name).st_mtime_ns for name in files))
+    return _context(tls, tuple(Path(name).stat().st_mtime_ns for name in files))
 
 
 @functools.lru_cache(maxsize=4)

@@ -199,7 +199,9 @@ _TLS_PARAMETERS: dict[str, _Parameter] = {
 def _with_parameters(url: RedisUrl, query: str, known: Mapping[str, _Parameter]) -> RedisUrl:
     for name, text in parse_qsl(query, keep_blank_values=True):
         if (read := known.get(name)) is None:
-            raise ValueError(f"has a parameter that is not supported here: {_shown(name)}; known are {', '.join(known)}")
+            raise ValueError(
+                f"has a parameter that is not supported here: {_shown(name)}; known are {', '.join(known)}"
+            )
         url = read(url, text)
     if url.tls and url.tls.key_file and not url.tls.certificate_file:
         raise ValueError("has ssl_keyfile without ssl_certfile")
@@ -208,4 +210,4 @@ def _with_parameters(url: RedisUrl, query: str, known: Mapping[str, _Parameter])
 
 def _shown(name: str) -> str:
     """A parameter's name, unless it looks like something else that was pasted there."""
-    return name if name.replace("_", "").isalnum() and len(name) <= 40 else "a name that is no word"
+    return name if name.replace("_", "").isalnum() and len(name) <= 40 else "a name that is not shown"

@@ -230,7 +230,7 @@ class JobReceiver:
                 await self._broker.startup()  # creates the consumer group again if Redis has lost it
                 await self._receiver.listen(stop)
             except Exception as error:  # noqa: BLE001 - Redis fails in many shapes, also grouped; none ends a worker
-                if self._broker.has_listened:  # a server that lets us in and then refuses is no success
+                if self._broker.has_listened:  # a server that lets us in and then refuses has not worked
                     backoff.reset()
                 pause = backoff.pause()
                 log.warning("job_queue_lost", error=type(error).__name__, again_in=pause)

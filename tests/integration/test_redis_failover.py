@@ -1,4 +1,4 @@
-"""A failover by whatever means heals by itself: jobs, replies, limits and lists go on, and no client is made anew."""
+"""A failover by whatever means heals by itself: jobs, replies, limits and lists go on with the same clients."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -118,7 +118,6 @@ class Product:
             async with asyncio.timeout(HANG):
                 await task
                 await follower.has(reply.text)  # each piece once, in order: the follower checks that
-            assert reply.lost == 0, "the writer was refused"
 
 
 class Reply:
@@ -126,7 +125,6 @@ class Reply:
         self._writer = product.writing.write(message_id, 1)
         self.follower = follower
         self.text = ""
-        self.lost = 0
         self.is_over = False
 
     async def write(self) -> None:
@@ -137,8 +135,6 @@ class Reply:
             self._writer.add(word)
             await asyncio.sleep(0.02)
         await self._writer.close()
-        while self._writer.pending:  # it tries on in the background
-            await asyncio.sleep(0.02)
 
     async def goes_on(self) -> None:
         """What is written from now on arrives."""
@@ -150,22 +146,12 @@ async def _done(condition: bool) -> bool:
     return condition
 
 
-@pytest.fixture(scope="module")
-def sentinels(data_dir: Path) -> Iterator[SentinelSet]:
-    with sentinel_set(data_dir / "sentinels") as made:
-        yield made
-
-
 class TestSentinel:
     @pytest.fixture
-    async def whole(self, sentinels: SentinelSet) -> SentinelSet:
-        for server in [*sentinels.servers, *sentinels.sentinels]:
-            if server.exit_code is not None or server.pid is None:
-                await asyncio.to_thread(server.start)
-        if not (await sentinels.servers[1].has_caught_up() or await sentinels.servers[0].has_caught_up()):
-            await sentinels.servers[1].follow(sentinels.servers[0])
-        await until_true(sentinels.is_whole)
-        return sentinels
+    async def whole(self, data_dir: Path) -> AsyncIterator[SentinelSet]:
+        with sentinel_set(data_dir / f"sentinels-{secrets.token_hex(4)}") as made:
+            await until_true(made.is_whole)
+            yield made
 
     async def test_the_primary_is_killed(self, whole: SentinelSet) -> None:
         async with Product(whole.url).running() as product:
@@ -317,7 +303,8 @@ class TestStates:
             await server.set(**wrong)
             with pytest.raises(RedisUnavailable):
                 await product.limiter.hit([Bucket("login", "somebody", Rate(5, 60))])
-            assert not await product.queue.notify([late := MessageId(IDS.new())])
+            late = MessageId(IDS.new())
+            assert not await product.queue.notify([late])
             await server.set(**right)
             await product.works()
             await until_true(lambda: _done(product.handled[late] == 1))

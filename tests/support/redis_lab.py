@@ -21,8 +21,8 @@ from local.valkey import CONFIGURATION, EmbeddedValkey
 from tests.support.patience import HANG
 
 SERVICE = "replies"
-PASSWORD = "100%-of:the/servers?p@ss#word"  # noqa: S105 - of servers that live for a test
-SENTINEL_PASSWORD = "of-the-sentinels"  # noqa: S105 - likewise
+PASSWORD = "100%-of:the/servers?p@ss#word"
+SENTINEL_PASSWORD = "of-the-sentinels"
 #: After which the Sentinels hold a server for dead.
 DOWN_MILLISECONDS = 500
 
@@ -61,7 +61,7 @@ class LabValkey(EmbeddedValkey):
 
     @property
     def admin(self) -> Redis:
-        """A client of this very server, with no retry of its own."""
+        """A client of this server, and not of what stands before it."""
         assert self.port is not None
         return Redis(host="127.0.0.1", port=self.port, password=self._raw_password, protocol=2)
 
@@ -87,7 +87,7 @@ class LabValkey(EmbeddedValkey):
 
 
 class LabSentinel(EmbeddedValkey):
-    """A Sentinel with a password of its own, which watches SERVICE."""
+    """A Sentinel with its own password, which watches SERVICE."""
 
     name = "Sentinel"
     arguments = ("--sentinel",)
@@ -145,7 +145,9 @@ class SentinelSet:
         """Each Sentinel knows the other two and the replica, which has caught up: only now can one take over."""
         for sentinel in self.sentinels:
             (fields,) = await sentinel.ask("MASTERS")
-            state = {key.decode(): value for key, value in fields.items()} if isinstance(fields, dict) else _pairs(fields)
+            state = (
+                {key.decode(): value for key, value in fields.items()} if isinstance(fields, dict) else _pairs(fields)
+            )
             if int(state["num-other-sentinels"]) != 2 or int(state["num-slaves"]) != 1:
                 return False
         primary = await self.primary()
@@ -171,11 +173,14 @@ def _pairs(fields: Any) -> dict[str, Any]:
 
 @contextmanager
 def sentinel_set(folder: Path) -> Iterator[SentinelSet]:
-    servers = [LabValkey(folder / f"server-{number}") for number in range(2)]
     with ExitStack() as stack:
-        for server in servers:
-            server.start()
-            stack.callback(server.stop)
+        servers: list[LabValkey] = []
+        for number in range(2):
+            # A replica from its start, so that the Sentinels find it with their first look, and not with the next.
+            more = f"replicaof 127.0.0.1 {servers[0].port}\n" if servers else ""
+            servers.append(LabValkey(folder / f"server-{number}", more=more))
+            servers[-1].start()
+            stack.callback(servers[-1].stop)
         sentinels = [LabSentinel(folder / f"sentinel-{number}", servers[0], quorum=2) for number in range(3)]
         for sentinel in sentinels:
             sentinel.start()
