@@ -24,8 +24,6 @@ OTP_GUESSES = 5
 OTP_DIGITS = 6
 SESSION_LIFETIME = timedelta(days=30)
 SESSION_IDLE = timedelta(days=7)
-#: How long a spent refresh token may be shown again: the first reply may have been lost.
-REFRESH_REPLAY = timedelta(seconds=10)
 MAX_DEVICE_CHARACTERS = 200
 
 
@@ -113,12 +111,16 @@ class RefreshToken:
             raise RefreshTokenInvalid
         return replace(self, spent_at=now)
 
+    def is_forgotten(self, now: datetime) -> bool:
+        """Whether the session's next refresh removes it: spent, and too old to be spent."""
+        return self.spent_at is not None and self.expires_at <= now
+
     def may_repeat(self, session: Session, now: datetime, *, is_last: bool) -> bool:
-        """Whether the spent token may be shown again, because its reply may have been lost.
+        """Whether the spent token may be shown again, because its reply may have been lost, however long ago.
 
         `is_last`: its successor is not spent. A spent token that may not be repeated is in the wrong hands.
         """
-        return is_last and self.spent_at is not None and now <= self.spent_at + REFRESH_REPLAY and session.is_alive(now)
+        return is_last and self.spent_at is not None and session.is_alive(now)
 
 
 class OtpPurpose(StrEnum):

@@ -107,6 +107,9 @@ class MemorySessions(Sessions):
             raise RefreshTokenInvalid
         if token.spent_at is None:
             self.tokens.put(spent_hash, token.spent(session, now))
+            for key, other in self.tokens.items():
+                if other.session_id == session.id and other.is_forgotten(now):
+                    self.tokens.put(key, None)
             session = session.seen(now)
             self.tokens.put(next_hash, session.new_token())
             self.table.put(session.id, session)

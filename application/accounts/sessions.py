@@ -61,8 +61,8 @@ class OpenSession:
 class RefreshSession:
     """Spend a refresh token for a new access token and a new refresh token.
 
-    Spent again within ten seconds it gives the same refresh token, in case the first reply was lost. After that it is
-    in the wrong hands, and its session ends at once.
+    Spent again it gives the same refresh token, in case the first reply was lost, until that token is spent. After
+    that it is in the wrong hands, and its session ends at once.
     """
 
     sessions: Sessions

@@ -67,9 +67,11 @@ class Sessions(Protocol):
     async def rotate(self, spent_hash: bytes, next_hash: bytes, *, now: datetime) -> Session:
         """Spend a refresh token for its successor, and return the session, seen now.
 
-        Atomic: however many callers spend one token at once, it has one successor. A token that was spent less than
-        REFRESH_REPLAY ago, and whose successor is not spent, gives the same result again. Any other spent token is in
-        the wrong hands and ends its session. Raises RefreshTokenInvalid.
+        Atomic: however many callers spend one token at once, it has one successor. A spent token whose successor is
+        not spent gives the same result again, as long as the session is alive. Any other spent token is in the wrong
+        hands and ends its session. Raises RefreshTokenInvalid.
+
+        Spent tokens are removed once they could not have been spent any more; from then on they are unknown.
         """
 
     @abstractmethod

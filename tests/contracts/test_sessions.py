@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from domain.accounts import REFRESH_REPLAY, SESSION_IDLE, SESSION_LIFETIME, Session
+from domain.accounts import SESSION_IDLE, SESSION_LIFETIME, Session
 from domain.errors import RefreshTokenInvalid, SessionNotFound
 from domain.ids import SessionId, UserId
 from tests.contracts.conftest import Adapters, InPostgresAndRedis, names
@@ -149,13 +149,14 @@ class TestRotating:
         one, other = await family(adapters), await family(adapters)
         now = one.session.created_at + timedelta(hours=1)
         await one.rotate(one.first, now)
-        await refused(one, one.first, now + REFRESH_REPLAY + MOMENT)
+        await one.rotate(one.next_of(one.first), now)
+        await refused(one, one.first, now)
         assert not await one.is_alive()
         assert (await other.rotate(other.first, now)).id == other.session.id
         assert await other.is_alive()
 
-    @pytest.mark.parametrize("later", [timedelta(), timedelta(seconds=9.999), REFRESH_REPLAY])
-    async def test_the_parent_may_come_again_shortly(self, adapters: Adapters, later: timedelta) -> None:
+    @pytest.mark.parametrize("later", [timedelta(), timedelta(seconds=11), timedelta(days=6, hours=23)])
+    async def test_the_parent_may_come_again_while_its_successor_is_unused(self, adapters: Adapters, later: timedelta) -> None:
         one = await family(adapters)
         now = one.session.created_at + timedelta(hours=1)
         first = await one.rotate(one.first, now)
@@ -164,15 +165,42 @@ class TestRotating:
         following = await one.rotate(one.next_of(one.first), now + later)
         assert following.last_seen_at == now + later
 
-    async def test_the_parent_ends_the_family_later(self, adapters: Adapters) -> None:
+    async def test_the_parent_ends_the_family_once_its_successor_is_used(self, adapters: Adapters) -> None:
         one = await family(adapters)
         now = one.session.created_at + timedelta(hours=1)
         await one.rotate(one.first, now)
-        later = now + REFRESH_REPLAY + MOMENT
-        await refused(one, one.first, later)
+        await one.rotate(one.next_of(one.first), now)
+        await refused(one, one.first, now)
         assert not await one.is_alive()
         for member in (one.first, one.next_of(one.first), one.next_of(one.next_of(one.first))):
-            await refused(one, member, later)
+            await refused(one, member, now)
+
+    async def test_the_parent_of_a_session_left_alone_is_refused(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now = one.session.created_at + timedelta(hours=1)
+        await one.rotate(one.first, now)
+        await refused(one, one.first, now + SESSION_IDLE)
+
+    async def test_a_spent_token_is_kept_for_as_long_as_its_owner_may_bring_it(self, adapters: Adapters) -> None:
+        """The thief refreshes on and on; the owner comes back with what was theirs when it was stolen."""
+        one = await family(adapters)
+        now, token = one.session.created_at, one.first
+        for _ in range(6):
+            await one.rotate(token, now)
+            token, now = one.next_of(token), now + timedelta(days=1)
+        await refused(one, one.first, now)
+        assert not await one.is_alive()
+
+    async def test_a_spent_token_is_removed_when_it_is_too_old_to_be_spent(self, adapters: Adapters) -> None:
+        one = await family(adapters)
+        now, token = one.session.created_at, one.first
+        for _ in range(8):
+            await one.rotate(token, now)
+            token, now = one.next_of(token), now + timedelta(days=1)
+        await refused(one, one.first, now)
+        assert await one.is_alive(), "it is unknown, like any that was never given"
+        await refused(one, one.next_of(one.next_of(one.first)), now)
+        assert not await one.is_alive()
 
     async def test_an_older_one_ends_the_family_at_once(self, adapters: Adapters) -> None:
         one = await family(adapters)

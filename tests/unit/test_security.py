@@ -99,6 +99,12 @@ class TestAccessTokens:
             with pytest.raises(TokenExpired):
                 anybody.read(token)
 
+    def test_of_a_host_whose_clock_is_ahead_are_accepted(self) -> None:
+        clock = MemoryClock()
+        clock.move(timedelta(minutes=10))
+        ahead, reader = issued(clock=clock), tokens()
+        assert [reader.read(ahead) for _ in range(2)] == [OWNER, OWNER]
+
     def test_of_one_session_differ(self) -> None:
         assert issued() != issued()
 

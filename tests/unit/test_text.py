@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domain.text import ascii_digits, is_blank, without_invisible
+from domain.text import ascii_digits, is_blank, opaque_string, without_invisible
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,8 @@ def test_what_has_not_six_digits_does_not_get_them(text: str) -> None:
         "", " ", "\n\t", "\u00a0", "\u3000", "\u200b", "\u200b\u200c\u200d", "\u2060", "\ufeff", "\u200e\u200f",
         "\u00ad",
         "\u2028", "\u3164", "\uffa0", "\u115f\u1160", "\u2800", "\u034f", "\ufe0f", "\u0301", "\U000e0020", "\x00",
-        " \u200b \u2063 ",
+        " \u200b \u2063 ", "\U000e0041\U000e007f", "\U000e0100", "\u2065", "\ufff0", "\U000e0fff", "\u17b4",
+        "\u180e", "\u202e\u202c", "\U0001d173", "\U0001d159", "\u061c",
     ],
 )  # fmt: skip
 def test_what_shows_nothing_is_blank(text: str) -> None:
@@ -70,3 +71,22 @@ def test_what_shows_something_is_not(text: str) -> None:
 
 def test_what_was_copied_along_goes_and_nothing_else() -> None:
     assert without_invisible("\u202a+91\u00a098765 43210\u202c") == "+91\u00a098765 43210"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("correct horse", "correct horse"),
+        ("cafe\u0301 noir", "café noir"),
+        ("café noir", "café noir"),
+        ("correct\u00a0horse", "correct horse"),
+        ("correct\u3000horse", "correct horse"),
+        ("\u1112\u1161\u11ab", "한"),
+        ("\u212bngstro\u0308m", "Ångström"),
+        ("ＡＢＣ", "ＡＢＣ"),
+        ("Straße", "Straße"),
+        ("a\tb", "a\tb"),
+    ],
+)  # of RFC 8265, section 4.2.2: width and case stay as they are
+def test_a_password_is_prepared_as_an_opaque_string(typed: str, meant: str) -> None:
+    assert opaque_string(typed) == opaque_string(meant) == meant

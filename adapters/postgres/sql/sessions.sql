@@ -37,6 +37,10 @@ spent AS (
 successor AS (
     INSERT INTO refresh_tokens (hash, session_id, expires_at)
     SELECT :next_hash, family_id, least(:now + :idle::interval, family_expires_at) FROM spent
+),
+forgotten AS (
+    DELETE FROM refresh_tokens USING spent
+    WHERE session_id = family_id AND spent_at IS NOT NULL AND expires_at <= :now
 )
 UPDATE sessions SET last_seen_at = :now FROM spent WHERE id = family_id
 RETURNING id, user_id, created_at, last_seen_at, expires_at, device, network, ended_at;

@@ -96,8 +96,8 @@ async def log_in(check: LogIn, body: schemas.LogInBody, device: Device) -> schem
 async def refresh(refresh_session: RefreshSession, body: schemas.RefreshBody) -> schemas.SignedInReply:
     """Exchange the refresh token for a new pair of tokens.
 
-    The old refresh token is used up. If the response is lost, repeat the call within ten seconds to get the same pair.
-    A used token that arrives later must have been copied, and ends the session.
+    The old refresh token is used up. If the response is lost, repeat the call: the same refresh token is returned until
+    it is used. A used token that arrives after that must have been copied, and ends the session.
     """
     return schemas.SignedInReply.of(await refresh_session(refresh_token=body.refresh_token))
 

@@ -128,7 +128,7 @@ async function token(): Promise<string> {
 
 /** One tab at a time: all tabs share the cookie, and a refresh token works once. */
 async function withRefreshLock(work: () => Promise<void>): Promise<void> {
-  // Without locks (plain HTTP), the server accepts the previous token for ten more seconds.
+  // Without locks (plain HTTP), the server accepts the previous token until the new one is used.
   if (!navigator.locks) return work();
   await navigator.locks.request("refresh", work);
 }
