@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import UUID
 
 import jwt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from adapters.fair_threads import FairThreads
 from application.ports.accounts import (
     AccessClaims,
     AccessToken,
@@ -40,8 +39,6 @@ MAX_TOKEN_CHARACTERS = 2_048
 # PyJWT ignores non-base64 characters and padding bits; reject them so that each token has one encoding.
 _COMPACT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]{42}[AEIMQUYcgkosw048]", re.ASCII)
 
-T = TypeVar("T")
-
 
 def derived_key(secret: str, purpose: str) -> bytes:
     """A key for one purpose, derived from the secret. Keys for different purposes are independent."""
@@ -49,32 +46,28 @@ def derived_key(secret: str, purpose: str) -> bytes:
 
 
 class Argon2Hasher(SecretHasher):
-    """argon2id in its own threads, at most four at once, which bounds its memory and keeps the event loop free."""
+    """argon2id in threads of its own, which bounds its memory and keeps the event loop free."""
 
-    _threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="argon2")
-
-    def __init__(self, *, memory_mib: int, iterations: int, key: bytes = b"") -> None:
+    def __init__(self, *, memory_mib: int, iterations: int, key: bytes = b"", threads: int = 2) -> None:
         """With a key, secrets go through HMAC-SHA-256 first, so that a leaked table alone cannot be searched."""
         self._argon2 = PasswordHasher(time_cost=iterations, memory_cost=memory_mib * 1024, parallelism=1)
         self._key = key
+        self._turns = FairThreads(threads)
         # Compared with if there is no hash, so that an unknown account takes the same time.
         self._decoy = self._argon2.hash(secrets.token_bytes(16))
 
-    async def hash(self, secret: str) -> str:
-        return await self._run(self._argon2.hash, self._keyed(secret))
+    async def hash(self, secret: str, *, caller: str = "") -> str:
+        return await self._turns.run(caller, self._argon2.hash, self._keyed(secret))
 
-    async def matches(self, secret: str, hashed: str | None) -> bool:
+    async def matches(self, secret: str, hashed: str | None, *, caller: str = "") -> bool:
         try:
-            matched = await self._run(self._argon2.verify, hashed or self._decoy, self._keyed(secret))
+            matched = await self._turns.run(caller, self._argon2.verify, hashed or self._decoy, self._keyed(secret))
         except (VerificationError, InvalidHashError):
             return False
         return bool(matched) and hashed is not None
 
     def _keyed(self, secret: str) -> bytes:
         return hmac.digest(self._key, secret.encode(), "sha256") if self._key else secret.encode()
-
-    async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
 
 def key_id(secret: str) -> str:
@@ -173,8 +166,9 @@ class HmacNumberDigests(NumberDigests):
     def __init__(self, *, key: bytes) -> None:
         self._key = key
 
-    def digest(self, number: MobileNumber) -> str:
-        return urlsafe_b64encode(hmac.digest(self._key, number.encode(), "sha256")[:16]).rstrip(b"=").decode()
+    def digest(self, number: MobileNumber, device: bytes = b"") -> str:
+        subject = number.encode() + (b" " + device if device else b"")
+        return urlsafe_b64encode(hmac.digest(self._key, subject, "sha256")[:16]).rstrip(b"=").decode()
 
 
 class ZxcvbnCommonPasswords(CommonPasswords):

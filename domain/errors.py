@@ -12,7 +12,8 @@ DomainError
 │   └── CredentialsInvalid       login: unknown number or wrong password
 ├── OtpInvalid                   wrong, spent, expired or never sent
 ├── PasswordWrong                the current password given with a change
-├── OtpLocked                    too many consecutive wrong codes: the number cannot use codes any more
+├── OtpLocked                    too many consecutive wrong codes: codes are off for the number for a day
+├── ProofRequired                a call that needs a code or the password besides the token
 ├── NotFound
 │   ├── UserNotFound
 │   ├── ChatroomNotFound         absent, or another user's: the same to the caller
@@ -36,6 +37,8 @@ DomainError
 │   ├── DatabaseUnavailable
 │   ├── RedisUnavailable
 │   ├── StreamsExhausted         this process's limit of open streams
+│   ├── HashingBusy              too many passwords and codes are being checked
+│   ├── CodesExhausted           the service has sent all codes that it may send today
 │   └── PaymentsUnavailable      Stripe is unavailable, slow, or not set up
 ├── PaymentsRefused              Stripe rejected the request: our own settings or state are wrong
 ├── WebhookInvalid               not signed by Stripe, or not lately
@@ -142,8 +145,22 @@ class PasswordWrong(DomainError):
 
 
 class OtpLocked(DomainError):
+    """`retry_after`: seconds until codes are on again."""
+
     code = "codes_off"
-    detail = "Too many wrong codes were entered for this number. Ask the operator to unlock it."
+    detail = (
+        "Too many wrong codes were entered for this number. Codes are off for a day; devices that have logged in before"
+        " can still use them. Or log in with the password."
+    )
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class ProofRequired(DomainError):
+    code = "proof_required"
+    detail = "Send a one-time code as otp, or the current password as currentPassword."
 
 
 class NotFound(DomainError):
@@ -294,6 +311,18 @@ class RedisUnavailable(Unavailable):
 class StreamsExhausted(Unavailable):
     code = "streams_exhausted"
     detail = "The server's stream limit is reached. Try again shortly."
+
+
+class HashingBusy(Unavailable):
+    code = "busy"
+    detail = "Too many logins are being checked. Try again shortly."
+    retry_after = 1.0
+
+
+class CodesExhausted(Unavailable):
+    code = "codes_exhausted"
+    detail = "The service cannot send more codes today. Log in with the password, or try again tomorrow."
+    retry_after = 3600.0
 
 
 class PaymentsUnavailable(Unavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -38,7 +39,7 @@ from adapters.security import (
 from adapters.system import SystemClock, TimeOrderedIds
 from adapters.taskiq import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
 from application.accounts.otp import CheckOtp, ConsumeOtp, SendOtp, VerifyOtp
-from application.accounts.passwords import ChangePassword, ResetPassword, SetPassword
+from application.accounts.passwords import ChangePassword, ProveCaller, ResetPassword, SetPassword
 from application.accounts.profile import DeleteUser, RenameUser
 from application.accounts.sessions import (
     Authenticate,
@@ -46,7 +47,9 @@ from application.accounts.sessions import (
     EndSession,
     ListSessions,
     LogIn,
+    MatchPassword,
     OpenSession,
+    RecogniseDevice,
     RefreshSession,
 )
 from application.accounts.signup import SignUp
@@ -145,7 +148,7 @@ class Container(containers.DeclarativeContainer):
     common_passwords = single(ZxcvbnCommonPasswords)
     refresh_tokens = single(HmacRefreshTokens, key=providers.Callable(builders.key_for, settings, "refresh tokens"))
     # Parameters follow OWASP ASVS 5.0: 64 MiB and three passes for passwords, its minimum for short-lived codes.
-    password_hasher = single(Argon2Hasher, memory_mib=64, iterations=3)
+    password_hasher = single(Argon2Hasher, memory_mib=64, iterations=3, threads=min(4, os.cpu_count() or 1))
     code_hasher = single(
         Argon2Hasher, memory_mib=46, iterations=1, key=providers.Callable(builders.key_for, settings, "one-time codes")
     )
@@ -167,18 +170,20 @@ class Container(containers.DeclarativeContainer):
     reply_plans = providers.Callable(builders.reply_plans, settings)
 
     sign_up = wired(SignUp)
+    recognise_device = wired(RecogniseDevice)
+    match_password = wired(MatchPassword, password_hasher=password_hasher)
     open_session = wired(OpenSession)
     refresh_session = wired(RefreshSession)
     list_sessions = wired(ListSessions)
     end_session = wired(EndSession)
     end_other_sessions = wired(EndOtherSessions)
     rename_user = wired(RenameUser)
-    delete_user = wired(DeleteUser, timeout=_payment_timeout)
     authenticate = wired(Authenticate)
-    log_in = wired(LogIn, password_hasher=password_hasher)
+    log_in = wired(LogIn)
     send_otp = wired(
         SendOtp,
         is_limited=settings.provided.limits.enabled,
+        daily=settings.provided.login.otp_daily,
         countries=settings.provided.login.otp_countries,
         code_hasher=code_hasher,
     )
@@ -187,7 +192,9 @@ class Container(containers.DeclarativeContainer):
     verify_otp = wired(VerifyOtp)
     set_password = wired(SetPassword, password_hasher=password_hasher)
     reset_password = wired(ResetPassword)
-    change_password = wired(ChangePassword, password_hasher=password_hasher)
+    prove_caller = wired(ProveCaller)
+    change_password = wired(ChangePassword)
+    delete_user = wired(DeleteUser, timeout=_payment_timeout)
     unlock_number = wired(UnlockNumber)
 
     create_chatroom = wired(CreateChatroom)

@@ -72,6 +72,8 @@ class LoginSettings(Group):
     otp_sender: Literal["reply", "console", "twilio"] = "reply"
     otp_in_response: Literal["", "yes-this-is-a-demo"] = ""
     otp_countries: types.Regions = written("")
+    #: 0 is unlimited.
+    otp_daily: NonNegative = 5_000
     otp_message: types.MessageWithCode = ""
     default_region: types.Region = "IN"
 

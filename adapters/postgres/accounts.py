@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from functools import partial
 
@@ -15,25 +16,33 @@ from adapters.postgres.statements import Statements
 from adapters.postgres.tables import SessionRow, UserRow
 from application.ports.accounts import GuessLimits, NumberDigests, OtpChallenges, OtpSendLimits, Sessions, Users
 from domain.accounts import (
+    DEVICE_RETENTION,
     GUESSES_A_DAY,
-    GUESSES_AN_HOUR,
     GUESSES_BEFORE_BACKOFF,
+    LOCKOUT,
     LOCKOUT_STREAK,
     MAX_GUESS_BACKOFF,
-    SENDING_RULES,
+    MAX_KNOWN_DEVICES,
+    OTP_GUESSES,
     SENDINGS_KEPT,
     SENDINGS_KEPT_FOR,
     SESSION_IDLE,
     STREAK_RETENTION,
+    USUAL_GUESS,
     GuessKind,
+    GuessRule,
     MobileNumber,
     OtpChallenge,
+    OtpGuess,
     OtpPurpose,
     RefreshToken,
+    SendingRules,
     Session,
+    Standing,
     User,
 )
 from domain.errors import (
+    CodesExhausted,
     CodesSentTooOften,
     MobileTaken,
     OtpLocked,
@@ -48,16 +57,17 @@ log = structlog.get_logger(__name__)
 
 USERS, SESSIONS, CODES, GUESSES = (Statements(area) for area in ("users", "sessions", "codes", "guesses"))
 
-_GUESS_LIMITS = {
-    "before_backoff": GUESSES_BEFORE_BACKOFF,
-    "max_backoff": MAX_GUESS_BACKOFF,
-    "an_hour": GUESSES_AN_HOUR,
-    "a_day": GUESSES_A_DAY,
-}
-_SENDING_RULES = {
-    "most": [rule.most for rule in SENDING_RULES],
-    "within": [rule.within for rule in SENDING_RULES],
-}
+
+def _arrays(rules: SendingRules) -> dict[str, object]:
+    return {
+        "all_most": [rule.most for rule in rules.of_all],
+        "all_within": [rule.within for rule in rules.of_all],
+        "known_most": [rule.most for rule in rules.of_known],
+        "known_within": [rule.within for rule in rules.of_known],
+    }
+
+
+_SENDING_RULES = {standing: _arrays(SendingRules.of(standing)) for standing in Standing}
 
 
 class PostgresUsers(Users):
@@ -111,6 +121,9 @@ class PostgresUsers(Users):
     async def set_password(self, user_id: UserId, password_hash: str) -> None:
         await UserRow.filter(id=user_id).update(password_hash=password_hash)
 
+    async def rehash_password(self, user_id: UserId, old_hash: str, new_hash: str) -> None:
+        await USERS.rehash_password(user_id=user_id, old_hash=old_hash, new_hash=new_hash)
+
     async def purge(self, *, today: date) -> None:
         await USERS.purge_days_use(today=today)
 
@@ -119,14 +132,16 @@ class PostgresSessions(Sessions):
     def __init__(self) -> None:
         self._find_user: Lookup[SessionId, User] = Lookup(SESSIONS.find_users, partial(to_entity, User))
 
-    async def add(self, session: Session, refresh_hash: bytes) -> None:
-        if not await self._add(session, refresh_hash, None):
+    async def add(self, session: Session, refresh_hash: bytes, device_hash: bytes) -> None:
+        if not await self._add(session, refresh_hash, device_hash, None):
             raise UserNotFound
 
-    async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
-        return await self._add(session, refresh_hash, password_hash)
+    async def add_by_password(
+        self, session: Session, refresh_hash: bytes, device_hash: bytes, password_hash: str
+    ) -> bool:
+        return await self._add(session, refresh_hash, device_hash, password_hash)
 
-    async def _add(self, session: Session, refresh_hash: bytes, password_hash: str | None) -> bool:
+    async def _add(self, session: Session, refresh_hash: bytes, device_hash: bytes, password_hash: str | None) -> bool:
         added = await SESSIONS.add(
             id=session.id,
             user_id=session.user_id,
@@ -135,10 +150,22 @@ class PostgresSessions(Sessions):
             device=session.device,
             network=session.network,
             refresh_hash=refresh_hash,
+            device_hash=device_hash,
+            max_devices=MAX_KNOWN_DEVICES,
             token_expires_at=session.created_at + SESSION_IDLE,
             password_hash=password_hash,
         )
         return bool(added)
+
+    async def standing(self, mobile: MobileNumber, device_hash: bytes | None, *, now: datetime) -> Standing:
+        [found] = await SESSIONS.standing(mobile=mobile, device_hash=device_hash, seen_after=now - DEVICE_RETENTION)
+        if not found["has_any"]:
+            return Standing.FIRST
+        return Standing.KNOWN if found["is_known"] else Standing.STRANGE
+
+    async def unspent(self, hashes: Sequence[bytes]) -> bytes | None:
+        found = {row["hash"] for row in await SESSIONS.unspent(hashes=list(hashes))}
+        return next((one for one in hashes if one in found), None)
 
     async def rotate(self, spent_hash: bytes, next_hash: bytes, *, now: datetime) -> Session:
         rotated = await SESSIONS.rotate(spent_hash=spent_hash, next_hash=next_hash, now=now, idle=SESSION_IDLE)
@@ -159,8 +186,8 @@ class PostgresSessions(Sessions):
         found = await SESSIONS.alive(user_id=user_id, now=now, idle=SESSION_IDLE)
         return [to_entity(Session, row) for row in found]
 
-    async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime) -> None:
-        if not await SessionRow.filter(id=session_id, user_id=user_id, ended_at=None).update(ended_at=now):
+    async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime, forget_device: bool = False) -> None:
+        if not await SESSIONS.end(id=session_id, user_id=user_id, now=now, forget_device=forget_device):
             raise SessionNotFound
 
     async def find_user(self, session_id: SessionId) -> User | None:
@@ -172,15 +199,25 @@ class PostgresSessions(Sessions):
     async def purge(self, *, now: datetime) -> None:
         while await SESSIONS.purge(now=now, idle=SESSION_IDLE):
             pass
+        while await SESSIONS.purge_devices(seen_before=now - DEVICE_RETENTION):
+            pass
 
 
 class PostgresOtpChallenges(OtpChallenges):
-    async def replace(self, challenge: OtpChallenge) -> None:
-        await CODES.replace(**to_row(challenge))
+    async def add(self, challenge: OtpChallenge) -> None:
+        await CODES.add(**to_row(challenge))
 
-    async def count_guess(self, mobile: MobileNumber, purpose: OtpPurpose, *, now: datetime) -> str | None:
-        counted = await CODES.count_guess(mobile=mobile, purpose=purpose, now=now)
-        return counted[0]["code_hash"] if counted else None
+    async def count_guess(
+        self, mobile: MobileNumber, purpose: OtpPurpose, *, challenge_hash: bytes | None, now: datetime
+    ) -> OtpGuess | None:
+        whose = {"mobile": mobile, "purpose": purpose, "now": now}
+        if challenge_hash is None:
+            counted = await CODES.count_unbound_guess(**whose)
+            return OtpGuess(counted[0]["code_hash"], is_first=False) if counted else None
+        counted = await CODES.count_bound_guess(**whose, challenge_hash=challenge_hash)
+        if not counted:
+            return None
+        return OtpGuess(counted[0]["code_hash"], is_first=counted[0]["guesses_left"] == OTP_GUESSES - 1)
 
     async def consume(self, mobile: MobileNumber, purpose: OtpPurpose, code_hash: str) -> bool:
         return bool(await CODES.consume(mobile=mobile, purpose=purpose, code_hash=code_hash))
@@ -193,40 +230,71 @@ class PostgresGuessLimits(GuessLimits):
     def __init__(self, digests: NumberDigests) -> None:
         self._digests = digests
 
-    async def record_wrong(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
-        max_streak = LOCKOUT_STREAK if kind is GuessKind.CODE else None
-        key = {"number_digest": self._digests.digest(mobile), "kind": kind}
+    async def record_wrong(
+        self,
+        mobile: MobileNumber,
+        kind: GuessKind,
+        *,
+        now: datetime,
+        device: bytes = b"",
+        rule: GuessRule = USUAL_GUESS,
+    ) -> None:
+        key = {"number_digest": self._digests.digest(mobile, device), "kind": kind}
+        limits = {
+            "an_hour": rule.an_hour,
+            "a_day": rule.a_day,
+            "backs_off": rule.backs_off,
+            "before_backoff": GUESSES_BEFORE_BACKOFF,
+            "max_backoff": MAX_GUESS_BACKOFF,
+            "max_streak": LOCKOUT_STREAK if kind is GuessKind.CODE else None,
+            "lockout": LOCKOUT,
+        }
         while True:
-            if await GUESSES.record_wrong(**key, **_GUESS_LIMITS, now=now, max_streak=max_streak):
+            if await GUESSES.record_wrong(**key, **limits, now=now, kept=GUESSES_A_DAY):
                 return
-            found = await GUESSES.budget(**key, **_GUESS_LIMITS)
-            if found and max_streak is not None and found[0]["in_a_row"] >= max_streak:
-                raise OtpLocked
-            if found and found[0]["next_at"] is not None and found[0]["next_at"] > now:
-                raise TooManyGuesses(retry_after=(found[0]["next_at"] - now).total_seconds())
+            [found] = await GUESSES.budget(**key, **limits) or [{"locked_until": None, "next_at": None}]
+            if found["locked_until"] is not None and found["locked_until"] > now:
+                raise OtpLocked(retry_after=(found["locked_until"] - now).total_seconds())
+            if found["next_at"] is not None and found["next_at"] > now:
+                raise TooManyGuesses(retry_after=(found["next_at"] - now).total_seconds())
 
-    async def clear(self, mobile: MobileNumber, kind: GuessKind) -> None:
-        await GUESSES.clear(number_digest=self._digests.digest(mobile), kind=kind)
+    async def clear(self, mobile: MobileNumber, kind: GuessKind, *, device: bytes = b"") -> None:
+        await GUESSES.clear(number_digest=self._digests.digest(mobile, device), kind=kind)
 
     async def reset(self, mobile: MobileNumber) -> bool:
         return bool(await GUESSES.reset(number_digest=self._digests.digest(mobile)))
 
     async def purge(self, *, now: datetime) -> None:
-        await GUESSES.purge(now=now, code=GuessKind.CODE, lockout_streak=LOCKOUT_STREAK, retention=STREAK_RETENTION)
+        await GUESSES.purge(now=now, code=GuessKind.CODE, retention=STREAK_RETENTION)
 
 
 class PostgresOtpSendLimits(OtpSendLimits):
     def __init__(self, digests: NumberDigests) -> None:
         self._digests = digests
 
-    async def record(self, mobile: MobileNumber, *, now: datetime) -> None:
+    async def record(self, mobile: MobileNumber, *, now: datetime, standing: Standing = Standing.FIRST) -> None:
         digest = self._digests.digest(mobile)
+        rules = _SENDING_RULES[standing]
+        is_known = standing is Standing.KNOWN
         while True:
-            if await CODES.record_sending(number_digest=digest, now=now, kept=SENDINGS_KEPT, **_SENDING_RULES):
+            recorded = await CODES.record_sending(
+                number_digest=digest, now=now, kept=SENDINGS_KEPT, is_known=is_known, **rules
+            )
+            if recorded:
                 return
-            found = await CODES.next_sending_at(number_digest=digest, **_SENDING_RULES)
-            if found and found[0]["next_at"] > now:
+            found = await CODES.next_sending_at(number_digest=digest, **rules)
+            if found and found[0]["next_at"] is not None and found[0]["next_at"] > now:
                 raise CodesSentTooOften(retry_after=(found[0]["next_at"] - now).total_seconds())
+
+    async def record_in_total(self, *, day: date, most: int, is_sent: bool) -> int:
+        if is_sent:
+            counted = await CODES.record_in_total(day=day, most=most) if most > 0 else []
+        else:
+            counted = await CODES.total(day=day) or [{"sent": 0}]
+        if not counted or (not is_sent and counted[0]["sent"] >= most):
+            raise CodesExhausted
+        return int(counted[0]["sent"])
 
     async def purge(self, *, now: datetime) -> None:
         await CODES.purge_sendings(sent_before=now - SENDINGS_KEPT_FOR)
+        await CODES.purge_totals(day=now.date())

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
-from tortoise.fields.db_defaults import Now
+from tortoise.fields.db_defaults import Now, SqlDefault
 from tortoise.models import Model
 
 from domain.accounts import GuessKind, OtpPurpose
@@ -65,10 +65,28 @@ class RefreshTokenRow(Model):
         indexes = (("session_id",),)
 
 
+class KnownDeviceRow(Model):
+    """A device that has logged in, and its latest session, which may be gone."""
+
+    id = fields.BigIntField(primary_key=True)
+    hash = fields.BinaryField()
+    user: fields.ForeignKeyRelation[UserRow] = fields.ForeignKeyField(
+        "models.UserRow", related_name=False, on_delete=fields.CASCADE
+    )
+    session_id = fields.UUIDField()
+    seen_at = fields.DatetimeField(db_index=True)
+
+    class Meta:
+        table = "known_devices"
+        unique_together = (("hash",),)
+        indexes = (("user_id",),)
+
+
 class GuessBudgetRow(Model):
     """When the latest wrong guesses at a number were made, newest first, up to the daily limit.
 
-    It outlives the number's account, so it has the number's keyed digest, as the next two have.
+    It outlives the number's account, so it has a keyed digest of the number, or of the number and one of its known
+    devices. The next two have the number's.
     """
 
     id = fields.BigIntField(primary_key=True)
@@ -87,9 +105,21 @@ class OtpSendingRow(Model):
 
     number_digest = fields.CharField(max_length=22, primary_key=True)
     sent_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
+    #: Of these, the ones that known devices asked for.
+    known_at: fields.Field[list[datetime]] = ArrayField("timestamptz", db_default=SqlDefault("'{}'"))
 
     class Meta:
         table = "codes_sent"
+
+
+class CodesTotalRow(Model):
+    """The codes sent on a day to all numbers together."""
+
+    day = fields.DateField(primary_key=True)
+    sent = fields.IntField()
+
+    class Meta:
+        table = "codes_total"
 
 
 class KeptAllowanceRow(Model):
@@ -108,17 +138,20 @@ class KeptAllowanceRow(Model):
         table = "kept_allowances"
 
 
-class OtpChallengeRow(Model):
+class OneTimeCodeRow(Model):
     id = fields.BigIntField(primary_key=True)
     mobile = fields.CharField(max_length=16)
     purpose = fields.CharEnumField(OtpPurpose, max_length=16)
+    challenge_hash = fields.BinaryField()
     code_hash = fields.TextField()
-    expires_at = fields.DatetimeField()
+    expires_at = fields.DatetimeField(db_index=True)
     guesses_left = fields.IntField()
+    unbound_left = fields.IntField()
 
     class Meta:
-        table = "otp_challenges"
-        unique_together = (("mobile", "purpose"),)
+        table = "one_time_codes"
+        unique_together = (("challenge_hash",),)
+        indexes = (("mobile", "purpose"),)
 
 
 class ChatroomRow(Model):

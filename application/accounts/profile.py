@@ -6,10 +6,12 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from application.accounts.passwords import ProveCaller
+from application.accounts.sessions import Caller
 from application.billing.subscriptions import CHECKOUT_LOCK, POLL_SECONDS
-from application.ports.accounts import Users
+from application.ports.accounts import GuessLimits, Users
 from application.ports.billing import Checkouts, CustomerGone, Customers, PaymentGateway
-from domain.accounts import User
+from domain.accounts import GuessKind, User
 from domain.errors import PaymentsUnavailable
 
 
@@ -26,20 +28,31 @@ class RenameUser:
 
 @dataclass(frozen=True, slots=True)
 class DeleteUser:
-    """Delete the account and all that belongs to it.
+    """Delete the account and all that belongs to it, for a caller who proves to be its owner.
 
     Stripe comes first, so that nobody pays for a deleted account: open checkouts are closed and the customer is
     deleted, which cancels the subscriptions. If Stripe is unavailable nothing is deleted; another call goes on where
-    this one stopped. Meanwhile no new checkout can be opened.
+    this one stopped, and the same code proves it again. Meanwhile no new checkout can be opened.
     """
 
+    prove: ProveCaller
+    guess_limits: GuessLimits
     users: Users
     checkouts: Checkouts
     customers: Customers
     gateway: PaymentGateway
     timeout: float
 
-    async def __call__(self, *, user: User) -> None:
+    async def __call__(
+        self, *, caller: Caller, code: str | None, current_password: str | None, challenge: str | None = None
+    ) -> None:
+        proof = await self.prove(caller=caller, code=code, current_password=current_password, challenge=challenge)
+        if proof is not None:  # the deletion removes the code
+            await self.guess_limits.clear(caller.user.mobile, GuessKind.CODE, device=proof.known_device)
+        await self.delete(caller.user)
+
+    async def delete(self, user: User) -> None:
+        """Without a proof."""
         try:
             async with asyncio.timeout(self.timeout):
                 while not await self.checkouts.lock_checkout(user.id, lock_for=CHECKOUT_LOCK):  # noqa: ASYNC110 - no event to wait on

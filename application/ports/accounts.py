@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
 from application.ports.runtime import Resource
-from domain.accounts import GuessKind, MobileNumber, OtpChallenge, OtpPurpose, Session, User
+from domain.accounts import (
+    USUAL_GUESS,
+    GuessKind,
+    GuessRule,
+    MobileNumber,
+    OtpChallenge,
+    OtpGuess,
+    OtpPurpose,
+    Session,
+    Standing,
+    User,
+)
 from domain.ids import SessionId, UserId
 
 
@@ -44,20 +56,37 @@ class Users(Protocol):
     async def set_password(self, user_id: UserId, password_hash: str) -> None: ...
 
     @abstractmethod
+    async def rehash_password(self, user_id: UserId, old_hash: str, new_hash: str) -> None:
+        """Replace the hash of an unchanged password, unless the password was changed meanwhile."""
+
+    @abstractmethod
     async def purge(self, *, today: date) -> None:
         """Remove what deleted accounts used on days before this one."""
 
 
 class Sessions(Protocol):
-    """Signed-in devices, each with the refresh tokens that keep it alive, which are stored hashed."""
+    """Signed-in devices, each with the refresh tokens that keep it alive, which are stored hashed.
+
+    A device is known to the account from its first login on, for DEVICE_RETENTION after its last one: the latest
+    MAX_KNOWN_DEVICES are. Logging out leaves it known. Ending its session from another device makes it unknown.
+    """
 
     @abstractmethod
-    async def add(self, session: Session, refresh_hash: bytes) -> None:
-        """Store the session with its first refresh token. Raises UserNotFound if its user is gone."""
+    async def add(self, session: Session, refresh_hash: bytes, device_hash: bytes) -> None:
+        """Store the session with its first refresh token, and its device as known.
+
+        Raises UserNotFound if its user is gone.
+        """
 
     @abstractmethod
-    async def add_by_password(self, session: Session, refresh_hash: bytes, password_hash: str) -> bool:
+    async def add_by_password(
+        self, session: Session, refresh_hash: bytes, device_hash: bytes, password_hash: str
+    ) -> bool:
         """Add it only if this is still the user's password. False if the password changed while it was checked."""
+
+    @abstractmethod
+    async def standing(self, mobile: MobileNumber, device_hash: bytes | None, *, now: datetime) -> Standing:
+        """What the number's account knows of a device."""
 
     @abstractmethod
     async def find_user(self, session_id: SessionId) -> User | None:
@@ -75,34 +104,41 @@ class Sessions(Protocol):
         """
 
     @abstractmethod
+    async def unspent(self, hashes: Sequence[bytes]) -> bytes | None:
+        """The first of these refresh tokens that is stored and not spent; None if there is none."""
+
+    @abstractmethod
     async def alive(self, user_id: UserId, *, now: datetime) -> list[Session]:
         """The user's sessions that can still be used, most recently seen first."""
 
     @abstractmethod
-    async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime) -> None:
+    async def end(self, session_id: SessionId, user_id: UserId, *, now: datetime, forget_device: bool = False) -> None:
         """Raises SessionNotFound if there is no open session with this id, or if it is another user's."""
 
     @abstractmethod
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
-        """End every open session of the user except `keep`."""
+        """End every open session of the user except `keep`, and forget all devices but that of `keep`."""
 
     @abstractmethod
     async def purge(self, *, now: datetime) -> None:
-        """Remove the sessions that are over."""
+        """Remove the sessions that are over, and devices that have not logged in for DEVICE_RETENTION."""
 
 
 class OtpChallenges(Protocol):
-    """At most one challenge per number and purpose. The caller compares codes, between `count_guess` and `consume`."""
+    """Pending codes. The caller compares them, between `count_guess` and `consume`."""
 
     @abstractmethod
-    async def replace(self, challenge: OtpChallenge) -> None:
-        """Store the challenge in place of an earlier one."""
+    async def add(self, challenge: OtpChallenge) -> None:
+        """Store it beside earlier ones of the number, which stay open for those who requested them."""
 
     @abstractmethod
-    async def count_guess(self, mobile: MobileNumber, purpose: OtpPurpose, *, now: datetime) -> str | None:
-        """Spend one guess and return the hash to compare with; None if there is no open challenge.
+    async def count_guess(
+        self, mobile: MobileNumber, purpose: OtpPurpose, *, challenge_hash: bytes | None, now: datetime
+    ) -> OtpGuess | None:
+        """Spend one guess at that challenge, or without one an unbound guess at the latest code of the number.
 
-        Atomic: n guesses are given out n times, however many callers there are.
+        None if it is not open, or has no such guess left. Atomic: n guesses are given out n times, however many callers
+        there are.
         """
 
     @abstractmethod
@@ -114,26 +150,34 @@ class OtpChallenges(Protocol):
 
 
 class GuessLimits(Protocol):
-    """The wrong guesses made for a number, by all callers together.
+    """The wrong guesses made for a number: by each known device, and by all strange ones together.
 
     Neither a new code, nor deleting the account and signing up again, nor the loss of Redis resets them.
     The number itself is not stored.
     """
 
     @abstractmethod
-    async def record_wrong(self, mobile: MobileNumber, kind: GuessKind, *, now: datetime) -> None:
-        """Count a guess as wrong before it is checked, by the rules of WrongGuesses.
+    async def record_wrong(
+        self,
+        mobile: MobileNumber,
+        kind: GuessKind,
+        *,
+        now: datetime,
+        device: bytes = b"",
+        rule: GuessRule = USUAL_GUESS,
+    ) -> None:
+        """Count a guess as wrong before it is checked, by the rules of WrongGuesses. `device`: a known one.
 
         Atomic, however many come at once. Raises TooManyGuesses or OtpLocked; then nothing is counted.
         """
 
     @abstractmethod
-    async def clear(self, mobile: MobileNumber, kind: GuessKind) -> None:
+    async def clear(self, mobile: MobileNumber, kind: GuessKind, *, device: bytes = b"") -> None:
         """The last guess was right after all: it is not counted, and the streak of wrong ones ends."""
 
     @abstractmethod
     async def reset(self, mobile: MobileNumber) -> bool:
-        """Delete all wrong guesses; False if there were none."""
+        """Delete all wrong guesses of strange devices; False if there were none."""
 
     @abstractmethod
     async def purge(self, *, now: datetime) -> None:
@@ -147,8 +191,15 @@ class OtpSendLimits(Protocol):
     """
 
     @abstractmethod
-    async def record(self, mobile: MobileNumber, *, now: datetime) -> None:
-        """Record a sending. Raises CodesSentTooOften by SENDING_RULES. Atomic, however many come at once."""
+    async def record(self, mobile: MobileNumber, *, now: datetime, standing: Standing = Standing.FIRST) -> None:
+        """Record a sending. Raises CodesSentTooOften by SendingRules. Atomic, however many come at once."""
+
+    @abstractmethod
+    async def record_in_total(self, *, day: date, most: int, is_sent: bool) -> int:
+        """Count a code that is really sent, to whatever number, and return how many are by now on this day.
+
+        Raises CodesExhausted if that would be more than `most`; what is not sent is refused then, too, and not counted.
+        """
 
     @abstractmethod
     async def purge(self, *, now: datetime) -> None:
@@ -179,21 +230,25 @@ class MobileNumbers(Protocol):
 
 class NumberDigests(Protocol):
     @abstractmethod
-    def digest(self, number: MobileNumber) -> str:
-        """22 characters that stand for the number where it must not be stored; always the same.
+    def digest(self, number: MobileNumber, device: bytes = b"") -> str:
+        """22 characters that stand for the number, or one of its devices, where it must not be stored; always the same.
 
         Keyed, because there are few enough numbers to search a plain hash.
         """
 
 
 class SecretHasher(Protocol):
-    """A slow, salted hash for passwords and codes. Both verbs run off the event loop."""
+    """A slow, salted hash for passwords and codes. Both verbs run off the event loop.
+
+    Work for different callers is done in turn, so that a crowd behind one network delays itself. Raises HashingBusy
+    instead of letting anybody wait for long. `caller` is a network, or whatever else callers share.
+    """
 
     @abstractmethod
-    async def hash(self, secret: str) -> str: ...
+    async def hash(self, secret: str, *, caller: str = "") -> str: ...
 
     @abstractmethod
-    async def matches(self, secret: str, hashed: str | None) -> bool:
+    async def matches(self, secret: str, hashed: str | None, *, caller: str = "") -> bool:
         """False for a hash of None, after the same time."""
 
 

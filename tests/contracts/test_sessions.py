@@ -156,7 +156,9 @@ class TestRotating:
         assert await other.is_alive()
 
     @pytest.mark.parametrize("later", [timedelta(), timedelta(seconds=11), timedelta(days=6, hours=23)])
-    async def test_the_parent_may_come_again_while_its_successor_is_unused(self, adapters: Adapters, later: timedelta) -> None:
+    async def test_the_parent_may_come_again_while_its_successor_is_unused(
+        self, adapters: Adapters, later: timedelta
+    ) -> None:
         one = await family(adapters)
         now = one.session.created_at + timedelta(hours=1)
         first = await one.rotate(one.first, now)

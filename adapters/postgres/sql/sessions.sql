@@ -1,5 +1,5 @@
 -- add --
--- Store a session with its first refresh token, unless its user was deleted or has changed the password.
+-- Store a session with its first refresh token and its device, unless its user was deleted or has changed the password.
 -- FOR SHARE waits for a concurrent change of the password.
 WITH owner AS (
     SELECT id FROM users
@@ -9,10 +9,31 @@ opened AS (
     INSERT INTO sessions (id, user_id, created_at, last_seen_at, expires_at, device, network)
     SELECT :id, id, :created_at, :created_at, :expires_at, :device, :network FROM owner
     RETURNING id
+),
+device AS (
+    INSERT INTO known_devices AS known (hash, user_id, session_id, seen_at)
+    SELECT :device_hash, :user_id, id, :created_at FROM opened
+    ON CONFLICT (hash) DO UPDATE SET session_id = excluded.session_id, seen_at = excluded.seen_at
+    WHERE known.user_id = excluded.user_id
+),
+forgotten AS (
+    DELETE FROM known_devices WHERE id IN (
+        SELECT id FROM known_devices WHERE user_id = (SELECT :user_id::uuid FROM opened) AND hash <> :device_hash
+        ORDER BY seen_at DESC, id DESC OFFSET :max_devices::int - 1
+    )
 )
 INSERT INTO refresh_tokens (hash, session_id, expires_at)
 SELECT :refresh_hash, id, :token_expires_at FROM opened
 RETURNING session_id;
+
+-- standing --
+-- Whether the account of a number knows any device, and this one.
+SELECT count(*) > 0 AS has_any, coalesce(bool_or(hash = :device_hash::bytea), false) AS is_known
+FROM known_devices WHERE user_id = (SELECT id FROM users WHERE mobile = :mobile) AND seen_at > :seen_after;
+
+-- unspent --
+-- Those of some refresh tokens that are not spent.
+SELECT hash FROM refresh_tokens WHERE hash = ANY(:hashes::bytea[]) AND spent_at IS NULL;
 
 -- find_users --
 -- The owners of sessions that have not ended; of many, since each request looks up one.
@@ -59,12 +80,27 @@ SELECT id, user_id, created_at, last_seen_at, expires_at, device, network, ended
 WHERE user_id = :user_id AND ended_at IS NULL AND expires_at > :now AND last_seen_at > :now - :idle::interval
 ORDER BY last_seen_at DESC, id DESC;
 
+-- end --
+-- End an open session of the user, and on request forget its device.
+WITH ended AS (
+    UPDATE sessions SET ended_at = :now WHERE id = :id AND user_id = :user_id AND ended_at IS NULL
+    RETURNING id
+),
+forgotten AS (
+    DELETE FROM known_devices USING ended
+    WHERE :forget_device AND user_id = :user_id AND session_id = ended.id
+)
+SELECT id FROM ended;
+
 -- end_all --
--- End the user's open sessions, except one.
+-- End the user's open sessions, except one, and forget the devices of all but that one.
 WITH open AS (
     SELECT id FROM sessions
     WHERE user_id = :user_id AND ended_at IS NULL AND id IS DISTINCT FROM :keep
     ORDER BY id FOR UPDATE
+),
+forgotten AS (
+    DELETE FROM known_devices WHERE user_id = :user_id AND session_id IS DISTINCT FROM :keep
 )
 UPDATE sessions SET ended_at = :now FROM open WHERE sessions.id = open.id;
 
@@ -77,5 +113,12 @@ DELETE FROM sessions WHERE id = ANY (
         SELECT id FROM sessions WHERE last_seen_at < :now - :idle::interval
         ORDER BY last_seen_at LIMIT 500 FOR UPDATE SKIP LOCKED
     )
+)
+RETURNING id;
+
+-- purge_devices --
+-- Remove devices that have not logged in for long, in batches.
+DELETE FROM known_devices WHERE id = ANY (
+    ARRAY(SELECT id FROM known_devices WHERE seen_at <= :seen_before ORDER BY seen_at LIMIT 500 FOR UPDATE SKIP LOCKED)
 )
 RETURNING id;

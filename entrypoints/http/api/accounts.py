@@ -28,6 +28,7 @@ from domain.errors import (
     PasswordWrong,
     PaymentsRefused,
     PaymentsUnavailable,
+    ProofRequired,
     RefreshTokenInvalid,
     SessionNotFound,
     TooManyGuesses,
@@ -57,13 +58,13 @@ async def sign_up(register: SignUp, body: schemas.SignUpBody, user_id: UserId | 
     limits=("codes", "codes-prefix"),
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
-async def send_otp(send: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
+async def send_otp(send: SendOtp, body: schemas.MobileBody, device: Device) -> schemas.OtpReply:
     """Send a one-time code for login.
 
-    It is valid for five minutes and five guesses, and replaces the previous code. It is sent by SMS; in development it
-    is returned in the reply as `otp`.
+    It is valid for five minutes and five guesses. It is sent by SMS; in development it is returned in the reply as
+    `otp`. `challenge` belongs to this code: send both back. Without it, only the number's latest code is accepted.
     """
-    return _otp_reply(await send(mobile=body.mobile, purpose=OtpPurpose.LOGIN))
+    return schemas.OtpReply.of(await send(mobile=body.mobile, purpose=OtpPurpose.LOGIN, device=body.of(device)))
 
 
 @endpoints.post(
@@ -75,10 +76,14 @@ async def send_otp(send: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
 async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Device) -> schemas.SignedInReply:
     """Log in with a one-time code.
 
-    A code works once. A number is allowed ten wrong guesses per hour and twenty per day. After five wrong guesses in a
-    row, each further one requires a wait. A new code does not reset these limits.
+    A code works once. With its `challenge`, the first guess at it is always accepted. All other guesses from devices
+    that have not logged in before are limited to ten per day for a number; after five wrong ones in a row, each further
+    one requires a wait. A device that has logged in before has ten per hour and twenty per day of its own. A new code
+    does not reset these limits.
     """
-    return schemas.SignedInReply.of(await verify(mobile=body.mobile, code=body.otp, device=device))
+    return schemas.SignedInReply.of(
+        await verify(mobile=body.mobile, code=body.otp, device=body.of(device), challenge=body.challenge)
+    )
 
 
 @endpoints.post(
@@ -89,7 +94,7 @@ async def log_in(check: LogIn, body: schemas.LogInBody, device: Device) -> schem
 
     A new account has no password. Set one with forgot-password and then reset-password or change-password.
     """
-    return schemas.SignedInReply.of(await check(mobile=body.mobile, password=body.password, device=device))
+    return schemas.SignedInReply.of(await check(mobile=body.mobile, password=body.password, device=body.of(device)))
 
 
 @endpoints.post("/auth/refresh", limits=("refresh",), refresh_cookie=True, errors=(RefreshTokenInvalid,))
@@ -99,7 +104,9 @@ async def refresh(refresh_session: RefreshSession, body: schemas.RefreshBody) ->
     The old refresh token is used up. If the response is lost, repeat the call: the same refresh token is returned until
     it is used. A used token that arrives after that must have been copied, and ends the session.
     """
-    return schemas.SignedInReply.of(await refresh_session(refresh_token=body.refresh_token))
+    return schemas.SignedInReply.of(
+        await refresh_session(refresh_token=body.refresh_token, alternatives=body.alternatives)
+    )
 
 
 @endpoints.post("/auth/logout", refresh_cookie=True, idempotent=True)
@@ -141,12 +148,12 @@ async def end_session(end: EndSession, caller: Caller, session_id: SessionId) ->
     limits=("codes", "codes-prefix"),
     errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
 )
-async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody) -> schemas.OtpReply:
+async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody, device: Device) -> schemas.OtpReply:
     """Send a one-time code for setting a new password.
 
     It is valid for reset-password and change-password, not for login.
     """
-    return _otp_reply(await send_otp(mobile=body.mobile, purpose=OtpPurpose.RESET))
+    return schemas.OtpReply.of(await send_otp(mobile=body.mobile, purpose=OtpPurpose.RESET, device=body.of(device)))
 
 
 @endpoints.post(
@@ -155,12 +162,18 @@ async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody) -> schema
     idempotent=True,
     errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
 )
-async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody) -> Reply:
+async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody, device: Device) -> Reply:
     """Set a new password with a code from forgot-password.
 
     All sessions of the account end. Log in with the new password.
     """
-    await reset(mobile=body.mobile, code=body.otp, new_password=body.new_password)
+    await reset(
+        mobile=body.mobile,
+        code=body.otp,
+        new_password=body.new_password,
+        device=body.of(device),
+        challenge=body.challenge,
+    )
     return Reply(message="The password is set. Log in with it.")
 
 
@@ -175,7 +188,13 @@ async def change_password(change: ChangePassword, caller: Caller, body: schemas.
 
     The proof is a code from forgot-password or the current password. All other sessions end.
     """
-    await change(caller=caller, new_password=body.new_password, code=body.otp, current_password=body.current_password)
+    await change(
+        caller=caller,
+        new_password=body.new_password,
+        code=body.otp,
+        current_password=body.current_password,
+        challenge=body.challenge,
+    )
     return Reply(message="The password is changed.")
 
 
@@ -194,14 +213,28 @@ async def rename_user(
     return await _profile(get_allowance, clock, user)
 
 
-@endpoints.delete("/user/me", refresh_cookie=True, errors=(PaymentsUnavailable, PaymentsRefused))
-async def delete_user(delete: DeleteUser, caller: Caller) -> Reply:
+@endpoints.delete(
+    "/user/me",
+    refresh_cookie=True,
+    limits=("verify",),
+    errors=(
+        ProofRequired,
+        OtpInvalid,
+        PasswordWrong,
+        TooManyGuesses,
+        OtpLocked,
+        PaymentsUnavailable,
+        PaymentsRefused,
+    ),
+)
+async def delete_user(delete: DeleteUser, caller: Caller, body: schemas.DeleteUserBody) -> Reply:
     """Delete your account and all its data.
 
-    This is immediate and permanent. A subscription is cancelled at Stripe first; if that fails, nothing is deleted. The
-    messages that the number has used today stay used, even for a new account.
+    The proof is a code from send-otp or forgot-password, or the current password. Deletion is immediate and permanent.
+    A subscription is cancelled at Stripe first; if that fails, nothing is deleted. The messages that the number has
+    used today stay used, even for a new account.
     """
-    await delete(user=caller.user)
+    await delete(caller=caller, code=body.otp, current_password=body.current_password, challenge=body.challenge)
     return Reply(message="The account is deleted.")
 
 
@@ -215,12 +248,4 @@ async def _profile(get_allowance: GetAllowance, clock: Clock, user: User) -> sch
             subscription_tier=user.tier(clock.now()),
             usage=DailyUsage.of(await get_allowance(user=user)),
         ),
-    )
-
-
-def _otp_reply(code: str | None) -> schemas.OtpReply:
-    return (
-        schemas.OtpReply(message="A code is on its way.")
-        if code is None
-        else schemas.OtpReply(message="Your code.", otp=code)
     )

@@ -31,6 +31,7 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.OtpInvalid: 400,
     errors.PasswordWrong: 400,
     errors.OtpLocked: 403,
+    errors.ProofRequired: 403,
     errors.NotFound: 404,
     errors.MobileTaken: 409,
     errors.MessageEnded: 409,
@@ -148,7 +149,7 @@ def _of_domain_error(request: Request, error: errors.DomainError) -> HTTPRespons
     match error:
         case errors.NotAuthenticated():
             headers = {"www-authenticate": "Bearer"}
-        case errors.Unavailable() | errors.TooManyRequests() | errors.IdempotencyKeyInUse():
+        case errors.Unavailable() | errors.TooManyRequests() | errors.IdempotencyKeyInUse() | errors.OtpLocked():
             headers = {"retry-after": str(math.ceil(error.retry_after))}
         case errors.InvalidInput():
             fields = [FieldError(pointer=error.pointer, detail=error.detail)]

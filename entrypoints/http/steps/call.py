@@ -44,8 +44,8 @@ class Answer:
     status: int
     content: ReplySchema | bytes
     headers: dict[str, str] = field(default_factory=dict)
-    #: The refresh token for the cookie; "" removes the cookie, None leaves it unchanged.
-    cookie: str | None = None
+    #: Tokens for cookies by their names; "" removes a cookie.
+    cookies: dict[str, str] = field(default_factory=dict)
 
     _body: bytes | None = None
 

@@ -38,7 +38,7 @@ def compiled(endpoint: Endpoint, kit: Kit) -> SanicHandler:
     if endpoint.all_limits:
         step = limited(step, endpoint, kit.rate_limits)
     if endpoint.body:
-        step = parsed(step, endpoint.body)
+        step = parsed(step, endpoint.body, method=endpoint.method)
     if "device" in endpoint.takes:
         step = identified(step, kit)
     if endpoint.authenticated:

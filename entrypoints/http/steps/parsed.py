@@ -36,16 +36,19 @@ def identified(step: Step, kit: Kit) -> Step:
 
     async def identify(call: Call) -> Answer | HTTPResponse | None:
         address = client_address(call.request, trusted_proxies)
-        call.arguments["device"] = Device(call.request.headers.get("user-agent", ""), network_of(address))
+        user_agent, token = call.request.headers.get("user-agent", ""), refresh_cookie.device_token(call.request)
+        call.arguments["device"] = Device(user_agent, network_of(address), token)
         return await step(call)
 
     return identify
 
 
-def parsed(step: Step, schema: type[Schema]) -> Step:
+def parsed(step: Step, schema: type[Schema], *, method: str = "POST") -> Step:
+    if_empty = b"{}" if method == "DELETE" else b""
+
     async def parse(call: Call) -> Answer | HTTPResponse | None:
         from_cookie = refresh_cookie.body(call.request) if schema is RefreshBody else None
-        call.arguments["body"] = from_cookie or _body(schema, call.request)
+        call.arguments["body"] = from_cookie or _body(schema, call.request, if_empty)
         return await step(call)
 
     return parse
@@ -67,9 +70,9 @@ def validated(step: Step, endpoint: Endpoint) -> Step:
     return validate
 
 
-def _body(schema: type[Schema], request: Request) -> Schema:
+def _body(schema: type[Schema], request: Request, if_empty: bytes) -> Schema:
     # RFC 8259, section 8.1: a byte order mark may be ignored. PowerShell and some editors add one.
-    text = (request.body or b"").removeprefix(codecs.BOM_UTF8)
+    text = (request.body or b"").removeprefix(codecs.BOM_UTF8) or if_empty
     try:
         return schema.model_validate_json(text)
     except ValidationError as error:

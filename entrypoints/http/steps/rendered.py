@@ -30,8 +30,8 @@ def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
             log.debug("request", call=name, status=answer.status)
         headers = {"x-request-id": identifier, **answer.headers}
         response = JsonResponse(answer.body, status=answer.status, headers=headers)
-        if answer.cookie is not None:
-            refresh_cookie.put(response, answer.cookie, kit.settings)
+        for cookie, token in answer.cookies.items():
+            refresh_cookie.put(response, request, cookie, token, kit.settings)
         return response
 
     return render
