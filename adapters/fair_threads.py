@@ -21,7 +21,7 @@ class FairThreads:
     """Runs functions in a few threads, for different callers in turn, so that a crowd behind one caller delays itself.
 
     Little work waits: a caller's surplus is refused at once, and if too much waits in all, the latest of the caller
-    with the most is. Whoever gives up leaves the queue; work that has begun keeps its thread to the end.
+    with the most is. A caller that gives up leaves the queue; work that has begun keeps its thread to the end.
     """
 
     def __init__(self, threads: int) -> None:

@@ -46,7 +46,7 @@ def derived_key(secret: str, purpose: str) -> bytes:
 
 
 class Argon2Hasher(SecretHasher):
-    """argon2id in threads of its own, which bounds its memory and keeps the event loop free."""
+    """argon2id in its own threads, which bounds its memory and keeps the event loop free."""
 
     def __init__(self, *, memory_mib: int, iterations: int, key: bytes = b"", threads: int = 2) -> None:
         """With a key, secrets go through HMAC-SHA-256 first, so that a leaked table alone cannot be searched."""

@@ -59,6 +59,9 @@ class Device:
     token: str = ""
 
 
+NO_DEVICE = Device()
+
+
 class Standing(Enum):
     """What an account knows of a device."""
 
@@ -166,9 +169,9 @@ class OtpPurpose(StrEnum):
 class OtpChallenge:
     """A code for a number and a purpose. Only hashes are stored.
 
-    It belongs to whoever requested it: the reply to the request had a secret, the challenge, and a guess that comes
-    with it is a bound one. Clients that ignore the challenge guess at the number's latest code, on a count of its own,
-    so that a stranger cannot use up the guesses of the one who requested the code.
+    It belongs to the caller who requested it: the reply to the request had a secret, the challenge, and a guess that
+    comes with it is a bound one. Clients that ignore the challenge guess at the latest code of the number, on its other
+    count, so that a stranger cannot use up the guesses of the caller who requested the code.
     """
 
     mobile: MobileNumber
@@ -225,7 +228,7 @@ STREAK_RETENTION = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class GuessRule:
-    """At most so many of the last guesses may be wrong."""
+    """How many of the last guesses may be wrong."""
 
     an_hour: int = GUESSES_AN_HOUR
     a_day: int = GUESSES_A_DAY

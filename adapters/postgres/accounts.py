@@ -102,6 +102,7 @@ class PostgresUsers(Users):
                 USERS.lock_allowance,
                 USERS.lock_billing,
                 USERS.delete_codes,
+                USERS.delete_previous_codes,
             ):
                 await statement.on(connection, user_id=user_id)
             found = await USERS.lock.on(connection, user_id=user_id)
@@ -224,6 +225,7 @@ class PostgresOtpChallenges(OtpChallenges):
 
     async def purge(self, *, expired_before: datetime) -> None:
         await CODES.purge(expired_before=expired_before)
+        await CODES.purge_previous(expired_before=expired_before)
 
 
 class PostgresGuessLimits(GuessLimits):

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from tortoise import fields
 from tortoise.contrib.postgres.fields import ArrayField
-from tortoise.fields.db_defaults import Now, SqlDefault
+from tortoise.fields.db_defaults import Now
 from tortoise.models import Model
 
 from domain.accounts import GuessKind, OtpPurpose
@@ -105,8 +105,8 @@ class OtpSendingRow(Model):
 
     number_digest = fields.CharField(max_length=22, primary_key=True)
     sent_at: fields.Field[list[datetime]] = ArrayField("timestamptz")
-    #: Of these, the ones that known devices asked for.
-    known_at: fields.Field[list[datetime]] = ArrayField("timestamptz", db_default=SqlDefault("'{}'"))
+    # Of these, the ones that known devices asked for. NULL in rows of the previous version.
+    known_at: fields.Field[list[datetime]] = ArrayField("timestamptz", null=True)
 
     class Meta:
         table = "codes_sent"

@@ -18,6 +18,7 @@ from application.ports.accounts import (
 from application.ports.runtime import Clock, UnitOfWork
 from domain.accounts import (
     FIRST_GUESS,
+    NO_DEVICE,
     OTP_LIFETIME,
     STRANGE_GUESS,
     USUAL_GUESS,
@@ -63,7 +64,7 @@ class SendOtp:
     daily: int
     countries: frozenset[str] = frozenset()
 
-    async def __call__(self, *, mobile: str, purpose: OtpPurpose, device: Device) -> SentOtp:
+    async def __call__(self, *, mobile: str, purpose: OtpPurpose, device: Device = NO_DEVICE) -> SentOtp:
         number = self.mobile_numbers.parse(mobile)
         if self.countries and self.mobile_numbers.country(number) not in self.countries:
             raise CountryNotAllowed

@@ -15,7 +15,7 @@ from application.ports.accounts import (
     Users,
 )
 from application.ports.runtime import Clock, UnitOfWork
-from domain.accounts import Device, GuessKind, OtpPurpose, User
+from domain.accounts import NO_DEVICE, Device, GuessKind, OtpPurpose, User
 from domain.errors import InvalidInput, OtpInvalid, PasswordWrong, ProofRequired
 from domain.ids import SessionId
 from domain.text import opaque_string
@@ -59,7 +59,7 @@ class ResetPassword:
     common_passwords: CommonPasswords
 
     async def __call__(
-        self, *, mobile: str, code: str, new_password: str, device: Device, challenge: str | None = None
+        self, *, mobile: str, code: str, new_password: str, device: Device = NO_DEVICE, challenge: str | None = None
     ) -> None:
         _refuse_common(new_password, self.common_passwords)
         number = self.mobile_numbers.parse(mobile)

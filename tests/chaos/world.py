@@ -136,7 +136,7 @@ class World:
                     id=UserId(ids.new()), mobile=mobile, name="Asha", pro_until=pro_until, created_at=clock.now()
                 )
                 await PostgresUsers(HmacNumberDigests(key=b"key")).add(user)
-                token = (await sign_in(user=user, device=Device())).access.token
+                token = (await sign_in(user=user, device=Device(), is_known=False)).access.token
                 made.append(Person(str(user.id), token, str((await create_room(user=user, name="A room")).id)))
         return made
 

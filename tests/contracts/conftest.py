@@ -175,7 +175,7 @@ class Adapters(ABC):
     async def session(self, user: User, *, age: timedelta = timedelta(), token: bytes = b"") -> Session:
         """`token`: the hash of its first refresh token."""
         session = self.new_session(user, age=age)
-        await self.sessions.add(session, token or session.id.bytes)
+        await self.sessions.add(session, token or session.id.bytes, b"device" + session.id.bytes)
         return session
 
     async def room(self, user: User | None = None, name: str = "Physics", **changes: Any) -> Chatroom:
@@ -348,7 +348,8 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
     """On empty tables; afterwards no connection is left out of the pool and no transaction open."""
     for sql in (
         "DELETE FROM users",
-        "DELETE FROM otp_challenges",
+        "DELETE FROM one_time_codes",
+        "DELETE FROM codes_total",
         "DELETE FROM codes_sent",
         "DELETE FROM wrong_guesses",
         "DELETE FROM kept_allowances",

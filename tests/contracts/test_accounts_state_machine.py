@@ -1,8 +1,8 @@
 """Random verbs, in random order: after each of them Postgres and Redis hold what the domain's rules say.
 
 The same verb is called on Postgres and on memory, whose adapters only call the verbs of WrongGuesses, CodesSent,
-OtpChallenge, Session and RefreshToken. Results and stored rows are compared after each step. The rate limiter's script
-is compared with CallRate.
+OtpChallenge, Session, KnownDevice and RefreshToken. Results and stored rows are compared after each step. The rate
+limiter's script is compared with CallRate.
 """
 
 from __future__ import annotations
@@ -34,18 +34,25 @@ from adapters.postgres.mapping import to_entity
 from application.ports.accounts import GuessLimits, OtpChallenges, OtpSendLimits, Sessions
 from application.ports.runtime import Bucket
 from domain.accounts import (
+    FIRST_GUESS,
     OTP_LIFETIME,
+    STRANGE_GUESS,
+    USUAL_GUESS,
+    CodesSent,
     Device,
     GuessKind,
+    GuessRule,
+    KnownDevice,
     MobileNumber,
     OtpChallenge,
     OtpPurpose,
     RefreshToken,
     Session,
+    Standing,
     User,
     WrongGuesses,
 )
-from domain.errors import CodesSentTooOften, DomainError, RefreshTokenInvalid, TooManyGuesses
+from domain.errors import CodesSentTooOften, DomainError, OtpLocked, RefreshTokenInvalid, TooManyGuesses
 from domain.ids import SessionId
 from domain.rates import MICROSECONDS, CallRate, Rate
 from entrypoints.container import Container
@@ -59,6 +66,9 @@ numbers = st.sampled_from([ANN, ANN, ANN, BOB])
 kinds = st.sampled_from([GuessKind.CODE, GuessKind.CODE, GuessKind.PASSWORD])
 purposes = st.sampled_from(OtpPurpose)
 hashes = st.sampled_from(["one", "two"])
+devices = st.sampled_from([b"", b"", b"phone"])
+guess_rules = st.sampled_from([USUAL_GUESS, FIRST_GUESS, STRANGE_GUESS])
+standings = st.sampled_from(Standing)
 #: The clocks of two machines differ, and of two requests the later one may come first.
 skews = st.sampled_from([timedelta(), timedelta(), 20 * MOMENT])
 pauses = st.sampled_from(
@@ -93,6 +103,7 @@ class AccountsGame(Game):
         self.people: list[User] = []
         self.sessions: list[Session] = []
         self.tokens: list[bytes] = []
+        self.challenges: list[bytes] = []
 
     @initialize()
     def begin(self) -> None:
@@ -109,46 +120,68 @@ class AccountsGame(Game):
 
     # --- guesses and codes ---
 
-    @rule(number=numbers, kind=kinds, skew=skews)
-    def guess(self, number: MobileNumber, kind: GuessKind, skew: timedelta = timedelta()) -> None:
-        self.both(lambda side: side.guesses.record_wrong(number, kind, now=self.now - skew))
+    @rule(number=numbers, kind=kinds, device=devices, guess_rule=guess_rules, skew=skews)
+    def guess(
+        self,
+        number: MobileNumber,
+        kind: GuessKind,
+        device: bytes,
+        guess_rule: GuessRule,
+        skew: timedelta = timedelta(),
+    ) -> None:
+        at = self.now - skew
+        self.both(lambda side: side.guesses.record_wrong(number, kind, now=at, device=device, rule=guess_rule))
 
-    @rule(number=numbers, kind=kinds, times=st.sampled_from([2, 5, 11, 25]))
-    def never_rest(self, number: MobileNumber, kind: GuessKind, times: int) -> None:
+    @rule(number=numbers, kind=kinds, device=devices, guess_rule=guess_rules, times=st.sampled_from([2, 5, 11, 25]))
+    def never_rest(
+        self, number: MobileNumber, kind: GuessKind, device: bytes, guess_rule: GuessRule, times: int
+    ) -> None:
         """Guess as soon as it is allowed, and once just before."""
         for _ in range(times):
-            guesses = self.memory_guesses.table.get((number, kind)) or WrongGuesses(kind)
-            self.now = max(self.now, guesses.next_allowed_at() or self.now)
-            self.guess(number, kind)
-        self.now = max(self.now, (guesses.next_allowed_at() or self.now) - MOMENT)
-        self.guess(number, kind)
+            guesses = self.memory_guesses.table.get((number, device, kind)) or WrongGuesses(kind)
+            self.now = max(self.now, guess_rule.next_allowed_at(guesses) or self.now)
+            self.guess(number, kind, device, guess_rule)
+        self.now = max(self.now, (guess_rule.next_allowed_at(guesses) or self.now) - MOMENT)
+        self.guess(number, kind, device, guess_rule)
 
-    @rule(number=numbers, kind=kinds)
-    def guess_right(self, number: MobileNumber, kind: GuessKind) -> None:
-        self.both(lambda side: side.guesses.clear(number, kind))
+    @rule(number=numbers, kind=kinds, device=devices)
+    def guess_right(self, number: MobileNumber, kind: GuessKind, device: bytes) -> None:
+        self.both(lambda side: side.guesses.clear(number, kind, device=device))
 
     @rule(number=numbers, sure=st.sampled_from([False, False, True]))
     def unlock(self, number: MobileNumber, sure: bool) -> None:
         if sure:
             self.both(lambda side: side.guesses.reset(number))
 
-    @rule(number=numbers, is_eager=st.booleans(), skew=skews)
-    def send(self, number: MobileNumber, is_eager: bool, skew: timedelta) -> None:
+    @rule(number=numbers, is_eager=st.booleans(), standing=standings, skew=skews)
+    def send(self, number: MobileNumber, is_eager: bool, standing: Standing, skew: timedelta) -> None:
         sent = self.memory_sending.table.get(number)
         if is_eager and sent:
-            self.now = max(self.now, sent.next_allowed_at() or self.now)
-        self.both(lambda side: side.sending.record(number, now=self.now - skew))
+            self.now = max(self.now, sent.next_allowed_at(standing) or self.now)
+        self.both(lambda side: side.sending.record(number, now=self.now - skew, standing=standing))
+
+    @rule(is_sent=st.booleans(), most=st.integers(0, 3))
+    def send_in_total(self, is_sent: bool, most: int) -> None:
+        day = self.now.date()
+        self.both(lambda side: side.sending.record_in_total(day=day, most=most, is_sent=is_sent))
 
     @rule(number=numbers, purpose=purposes, code_hash=hashes)
     def challenge(self, number: MobileNumber, purpose: OtpPurpose, code_hash: str) -> None:
-        expires_at = self.now + OTP_LIFETIME
-        challenge = OtpChallenge(mobile=number, purpose=purpose, code_hash=code_hash, expires_at=expires_at)
-        self.both(lambda side: side.challenges.replace(challenge))
+        challenge = OtpChallenge(
+            mobile=number,
+            purpose=purpose,
+            challenge_hash=self.real.ids.new().bytes,
+            code_hash=code_hash,
+            expires_at=self.now + OTP_LIFETIME,
+        )
+        self.challenges.append(challenge.challenge_hash)
+        self.both(lambda side: side.challenges.add(challenge))
 
-    @rule(number=numbers, purpose=purposes, times=st.integers(1, 6))
-    def spend_guesses(self, number: MobileNumber, purpose: OtpPurpose, times: int) -> None:
+    @rule(number=numbers, purpose=purposes, times=st.integers(1, 6), n=st.sampled_from([None, None, 0, 1, 2]))
+    def spend_guesses(self, number: MobileNumber, purpose: OtpPurpose, times: int, n: int | None) -> None:
+        bound = None if n is None else ([b"none", *self.challenges][-1 - n % (len(self.challenges) + 1)])
         for _ in range(times):
-            self.both(lambda side: side.challenges.count_guess(number, purpose, now=self.now))
+            self.both(lambda side: side.challenges.count_guess(number, purpose, challenge_hash=bound, now=self.now))
 
     @rule(number=numbers, purpose=purposes, code_hash=hashes)
     def consume(self, number: MobileNumber, purpose: OtpPurpose, code_hash: str) -> None:
@@ -156,12 +189,23 @@ class AccountsGame(Game):
 
     # --- sessions ---
 
-    @rule(owner=st.integers(0, 1))
-    def sign_in(self, owner: int) -> None:
+    @rule(owner=st.integers(0, 1), device=st.integers(0, 25))
+    def sign_in(self, owner: int, device: int) -> None:
         session = Session.begin(SessionId(self.real.ids.new()), self.people[owner].id, Device("A phone", ""), self.now)
         self.sessions.append(session)
         self.tokens.append(session.id.bytes)
-        self.both(lambda side: side.sessions.add(session, session.id.bytes))
+        self.now += MOMENT  # which device was seen last is never by chance
+        self.both(lambda side: side.sessions.add(session, session.id.bytes, b"%d" % device))
+
+    @rule(number=numbers, device=st.sampled_from([None, b"0", b"1", b"25"]))
+    def recognise(self, number: MobileNumber, device: bytes | None) -> None:
+        self.both(lambda side: side.sessions.standing(number, device, now=self.now))
+
+    @precondition(lambda self: self.tokens)
+    @rule(n=st.integers(0, 7))
+    def find_unspent(self, n: int) -> None:
+        some = [b"none", *self.tokens[-1 - n % len(self.tokens) :]]
+        self.both(lambda side: side.sessions.unspent(some))
 
     @precondition(lambda self: self.tokens)
     @rule(n=st.integers(0, 7), skew=skews)
@@ -181,10 +225,10 @@ class AccountsGame(Game):
             self.refresh(0, timedelta())
 
     @precondition(lambda self: self.sessions)
-    @rule(n=st.integers(0, 7), owner=st.integers(0, 1))
-    def end(self, n: int, owner: int) -> None:
-        session = self.sessions[-1 - n % len(self.sessions)]
-        self.both(lambda side: side.sessions.end(session.id, self.people[owner].id, now=self.now))
+    @rule(n=st.integers(0, 7), owner=st.integers(0, 1), forget=st.booleans())
+    def end(self, n: int, owner: int, forget: bool) -> None:
+        session, user_id = self.sessions[-1 - n % len(self.sessions)], self.people[owner].id
+        self.both(lambda side: side.sessions.end(session.id, user_id, now=self.now, forget_device=forget))
 
     @precondition(lambda self: self.sessions)
     @rule(n=st.integers(0, 7), sure=st.sampled_from([False, False, True]))
@@ -220,18 +264,27 @@ class AccountsGame(Game):
         self.run(self.compare())
 
     async def compare(self) -> None:
-        digests = {self.real.digests.digest(number): number for number in (ANN, BOB)}
-        assert {
-            (digests[row["number_digest"]], GuessKind(row["kind"])): (tuple(row["wrong_at"]), row["in_a_row"])
-            for row in await rows("TABLE wrong_guesses")
-        } == {key: (guesses.times, guesses.streak) for key, guesses in self.memory_guesses.table.items()}
-        assert {digests[row["number_digest"]]: tuple(row["sent_at"]) for row in await rows("TABLE codes_sent")} == {
-            number: sent.times for number, sent in self.memory_sending.table.items()
+        digests = {
+            self.real.digests.digest(number, device): (number, device)
+            for number in (ANN, BOB)
+            for device in (b"", b"phone")
         }
         assert {
-            (row["mobile"], OtpPurpose(row["purpose"])): to_entity(OtpChallenge, row)
-            for row in await rows("TABLE otp_challenges")
-        } == dict(self.memory_challenges.table.items())
+            (*digests[row["number_digest"]], GuessKind(row["kind"])): (tuple(row["wrong_at"]), row["in_a_row"])
+            for row in await rows("TABLE wrong_guesses")
+        } == {key: (guesses.times, guesses.streak) for key, guesses in self.memory_guesses.table.items()}
+        assert {
+            digests[row["number_digest"]][0]: CodesSent(tuple(row["sent_at"]), tuple(row["known_at"] or ()))
+            for row in await rows("TABLE codes_sent")
+        } == dict(self.memory_sending.table.items())
+        totals = {row["day"]: row["sent"] for row in await rows("TABLE codes_total")}
+        assert totals == dict(self.memory_sending.totals.items())
+        assert {row["challenge_hash"]: to_entity(OtpChallenge, row) for row in await rows("TABLE one_time_codes")} == {
+            key: challenge for key, (_, challenge) in self.memory_challenges.table.items()
+        }
+        assert {row["hash"]: to_entity(KnownDevice, row) for row in await rows("TABLE known_devices")} == dict(
+            self.memory_sessions.devices.items()
+        )
         sessions = {row["id"]: to_entity(Session, row) for row in await rows("TABLE sessions")}
         assert sessions == dict(self.memory_sessions.table.items())
         # A purge takes the tokens along; memory leaves them, and finds no session for them.
@@ -244,14 +297,14 @@ class AccountsGame(Game):
 async def result_of(verb: Awaitable[object]) -> object:
     try:
         return await verb
-    except (TooManyGuesses, CodesSentTooOften) as error:
+    except (TooManyGuesses, OtpLocked, CodesSentTooOften) as error:
         return type(error), error.retry_after
     except (DomainError, RefreshTokenInvalid) as error:
         return type(error), error.detail
 
 
 async def empty() -> None:
-    for table in ("users", "wrong_guesses", "codes_sent", "otp_challenges"):
+    for table in ("users", "wrong_guesses", "codes_sent", "codes_total", "one_time_codes"):
         await rows(f"DELETE FROM {table}")  # noqa: S608 - one of these tables
 
 

@@ -35,11 +35,11 @@ from domain.ids import UserId
 from tests.contracts.conftest import COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
 from tests.support.patience import PROCESS_HANG
 
-NOBODYS = {"aerich", "model_budget", "model_setup", "payment_events"}
+NOBODYS = {"aerich", "codes_total", "model_budget", "model_setup", "payment_events"}
 #: What was spent on the account's replies, with ids that lead to nobody any more.
 BOOKS = {"model_calls"}
 #: Tables of the previous version, in which this one writes nothing.
-RETIRED = {"guess_budgets", "otp_sendings"}
+RETIRED = {"guess_budgets", "otp_challenges", "otp_sendings"}
 #: What outlives the account until it expires, under a digest of the number.
 NUMBERS = {"wrong_guesses", "kept_allowances", "codes_sent"}
 LOGIN = OtpPurpose.LOGIN
@@ -68,8 +68,8 @@ class TestAnyAdapter:
         room, session = await adapters.room(ann), adapters.new_session(ann)
         await adapters.users.delete(ann.id)
         with pytest.raises(UserNotFound):
-            await adapters.sessions.add(session, b"token")
-        assert not await adapters.sessions.add_by_password(session, b"token", "hash")
+            await adapters.sessions.add(session, b"token", b"device")
+        assert not await adapters.sessions.add_by_password(session, b"token", b"device", "hash")
         with pytest.raises(UserNotFound):
             await adapters.room(ann)
         await adapters.users.rename(ann.id, "Ann")
@@ -97,7 +97,7 @@ class Scene:
         session = sessions[0]
         await real.sessions.rotate(session.id.bytes, session.id.bytes + b"+", now=now)
         await real.send_limits.record(user.mobile, now=now)
-        await real.challenges.replace(scene.challenge())
+        await real.challenges.add(scene.challenge())
         for kind in GuessKind:
             await real.guess_limits.record_wrong(user.mobile, kind, now=now)
         room = await real.room(user)
@@ -110,7 +110,13 @@ class Scene:
 
     def challenge(self) -> OtpChallenge:
         expires_at = self.real.clock.now() + timedelta(minutes=5)
-        return OtpChallenge(mobile=self.user.mobile, purpose=LOGIN, code_hash="a hash", expires_at=expires_at)
+        return OtpChallenge(
+            mobile=self.user.mobile,
+            purpose=LOGIN,
+            challenge_hash=self.user.id.bytes,
+            code_hash="a hash",
+            expires_at=expires_at,
+        )
 
     async def keep(self, scope: str, resource_id: UUID, body: bytes) -> None:
         key = f"key of {resource_id}"
@@ -223,13 +229,13 @@ class Busy:
         """As VerifyOtp does."""
         now = self.real.clock.now()
         async with self.real.unit_of_work():
-            await self.real.challenges.count_guess(self.user.mobile, LOGIN, now=now)
+            await self.real.challenges.count_guess(self.user.mobile, LOGIN, challenge_hash=None, now=now)
             await self.real.guess_limits.record_wrong(self.user.mobile, GuessKind.CODE, now=now)
         async with self.real.unit_of_work():
             await self.real.challenges.consume(self.user.mobile, LOGIN, "a hash")
             await self.real.guess_limits.clear(self.user.mobile, GuessKind.CODE)
             session = self.real.new_session(self.user)
-            await self.real.sessions.add(session, session.id.bytes)
+            await self.real.sessions.add(session, session.id.bytes, session.id.bytes)
 
     async def change_password(self) -> None:
         """As SetPassword does."""
@@ -250,7 +256,7 @@ class Busy:
     async def refresh(self) -> None:
         session = self.real.new_session(self.user)
         token = session.id.bytes
-        await self.real.sessions.add(session, token)
+        await self.real.sessions.add(session, token, token)
         for _ in range(3):
             await self.real.sessions.rotate(token, token + b"+", now=self.real.clock.now())
             token += b"+"
@@ -300,7 +306,7 @@ async def test_a_deletion_and_all_else_at_once_wait_for_nobody_for_ever(real: In
         deleted += await real.users.find_by_mobile(scene.user.mobile) is None
         left = await scene.found_in()
         # A code that was sent a moment later goes to a number that nobody has.
-        assert left <= {"otp_challenges", "payment_events"} | BOOKS
+        assert left <= {"one_time_codes", "payment_events"} | BOOKS
     assert deleted == 10
 
 

@@ -8,16 +8,22 @@ from datetime import datetime, timedelta
 import pytest
 
 from domain.accounts import (
+    FIRST_GUESS,
     GUESSES_A_DAY,
     GUESSES_AN_HOUR,
+    LOCKOUT,
     LOCKOUT_STREAK,
     MAX_GUESS_BACKOFF,
     SENDING_RULES,
+    SENDINGS_RESERVED,
+    STRANGE_GUESS,
     STREAK_RETENTION,
+    USUAL_GUESS,
     GuessKind,
     MobileNumber,
+    Standing,
 )
-from domain.errors import CodesSentTooOften, OtpLocked, TooManyGuesses
+from domain.errors import CodesExhausted, CodesSentTooOften, OtpLocked, TooManyGuesses
 from tests.contracts.conftest import Adapters, names
 
 ANN, BOB = MobileNumber("+919876543210"), MobileNumber("+919876543211")
@@ -34,11 +40,12 @@ class Guesser:
         self.kind = kind
         self.mobile = mobile
         self.now = adapters.clock.now()
+        self.rule = USUAL_GUESS
 
     async def wait_after(self) -> float | None:
         """Guess; None if it was let through, else the seconds to wait."""
         try:
-            await self.guess_limits.record_wrong(self.mobile, self.kind, now=self.now)
+            await self.guess_limits.record_wrong(self.mobile, self.kind, now=self.now, rule=self.rule)
         except TooManyGuesses as error:
             return error.retry_after
         return None
@@ -114,16 +121,53 @@ class TestGuessing:
         assert await ann.let_through(ann.now + DAY) == GUESSES_A_DAY
         assert await ann.let_through(ann.now + DAY - HOUR) <= GUESSES_A_DAY
 
-    async def test_a_streak_of_a_hundred_wrong_codes_locks_the_number(self, adapters: Adapters) -> None:
+    async def test_a_streak_of_a_hundred_wrong_codes_locks_the_number_for_a_day(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         begun = ann.now
         await ann.guess(LOCKOUT_STREAK)
         assert ann.now - begun >= 4 * DAY
-        for later in (timedelta(), DAY, 365 * DAY):
-            with pytest.raises(OtpLocked):
+        for later in (timedelta(), LOCKOUT - MOMENT):
+            with pytest.raises(OtpLocked) as locked:
                 await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now + later)
+            assert locked.value.retry_after == pytest.approx((LOCKOUT - later).total_seconds())
         await Guesser(adapters, PASSWORD).guess()
         await Guesser(adapters, CODE, BOB).guess()
+        await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now, device=b"known")
+        ann.now += LOCKOUT
+        await ann.guess(LOCKOUT_STREAK)
+        with pytest.raises(OtpLocked):
+            await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now)
+
+    async def test_a_known_device_has_a_budget_of_its_own(self, adapters: Adapters, kind: GuessKind) -> None:
+        ann = Guesser(adapters, kind)
+        await ann.guess(GUESSES_AN_HOUR)
+        for device in (b"phone", b"laptop"):
+            for _ in range(5):
+                await adapters.guess_limits.record_wrong(ANN, kind, now=ann.now, device=device)
+            with pytest.raises(TooManyGuesses):
+                await adapters.guess_limits.record_wrong(ANN, kind, now=ann.now, device=device)
+        for _ in range(2):
+            await adapters.guess_limits.clear(ANN, kind, device=b"phone")
+            await adapters.guess_limits.record_wrong(ANN, kind, now=ann.now, device=b"phone")
+        with pytest.raises(TooManyGuesses):
+            await adapters.guess_limits.record_wrong(ANN, kind, now=ann.now, device=b"laptop")
+
+    async def test_strange_guesses_leave_half_of_the_day_for_first_ones(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters)
+        ann.rule = STRANGE_GUESS
+        await ann.guess(10)
+        assert await ann.wait_after() is not None
+        ann.rule = FIRST_GUESS
+        assert [await ann.wait_after() for _ in range(11)] == [None] * 10 + [
+            pytest.approx((DAY - 31 * SECOND).total_seconds())
+        ]
+
+    async def test_a_first_guess_waits_for_no_backoff(self, adapters: Adapters) -> None:
+        ann = Guesser(adapters)
+        await ann.guess(9)
+        assert await ann.wait_after() == 16
+        ann.rule = FIRST_GUESS
+        assert await ann.wait_after() is None
 
     async def test_passwords_are_never_off(self, adapters: Adapters) -> None:
         ann = Guesser(adapters, PASSWORD)
@@ -204,7 +248,7 @@ class TestGuessing:
         await adapters.guess_limits.reset(ANN)
         await ann.guess(LOCKOUT_STREAK)
         with pytest.raises(OtpLocked):
-            await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now + DAY)
+            await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now)
 
     async def test_a_rolled_back_guess_is_none(self, adapters: Adapters, kind: GuessKind) -> None:
         ann = Guesser(adapters, kind)
@@ -228,13 +272,13 @@ class TestGuessing:
     async def test_a_streak_of_wrong_codes_is_kept_though_they_are_rare(self, adapters: Adapters) -> None:
         ann = Guesser(adapters)
         for _ in range(5):
-            await ann.guess(GUESSES_A_DAY)
             ann.now += 2 * DAY
             await adapters.guess_limits.purge(now=ann.now)
+            await ann.guess(GUESSES_A_DAY)
         with pytest.raises(OtpLocked):
             await adapters.guess_limits.record_wrong(ANN, CODE, now=ann.now)
-        await adapters.guess_limits.purge(now=ann.now + 2 * STREAK_RETENTION)
-        assert await adapters.guess_limits.reset(ANN), "off stays off"
+        await adapters.guess_limits.purge(now=ann.now + STREAK_RETENTION + MOMENT)
+        assert not await adapters.guess_limits.reset(ANN)
 
     async def test_purge_removes_what_has_no_effect_any_more(self, adapters: Adapters) -> None:
         await Guesser(adapters, PASSWORD).guess()
@@ -251,10 +295,12 @@ class TestGuessing:
             assert await adapters.guess_limits.reset(ANN) is remembered
 
 
-async def send(adapters: Adapters, now: datetime, mobile: MobileNumber = ANN) -> float | None:
+async def send(
+    adapters: Adapters, now: datetime, mobile: MobileNumber = ANN, standing: Standing = Standing.FIRST
+) -> float | None:
     """None if it was sent, else the seconds to wait."""
     try:
-        await adapters.send_limits.record(mobile, now=now)
+        await adapters.send_limits.record(mobile, now=now, standing=standing)
     except CodesSentTooOften as error:
         return error.retry_after
     return None
@@ -320,3 +366,56 @@ class TestSending:
         await adapters.send_limits.purge(now=now + DAY + MOMENT)
         for later in range(3):
             assert await send(adapters, begun + timedelta(minutes=later)) is None, "nothing is left of it"
+
+    async def sent_in_a_day(self, adapters: Adapters, now: datetime, standing: Standing) -> int:
+        """By somebody who never rests."""
+        end, count = now + DAY, 0
+        while now < end:
+            wait = await send(adapters, now, standing=standing)
+            count += wait is None
+            now += timedelta(seconds=wait or 0)
+        return count
+
+    async def test_strangers_leave_some_of_the_day_for_known_devices(self, adapters: Adapters) -> None:
+        now = adapters.clock.now()
+        assert await self.sent_in_a_day(adapters, now, Standing.STRANGE) == 10 - SENDINGS_RESERVED
+        assert await self.sent_in_a_day(adapters, now, Standing.KNOWN) == SENDINGS_RESERVED, "ten in all"
+        assert await send(adapters, now + HOUR, standing=Standing.FIRST) is not None
+
+    async def test_a_known_device_does_not_wait_for_the_codes_of_strangers(self, adapters: Adapters) -> None:
+        now = adapters.clock.now()
+        for minute in range(3):
+            assert await send(adapters, now + timedelta(minutes=minute), standing=Standing.STRANGE) is None
+        now += timedelta(minutes=2)
+        assert [await send(adapters, now, standing=Standing.KNOWN) for _ in range(2)] == [None, 60]
+        assert await send(adapters, now + timedelta(seconds=60), standing=Standing.KNOWN) is None
+
+    async def test_without_known_devices_there_are_ten(self, adapters: Adapters) -> None:
+        assert await self.sent_in_a_day(adapters, adapters.clock.now(), Standing.FIRST) == 10
+
+    async def test_in_all_so_many_are_sent_in_a_day(self, adapters: Adapters) -> None:
+        day, record = adapters.clock.now().date(), adapters.send_limits.record_in_total
+        assert await record(day=day, most=3, is_sent=False) == 0
+        assert [await record(day=day, most=3, is_sent=True) for _ in range(3)] == [1, 2, 3]
+        for is_sent in (True, False):
+            with pytest.raises(CodesExhausted):
+                await record(day=day, most=3, is_sent=is_sent)
+        assert await record(day=day, most=4, is_sent=True) == 4, "what is kept for known devices"
+        assert await record(day=day + DAY, most=3, is_sent=True) == 1
+
+    async def test_of_many_at_once_in_all_so_many_are_sent(self, adapters: Adapters) -> None:
+        day, record = adapters.clock.now().date(), adapters.send_limits.record_in_total
+        calls = [record(day=day, most=7, is_sent=True) for _ in range(20)]
+        results = await adapters.race(*calls, table="codes_total")
+        assert sorted(map(str, (one for one in results if isinstance(one, int)))) == [str(n) for n in range(1, 8)]
+        assert sum(isinstance(one, CodesExhausted) for one in results) == 13
+
+    async def test_a_rolled_back_one_is_not_in_the_total(self, adapters: Adapters) -> None:
+        day, record = adapters.clock.now().date(), adapters.send_limits.record_in_total
+        async with adapters.rolled_back():
+            await record(day=day, most=3, is_sent=True)
+        assert await record(day=day, most=3, is_sent=True) == 1
+        await adapters.send_limits.purge(now=adapters.clock.now())
+        assert await record(day=day, most=3, is_sent=True) == 2
+        await adapters.send_limits.purge(now=adapters.clock.now() + DAY)
+        assert await record(day=day, most=3, is_sent=True) == 1

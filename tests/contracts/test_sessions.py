@@ -69,16 +69,18 @@ class TestOpening:
         ann, bob = await adapters.user(password_hash="hash"), await adapters.user()
         for user, password_hash, found in [(ann, "hash", ann), (ann, "other", None), (bob, "hash", None)]:
             session = adapters.new_session(user)
-            added = await adapters.sessions.add_by_password(session, session.id.bytes, password_hash)
+            added = await adapters.sessions.add_by_password(
+                session, session.id.bytes, b"device" + session.id.bytes, password_hash
+            )
             assert added == (found is not None)
             assert await adapters.sessions.find_user(session.id) == found
         nobody = adapters.new_session(adapters.new_user())
-        assert not await adapters.sessions.add_by_password(nobody, b"token", "hash")
+        assert not await adapters.sessions.add_by_password(nobody, b"token", b"device", "hash")
 
     async def test_by_password_it_is_refreshed_like_any_other(self, adapters: Adapters) -> None:
         ann = await adapters.user(password_hash="hash")
         session = adapters.new_session(ann)
-        assert await adapters.sessions.add_by_password(session, session.id.bytes, "hash")
+        assert await adapters.sessions.add_by_password(session, session.id.bytes, b"device" + session.id.bytes, "hash")
         assert await adapters.sessions.alive(ann.id, now=session.created_at) == [session]
         rotated = await Family(adapters, session).rotate(session.id.bytes, session.created_at)
         assert rotated == session
@@ -87,7 +89,7 @@ class TestOpening:
         ann = await adapters.user(password_hash="hash")
         session = adapters.new_session(ann)
         async with adapters.rolled_back():
-            assert await adapters.sessions.add_by_password(session, b"token", "hash")
+            assert await adapters.sessions.add_by_password(session, b"token", b"device" + session.id.bytes, "hash")
         assert await adapters.sessions.find_user(session.id) is None
 
     async def test_none_by_the_old_password_survives_its_change(self, adapters: Adapters) -> None:
@@ -100,7 +102,10 @@ class TestOpening:
                 await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
             return True
 
-        logins = [adapters.sessions.add_by_password(session, session.id.bytes, "old") for session in sessions]
+        logins = [
+            adapters.sessions.add_by_password(session, session.id.bytes, b"device" + session.id.bytes, "old")
+            for session in sessions
+        ]
         results = await adapters.race(*logins[:9], change(), *logins[9:], rows_of="users")
         assert set(results) <= {True, False}
         assert [await adapters.sessions.find_user(session.id) for session in sessions] == [None] * 18
@@ -111,7 +116,9 @@ class TestOpening:
         async with committing(real) as changing:
             await changing.execute("UPDATE users SET password_hash = 'new' WHERE id = $1", ann.id)
             await changing.execute("UPDATE sessions SET ended_at = now() WHERE user_id = $1", ann.id)
-            adding = asyncio.create_task(real.sessions.add_by_password(session, b"token", "old"))
+            adding = asyncio.create_task(
+                real.sessions.add_by_password(session, b"token", b"device" + session.id.bytes, "old")
+            )
             await blocked(changing, adding)
         assert await adding is False
         assert await real.sessions.find_user(session.id) is None
@@ -342,7 +349,7 @@ class TestListing:
         first = await adapters.session(ann)
         second = replace(adapters.new_session(ann), created_at=first.created_at, last_seen_at=first.last_seen_at)
         second = replace(second, expires_at=first.expires_at)
-        await adapters.sessions.add(second, b"token")
+        await adapters.sessions.add(second, b"token", b"device")
         assert await adapters.sessions.alive(ann.id, now=first.created_at) == [second, first]
 
 
@@ -410,4 +417,4 @@ class TestEnding:
         assert await adapters.sessions.find_user(alive.id) == ann
         for session in (ended, idle, expired):
             assert await adapters.sessions.find_user(session.id) is None
-            await adapters.sessions.add(session, session.id.bytes)  # free: it was not ended but removed
+            await adapters.sessions.add(session, session.id.bytes, b"device")  # free: it was not ended but removed

@@ -63,7 +63,7 @@ async def test_deleting_and_signing_up_again_does_not_renew_the_allowance(http: 
         replies = [await person.ask("POST", f"/chatroom/{room}/message", {"input": "Why?"}) for _ in range(2)]
         sent += sum(reply.status_code == 202 for reply in replies)
         assert {reply.status_code for reply in replies} <= {202, 403}
-        assert (await person.ask("DELETE", "/user/me")).status_code == 200
+        assert (await person.delete_account()).status_code == 200
     assert sent == 5
 
 
@@ -288,7 +288,7 @@ class TestProfile:
         room = await person.room()
         message = await person.send(room, "Why?")
 
-        deleted = await person.ask("DELETE", "/user/me")
+        deleted = await person.delete_account()
         assert deleted.status_code == 200
         assert deleted.json()["message"]
         for method, path in (
@@ -322,7 +322,7 @@ class TestProfile:
                 ("DELETE", "/auth/sessions"),
             )
         ]
-        busy.insert(20, person.ask("DELETE", "/user/me"))
+        busy.insert(20, person.delete_account())
         replies = await asyncio.gather(*busy)
         assert {reply.status_code for reply in replies} <= {200, 201, 202, 401, 403, 404}
         assert (await person.ask("GET", "/user/me")).status_code == 401

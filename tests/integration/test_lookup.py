@@ -143,7 +143,7 @@ async def test_a_session_that_ends_is_refused_by_the_next_look_up(own_database: 
             user = User(id=UserId(IDS.new()), mobile=mobile, name="Asha", created_at=now)
             await USERS.add(user)
             session = Session.begin(SessionId(IDS.new()), user.id, Device(), now)
-            await sessions.add(session, IDS.new().bytes)
+            await sessions.add(session, IDS.new().bytes, IDS.new().bytes)
             users.append((user, session))
 
         async def end_and_look(user: User, session: Session) -> None:

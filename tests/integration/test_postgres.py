@@ -534,7 +534,7 @@ class TestPlans:
         async def keep(room: Chatroom) -> None:
             session = Session.begin(SessionId(IDS.new()), room.user_id, Device(), now)
             token = session.id.bytes
-            await sessions.add(session, token)
+            await sessions.add(session, token, token)
             for _ in range(3):
                 await sessions.rotate(token, token + b"+", now=now)
                 token += b"+"

@@ -73,7 +73,7 @@ async def test_no_request_puts_what_people_wrote_into_it(
             )
             await asyncio.gather(
                 *(person.ask("POST", "/chatroom", {"name": NAME}) for _ in range(5)),
-                person.ask("DELETE", "/user/me"),
+                person.delete_account(),
                 *(person.ask("PATCH", "/user/me", {"name": NAME}) for _ in range(5)),
                 *(http.post("/auth/signup", json=body) for _ in range(5)),
             )

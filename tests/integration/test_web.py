@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -149,7 +150,9 @@ async def test_the_refresh_token_goes_into_a_cookie_if_asked_for(
     reply = await browser.post("/auth/verify-otp", json=await code_for(http), headers=IN_COOKIE)
     assert reply.status_code == 200
     assert reply.json().keys() == {"message", "token", "expiresIn", "user"}
-    [cookie] = reply.headers.get_list("set-cookie")
+    cookie, of_device = reply.headers.get_list("set-cookie")
+    assert of_device.startswith("device_token=")
+    assert {"HttpOnly", "Path=/auth", "SameSite=Strict", "Max-Age=34560000"} <= set(of_device.split("; "))
     name, *attributes = [part.strip() for part in cookie.split(";")]
     token = name.removeprefix("refresh_token=")
     assert len(token) > 32
@@ -170,13 +173,14 @@ async def test_the_refresh_token_goes_into_a_cookie_if_asked_for(
     headers = {"Authorization": f"Bearer {again.json()['token']}", **IN_COOKIE}
     assert (await browser.post("/auth/logout", headers=headers)).status_code == 200
     assert "refresh_token" not in browser.cookies
+    assert "device_token" in browser.cookies
     gone = await browser.post("/auth/refresh", headers=IN_COOKIE)
     assert (gone.status_code, gone.json()["code"]) == (401, "refresh_token_invalid")
 
 
 async def test_without_the_header_nothing_changes(http: httpx.AsyncClient, browser: httpx.AsyncClient) -> None:
     reply = await browser.post("/auth/verify-otp", json=await code_for(http))
-    assert reply.json().keys() == {"message", "token", "expiresIn", "refreshToken", "user"}
+    assert reply.json().keys() == {"message", "token", "expiresIn", "refreshToken", "deviceToken", "user"}
     assert "set-cookie" not in reply.headers
     browser.cookies.set("refresh_token", reply.json()["refreshToken"], path="/auth")
     # Another site can make a browser send only the cookie.
@@ -208,7 +212,8 @@ async def test_logging_in_by_password_and_deleting_the_account(
     assert "refreshToken" not in reply.json()
     assert "refresh_token" in browser.cookies
     headers = {"Authorization": f"Bearer {reply.json()['token']}", **IN_COOKIE}
-    assert (await browser.request("DELETE", "/user/me", headers=headers)).status_code == 200
+    proof = {"currentPassword": "a good long password"}
+    assert (await browser.request("DELETE", "/user/me", json=proof, headers=headers)).status_code == 200
     assert "refresh_token" not in browser.cookies
 
 
@@ -219,9 +224,68 @@ async def test_a_refusal_sets_no_cookie(browser: httpx.AsyncClient) -> None:
     assert "set-cookie" not in reply.headers
 
 
-async def test_behind_https_the_cookie_is_secure(http: httpx.AsyncClient, api_environment: dict[str, str]) -> None:
-    body = await code_for(http)
-    with api_process({**api_environment, "PUBLIC_URL": "https://chat.example.com"}) as (url, _):
+@asynccontextmanager
+async def behind_https(environment: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """Cookies are left to the test, since the client would not send secure ones over HTTP."""
+    with api_process({**environment, "PUBLIC_URL": "https://chat.example.com"}) as (url, _):
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=HANG) as client:
-            reply = await client.post("/auth/verify-otp", json=body, headers=IN_COOKIE)
-    assert "Secure" in reply.headers["set-cookie"]
+            yield client
+
+
+def cookies_of(reply: httpx.Response) -> dict[str, str]:
+    """Each with its attributes, by name."""
+    return {line.partition("=")[0]: line for line in reply.headers.get_list("set-cookie")}
+
+
+def value_of(reply: httpx.Response, name: str) -> str:
+    return cookies_of(reply)[name].removeprefix(f"{name}=").partition(";")[0]
+
+
+REFRESH = "__Host-refresh_token"
+
+
+async def test_behind_https_no_other_host_can_set_the_cookies(
+    http: httpx.AsyncClient, api_environment: dict[str, str]
+) -> None:
+    body = await code_for(http)
+    async with behind_https(api_environment) as client:
+        reply = await client.post("/auth/verify-otp", json=body, headers=IN_COOKIE)
+        assert cookies_of(reply).keys() == {REFRESH, "__Host-device_token"}
+        for cookie in cookies_of(reply).values():
+            assert {"Secure", "HttpOnly", "Path=/", "SameSite=Strict"} <= set(cookie.split("; "))
+            assert "Domain" not in cookie
+
+
+async def test_the_cookie_of_an_earlier_version_is_replaced(
+    http: httpx.AsyncClient, api_environment: dict[str, str]
+) -> None:
+    body = await code_for(http)
+    async with behind_https(api_environment) as client:
+        token = (await client.post("/auth/verify-otp", json=body)).json()["refreshToken"]
+        client.cookies.clear()
+        reply = await client.post("/auth/refresh", headers={**IN_COOKIE, "Cookie": f"refresh_token={token}"})
+        assert reply.status_code == 200
+        assert "Max-Age=0" in cookies_of(reply)["refresh_token"]
+        assert "Path=/auth" in cookies_of(reply)["refresh_token"]
+        cookie = {"Cookie": f"{REFRESH}={value_of(reply, REFRESH)}"}
+        assert (await client.post("/auth/refresh", headers={**IN_COOKIE, **cookie})).status_code == 200
+
+
+async def test_of_several_cookies_of_one_name_the_unspent_one_counts(
+    http: httpx.AsyncClient, api_environment: dict[str, str]
+) -> None:
+    """A spent one that came first would end the session, as a stolen one does."""
+    async with behind_https(api_environment) as client:
+        for order in (1, -1):
+            first = (await client.post("/auth/verify-otp", json=await code_for(http))).json()["refreshToken"]
+            tokens = [first]
+            for _ in range(2):
+                refreshed = await client.post("/auth/refresh", json={"refreshToken": tokens[-1]})
+                tokens.append(refreshed.json()["refreshToken"])
+            shown = ["never given", *tokens][::order]
+            for names in ([REFRESH] * 4, ["refresh_token"] * 4, [REFRESH, "refresh_token"] * 2):
+                cookies = "; ".join(f"{name}={token}" for name, token in zip(names, shown, strict=True))
+                reply = await client.post("/auth/refresh", headers={**IN_COOKIE, "Cookie": cookies})
+                assert reply.status_code == 200, (order, names)
+                shown = [value_of(reply, REFRESH) if token == tokens[-1] else token for token in shown]
+                tokens.append(value_of(reply, REFRESH))

@@ -66,7 +66,7 @@ PROTECTED: dict[Route, Call] = {
     ("POST", "/auth/change-password"): Call({"currentPassword": "a wrong one", "newPassword": "another one"}, (400,)),
     ("GET", "/user/me"): Call(),
     ("PATCH", "/user/me"): Call({"name": "Ann"}),
-    ("DELETE", "/user/me"): Call(),
+    ("DELETE", "/user/me"): Call(None, (403,)),  # without a proof
     ("POST", "/chatroom"): Call({"name": "Another"}, (201,)),
     ("GET", "/chatroom"): Call(),
     ("GET", ROOM): Call(),
@@ -133,7 +133,8 @@ async def _try_route(stage: Stage, http: httpx.AsyncClient, route: Route) -> tup
     call, wrong, checks = PROTECTED[route], [], 0
     owner, other, deleted = [await stage.sign_up(http) for _ in range(3)]
     mine, theirs = await _ids(stage, http, owner), await _ids(stage, http, other)
-    assert (await http.delete("/user/me", headers=deleted.headers)).status_code == 200
+    proof = {"otp": await stage.code(http, "/auth/send-otp", deleted.mobile)}
+    assert (await http.request("DELETE", "/user/me", json=proof, headers=deleted.headers)).status_code == 200
 
     async def ask(ids: dict[str, str], headers: dict[str, str], method: str = method) -> httpx.Response:
         return await http.request(method, path.format(**ids), json=call.body, headers=headers)
@@ -277,7 +278,7 @@ async def revocation(stage: Stage, scale: Scale, seed: int) -> Row:
                     "/auth/reset-password",
                     {"mobile": people[2].mobile, "otp": reset_code, "newPassword": "staple staple staple"},
                 ),
-                (people[3], "DELETE", "/user/me", None),
+                (people[3], "DELETE", "/user/me", {"currentPassword": people[3].password}),
             ]
             for account, method, path, body in endings:
                 for http in (first, second):  # so that each may have cached something

@@ -88,6 +88,11 @@ class Person:
             await asyncio.sleep(0.02)
         return found
 
+    async def delete_account(self, **more: Any) -> httpx.Response:
+        """With a code as the proof."""
+        sent = await self.http.post("/auth/send-otp", json={"mobile": self.mobile})
+        return await self.ask("DELETE", "/user/me", {"otp": sent.json().get("otp", "000000")}, **more)
+
     async def remaining(self) -> int:
         remaining = (await self.get("/user/me"))["data"]["usage"]["remaining"]
         assert isinstance(remaining, int)

@@ -13,7 +13,7 @@ PHONE = Device("A phone", "203.0.113.0/24")
 
 
 async def code_for(world: World, purpose: OtpPurpose = LOGIN, mobile: str = ANN) -> str:
-    code = await world.container.send_otp()(mobile=mobile, purpose=purpose)
+    code = (await world.container.send_otp()(mobile=mobile, purpose=purpose)).code
     assert code is not None
     return code
 

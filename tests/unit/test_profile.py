@@ -41,7 +41,7 @@ class TestDeleteUser:
     async def test_of_who_never_paid_asks_nobody(self, world: World) -> None:
         user, other = await world.user(), await world.user(UNKNOWN)
         signed_in = await log_in_by_code(world)
-        await world.container.delete_user()(user=user)
+        await world.container.delete_user().delete(user)
         assert not await self.is_there(world, user)
         assert await self.is_there(world, other)
         assert not await is_alive(world, signed_in)
@@ -49,7 +49,7 @@ class TestDeleteUser:
 
     async def test_closes_the_checkouts_then_deletes_the_customer(self, world: World) -> None:
         user = await self.customer(world)
-        await world.container.delete_user()(user=user)
+        await world.container.delete_user().delete(user)
         assert world.gateway.calls == ["close_checkout", "close_checkout", "delete_customer"]
         assert world.gateway.customers == {}
         assert all(state.checkout.url is None for state in world.gateway.states.values())
@@ -63,11 +63,11 @@ class TestDeleteUser:
         signed_in = await log_in_by_code(world)
         world.gateway.error = error
         with pytest.raises(type(error)):
-            await world.container.delete_user()(user=user)
+            await world.container.delete_user().delete(user)
         assert await self.is_there(world, user)
         assert await is_alive(world, signed_in)
         world.gateway.error = None
-        await world.container.delete_user()(user=user)
+        await world.container.delete_user().delete(user)
         assert not await self.is_there(world, user)
 
     async def test_a_checkout_that_is_being_opened_is_waited_for_and_closed(self, world: World) -> None:
@@ -84,7 +84,7 @@ class TestDeleteUser:
         world.replace(payment_gateway=gateway)
         upgrading = asyncio.create_task(world.container.upgrade_tier()(user=user))
         await opening.wait()
-        deleting = asyncio.create_task(world.container.delete_user()(user=user))
+        deleting = asyncio.create_task(world.container.delete_user().delete(user))
         await asyncio.sleep(0.01)
         assert not deleting.done()
         go_on.set()
@@ -108,7 +108,7 @@ class TestDeleteUser:
         world.replace(payment_gateway=gateway)
         world.container.delete_user.reset()
         world.container.upgrade_tier.reset()
-        deleting = asyncio.create_task(world.container.delete_user()(user=user))
+        deleting = asyncio.create_task(world.container.delete_user().delete(user))
         await deleted.wait()
         upgrading = asyncio.create_task(world.container.upgrade_tier()(user=user))
         await asyncio.sleep(0.01)
@@ -122,14 +122,14 @@ class TestDeleteUser:
     async def test_goes_on_where_it_stopped(self, world: World) -> None:
         user = await self.customer(world)
         world.gateway.customers.clear()  # deleted, and then the process died
-        await world.container.delete_user()(user=user)
+        await world.container.delete_user().delete(user)
         assert not await self.is_there(world, user)
         with pytest.raises(UserNotFound):
-            await world.container.delete_user()(user=user)
+            await world.container.delete_user().delete(user)
 
     async def test_the_number_signs_up_again_as_somebody_new(self, world: World) -> None:
         user = await self.customer(world)
-        await world.container.delete_user()(user=user)
+        await world.container.delete_user().delete(user)
         again = await world.user()
         assert again.mobile == user.mobile == ANN
         assert again.id != user.id

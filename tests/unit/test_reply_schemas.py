@@ -58,9 +58,10 @@ REPLIES: list[common.ReplySchema] = [
     chat.AcceptedReply.of(QUEUED, Allowance(AT.date(), 1, 5)),
     chat.AcceptedReply.of(QUEUED, Allowance(AT.date(), 1, None)),
     billing.SubscriptionReply(message="Yours.", data=billing.Subscription.of(Tier.BASIC, None)),
-    accounts.OtpReply(message="Sent."),
-    accounts.OtpReply(message="Sent.", otp="042137"),
+    accounts.OtpReply(message="Sent.", challenge="c"),
+    accounts.OtpReply(message="Sent.", otp="042137", challenge="c"),
     accounts.SignedInReply.of(SignedIn(ANN, ACCESS, "r")),
+    accounts.SignedInReply.of(SignedIn(ANN, ACCESS, "r", "d")),
     accounts.SignedInReply.of(SignedIn(ANN, ACCESS, "")),
     accounts.SessionsReply(message="Yours.", data=[]),
 ]
@@ -84,7 +85,10 @@ def test_null_is_shown_and_what_a_reply_does_not_have_is_left_out() -> None:
     shown = json.loads(common.encode(chat.Message.of(QUEUED)))
     assert shown["response"] is shown["completedAt"] is shown["error"] is shown["usage"]["inputTokens"] is None
     assert json.loads(common.encode(chat.Message.of(FAILED)))["error"] == {"code": "model_unavailable", "detail": ""}
-    assert json.loads(common.encode(accounts.OtpReply(message="Sent."))) == {"message": "Sent."}
+    assert json.loads(common.encode(accounts.OtpReply(message="Sent.", challenge="c"))) == {
+        "message": "Sent.",
+        "challenge": "c",
+    }
     assert "refreshToken" not in json.loads(common.encode(accounts.SignedInReply.of(SignedIn(ANN, ACCESS, ""))))
     assert json.loads(common.encode(accounts.User.of(ANN)))["name"] == ANN.name
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from adapters.memory.runtime import MemoryClock
-from adapters.security import Argon2Hasher, HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords, key_id
+from adapters.security import HmacRefreshTokens, JwtAccessTokens, ZxcvbnCommonPasswords, key_id
 from application.ports.accounts import AccessClaims
 from domain.accounts import MIN_PASSWORD_CHARACTERS, Device, Session
 from domain.errors import TokenExpired, TokenInvalid
@@ -198,38 +196,6 @@ class TestHashers:
         assert hashed.startswith("$argon2id$v=19$m=65536,t=3,p=1$")
         assert await hasher.matches("correct horse", hashed)
         assert not await hasher.matches("wrong horse", hashed)
-
-    async def test_at_most_four_work_at_once_whoever_asks_and_the_loop_goes_on(self) -> None:
-        at_work: list[int] = []
-        working, lock = 0, threading.Lock()
-
-        class Watched(Argon2Hasher):
-            def _keyed(self, secret: str) -> bytes:
-                return super()._keyed(secret)
-
-            async def _run(self, function, *arguments):  # type: ignore[no-untyped-def]
-                def watched(*given):  # type: ignore[no-untyped-def]
-                    nonlocal working
-                    with lock:
-                        working += 1
-                        at_work.append(working)
-                    try:
-                        return function(*given)
-                    finally:
-                        with lock:
-                            working -= 1
-
-                return await super()._run(watched, *arguments)
-
-        codes, passwords = (Watched(memory_mib=8, iterations=2, key=key) for key in (b"key", b""))
-        calls = asyncio.gather(*(hasher.hash("correct horse") for hasher in (codes, passwords) for _ in range(20)))
-        turns = 0
-        while not calls.done():
-            await asyncio.sleep(0)
-            turns += 1
-        assert len(await calls) == len(at_work) == 40
-        assert max(at_work) <= 4
-        assert turns > 40
 
 
 class TestCommonPasswords:

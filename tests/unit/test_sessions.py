@@ -221,5 +221,5 @@ class TestAuthenticate:
         mine, other = await log_in_by_code(world), await log_in_by_code(world)
         await world.container.end_session()(caller=await caller_of(world, mine))
         assert (await is_alive(world, mine), await is_alive(world, other)) == (False, True)
-        await world.container.delete_user()(user=other.user)
+        await world.container.delete_user().delete(other.user)
         assert not await is_alive(world, other)

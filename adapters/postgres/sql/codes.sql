@@ -27,15 +27,21 @@ RETURNING id;
 -- or those that its known devices asked for.
 (
     SELECT greatest(
-        (SELECT max(sending.sent_at[most] + within) FROM unnest(:all_most::int[], :all_within::interval[]) AS rule (most, within)),
-        (SELECT max(sending.known_at[most] + within) FROM unnest(:known_most::int[], :known_within::interval[]) AS rule (most, within))
+        (
+            SELECT max(sending.sent_at[most] + within)
+            FROM unnest(:all_most::int[], :all_within::interval[]) AS rule (most, within)
+        ),
+        (
+            SELECT max(sending.known_at[most] + within)
+            FROM unnest(:known_most::int[], :known_within::interval[]) AS rule (most, within)
+        )
     )
 )
 
 -- record_sending --
 -- Record a code sent to a number, if the rules allow it. No rule that is reached yet gives NULL.
 INSERT INTO codes_sent AS sending (number_digest, sent_at, known_at)
-VALUES (:number_digest, ARRAY[:now::timestamptz], CASE WHEN :is_known THEN ARRAY[:now::timestamptz] ELSE '{}' END)
+VALUES (:number_digest, ARRAY[:now::timestamptz], CASE WHEN :is_known THEN ARRAY[:now::timestamptz] END)
 ON CONFLICT (number_digest) DO UPDATE SET
     sent_at = (:now::timestamptz || sending.sent_at)[1 : :kept],
     known_at = CASE WHEN :is_known THEN (:now::timestamptz || sending.known_at)[1 : :kept] ELSE sending.known_at END
@@ -68,6 +74,10 @@ DELETE FROM codes_total WHERE day < :day;
 -- purge_sendings --
 -- Remove rows that no rule looks back to.
 DELETE FROM codes_sent WHERE sent_at[1] < :sent_before;
+
+-- purge_previous --
+-- Remove the expired codes of the previous version, which may still run beside this one.
+DELETE FROM otp_challenges WHERE expires_at < :expired_before;
 
 -- purge --
 -- Remove the codes that have expired.

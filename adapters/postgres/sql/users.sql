@@ -54,6 +54,10 @@ SELECT FROM billing_accounts WHERE user_id = :user_id FOR UPDATE;
 -- Delete the one-time codes of the user's number.
 DELETE FROM one_time_codes WHERE mobile = (SELECT mobile FROM users WHERE id = :user_id);
 
+-- delete_previous_codes --
+-- Delete those of the previous version, which may still run beside this one.
+DELETE FROM otp_challenges WHERE mobile = (SELECT mobile FROM users WHERE id = :user_id);
+
 -- rehash_password --
 -- Replace the hash of a password that is the same.
 UPDATE users SET password_hash = :new_hash WHERE id = :user_id AND password_hash = :old_hash;

@@ -78,8 +78,8 @@ async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Dev
 
     A code works once. With its `challenge`, the first guess at it is always accepted. All other guesses from devices
     that have not logged in before are limited to ten per day for a number; after five wrong ones in a row, each further
-    one requires a wait. A device that has logged in before has ten per hour and twenty per day of its own. A new code
-    does not reset these limits.
+    one requires a wait. A device that has logged in before has its own ten per hour and twenty per day. A new code does
+    not reset these limits.
     """
     return schemas.SignedInReply.of(
         await verify(mobile=body.mobile, code=body.otp, device=body.of(device), challenge=body.challenge)

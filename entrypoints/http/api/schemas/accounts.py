@@ -39,7 +39,7 @@ def _code(text: str) -> str:
 
 
 def _prepared(value: Any) -> Any:
-    """Before its length is checked: an accent may be a character of its own."""
+    """Before its length is checked: an accent may be a separate character."""
     return opaque_string(value) if isinstance(value, str) else value
 
 
@@ -102,8 +102,8 @@ class FromDevice(Schema):
         NonBlankText | None,
         Field(
             max_length=MAX_TOKEN_CHARACTERS,
-            description="`deviceToken` of the last login on this device. A device that has logged in before has limits"
-            " of its own, which strangers cannot use up. Taken from the cookie if there is one.",
+            description="`deviceToken` of the last login on this device. A device that has logged in before has its"
+            " own limits, which strangers cannot use up. Taken from the cookie if there is one.",
             examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
             json_schema_extra=without_default,
         ),
@@ -249,7 +249,7 @@ class SignedInReply(Reply, omit_defaults=True, kw_only=True):
         str,
         Field(
             description="By which this device is known at its next login; only after a login. It does not prove who"
-            " you are. Keep it when you log out. Omitted if the refresh token was requested as a cookie: it becomes one.",
+            " you are. Keep it when you log out. A cookie if the refresh token was requested as one.",
             examples=["lJ1nVxQ0kq3bDkT4pZ8yYwS2rM6uA9cE5gHfN7iOxQk"],
             json_schema_extra=without_default,
         ),
