@@ -294,8 +294,12 @@ class PostgresOtpSendLimits(OtpSendLimits):
         else:
             counted = await CODES.total(day=day) or [{"sent": 0}]
         if not counted or (not is_sent and counted[0]["sent"] >= most):
+            log.error("codes_exhausted", limit=most)
             raise CodesExhausted
-        return int(counted[0]["sent"])
+        sent = int(counted[0]["sent"])
+        if is_sent and sent == most * 4 // 5:
+            log.warning("codes_nearly_exhausted", sent=sent, limit=most)
+        return sent
 
     async def purge(self, *, now: datetime) -> None:
         await CODES.purge_sendings(sent_before=now - SENDINGS_KEPT_FOR)

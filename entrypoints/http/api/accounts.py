@@ -18,9 +18,11 @@ from application.chat.messages import GetAllowance
 from application.ports.runtime import Clock
 from domain.accounts import Device, OtpPurpose, User
 from domain.errors import (
+    CodesExhausted,
     CodesSentTooOften,
     CountryNotAllowed,
     CredentialsInvalid,
+    HashingBusy,
     InvalidMobile,
     MobileTaken,
     OtpInvalid,
@@ -56,7 +58,7 @@ async def sign_up(register: SignUp, body: schemas.SignUpBody, user_id: UserId | 
 @endpoints.post(
     "/auth/send-otp",
     limits=("codes", "codes-prefix"),
-    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
+    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften, CodesExhausted, HashingBusy),
 )
 async def send_otp(send: SendOtp, body: schemas.MobileBody, device: Device) -> schemas.OtpReply:
     """Send a one-time code for login.
@@ -71,7 +73,7 @@ async def send_otp(send: SendOtp, body: schemas.MobileBody, device: Device) -> s
     "/auth/verify-otp",
     limits=("verify",),
     refresh_cookie=True,
-    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked, HashingBusy),
 )
 async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Device) -> schemas.SignedInReply:
     """Log in with a one-time code.
@@ -87,7 +89,10 @@ async def verify_otp(verify: VerifyOtp, body: schemas.VerifyOtpBody, device: Dev
 
 
 @endpoints.post(
-    "/auth/login", limits=("login",), refresh_cookie=True, errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses)
+    "/auth/login",
+    limits=("login",),
+    refresh_cookie=True,
+    errors=(InvalidMobile, CredentialsInvalid, TooManyGuesses, HashingBusy),
 )
 async def log_in(check: LogIn, body: schemas.LogInBody, device: Device) -> schemas.SignedInReply:
     """Log in with a password.
@@ -146,7 +151,7 @@ async def end_session(end: EndSession, caller: Caller, session_id: SessionId) ->
 @endpoints.post(
     "/auth/forgot-password",
     limits=("codes", "codes-prefix"),
-    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften),
+    errors=(InvalidMobile, CountryNotAllowed, UserNotFound, CodesSentTooOften, CodesExhausted, HashingBusy),
 )
 async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody, device: Device) -> schemas.OtpReply:
     """Send a one-time code for setting a new password.
@@ -160,7 +165,7 @@ async def forgot_password(send_otp: SendOtp, body: schemas.MobileBody, device: D
     "/auth/reset-password",
     limits=("verify",),
     idempotent=True,
-    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked),
+    errors=(InvalidMobile, OtpInvalid, TooManyGuesses, OtpLocked, HashingBusy),
 )
 async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody, device: Device) -> Reply:
     """Set a new password with a code from forgot-password.
@@ -181,7 +186,7 @@ async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody, 
     "/auth/change-password",
     limits=("verify",),
     idempotent=True,
-    errors=(OtpInvalid, PasswordWrong, TooManyGuesses, OtpLocked),
+    errors=(OtpInvalid, PasswordWrong, TooManyGuesses, OtpLocked, HashingBusy),
 )
 async def change_password(change: ChangePassword, caller: Caller, body: schemas.ChangePasswordBody) -> Reply:
     """Set a new password while logged in.
@@ -223,6 +228,7 @@ async def rename_user(
         PasswordWrong,
         TooManyGuesses,
         OtpLocked,
+        HashingBusy,
         PaymentsUnavailable,
         PaymentsRefused,
     ),

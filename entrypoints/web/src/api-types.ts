@@ -14,6 +14,7 @@ export interface ChangeChatroomBody {
 
 export interface ChangePasswordBody {
   otp?: string | null;
+  challenge?: string | null;
   currentPassword?: string | null;
   newPassword: string;
 }
@@ -59,6 +60,12 @@ export interface DailyUsage {
   outputTokens: number;
 }
 
+export interface DeleteUserBody {
+  otp?: string | null;
+  challenge?: string | null;
+  currentPassword?: string | null;
+}
+
 export interface FieldError {
   pointer: string;
   detail: string;
@@ -69,6 +76,7 @@ export interface HealthReply {
 }
 
 export interface LogInBody {
+  deviceToken?: string | null;
   mobile: string;
   password: string;
 }
@@ -116,6 +124,7 @@ export interface MessagesReply {
 }
 
 export interface MobileBody {
+  deviceToken?: string | null;
   mobile: string;
 }
 
@@ -138,6 +147,7 @@ export interface OpenChatroomReply {
 export interface OtpReply {
   message: string;
   otp?: string | null;
+  challenge: string;
 }
 
 export interface Problem {
@@ -184,8 +194,10 @@ export interface Reply {
 }
 
 export interface ResetPasswordBody {
+  deviceToken?: string | null;
   mobile: string;
   otp: string;
+  challenge?: string | null;
   newPassword: string;
 }
 
@@ -222,6 +234,7 @@ export interface SignedInReply {
   token: string;
   expiresIn: number;
   refreshToken?: string;
+  deviceToken?: string;
   user: User;
 }
 
@@ -252,6 +265,8 @@ export interface User {
 }
 
 export interface VerifyOtpBody {
+  deviceToken?: string | null;
   mobile: string;
   otp: string;
+  challenge?: string | null;
 }

@@ -7,6 +7,7 @@ import type {
   ChatroomReply,
   ChatroomsReply,
   CreateChatroomBody,
+  DeleteUserBody,
   ProfileReply,
   SessionsReply,
   SubscriptionReply,
@@ -102,8 +103,9 @@ export async function signOut(): Promise<void> {
   leave("");
 }
 
-export async function deleteAccount(): Promise<void> {
-  await call("DELETE", "/user/me", { cookie: true });
+/** `proof`: a code or the current password. */
+export async function deleteAccount(proof: DeleteUserBody): Promise<void> {
+  await call("DELETE", "/user/me", { body: proof, cookie: true });
   leave("Your account is deleted.");
 }
 

@@ -248,36 +248,99 @@ function Name(): JSX.Element {
 
 const MIN_PASSWORD = 8; // characters
 
-function Password(): JSX.Element {
-  const [isOpen, setOpen] = useState(false);
+const WRONG_PROOF = ["otp_invalid", "password_wrong", "codes_off", "proof_required", "too_many_guesses"];
+
+interface Proof {
+  by: "code" | "password";
+  setBy: (by: "code" | "password") => void;
+  text: string;
+  setText: (text: string) => void;
+  /** Of the code that was sent. */
+  setChallenge: (challenge: string) => void;
+  body: { otp: string; challenge?: string } | { currentPassword: string };
+}
+
+function useProof(): Proof {
   const [by, setBy] = useState<"code" | "password">("code");
-  const [proof, setProof] = useState("");
-  const [password, setPassword] = useState("");
+  const [text, setText] = useState("");
+  const [challenge, setChallenge] = useState("");
+  const body = by === "code" ? { otp: text, ...(challenge && { challenge }) } : { currentPassword: text };
+  return { by, setBy, text, setText, setChallenge, body };
+}
+
+/** A code or the current password, by which the person proves who they are. */
+function ProofFields({ proof, error }: { proof: Proof; error: string | undefined }): JSX.Element {
   const [shown, setShown] = useState<string | null>(null);
   const [isSent, setSent] = useState(false);
-  const [isDone, setDone] = useState(false);
-  const [isShort, setShort] = useState(false);
-  const task = useTask();
   const sending = useTask();
-  const isProofWrong = ["otp_invalid", "password_wrong", "codes_off", "too_many_guesses"].includes(task.code);
+  const isCode = proof.by === "code";
 
   const send = (): Promise<unknown> =>
     sending.run(async () => {
       const body = { mobile: profile.value?.mobile };
-      const { otp } = await call<OtpReply>("POST", "/auth/forgot-password", { body, anonymous: true });
+      const { otp, challenge } = await call<OtpReply>("POST", "/auth/forgot-password", { body, anonymous: true });
+      proof.setChallenge(challenge);
       setShown(otp ?? null);
       setSent(true);
     });
+
+  return (
+    <>
+      <fieldset>
+        <legend>Confirm your identity with</legend>
+        <label class="check">
+          <input type="radio" name="by" checked={isCode} onChange={() => proof.setBy("code")} />
+          <span>a code sent to {profile.value?.mobile}</span>
+        </label>
+        <label class="check">
+          <input type="radio" name="by" checked={!isCode} onChange={() => proof.setBy("password")} />
+          <span>your current password</span>
+        </label>
+      </fieldset>
+      {isCode && (
+        <div class="send-code">
+          <button type="button" class="secondary" aria-busy={sending.isBusy} onClick={() => void send()}>
+            {isSent ? "Send a new code" : "Send me a code"}
+          </button>
+          <p class={sending.error ? "error" : "hint"} role="status">
+            {sending.error ||
+              (!isSent ? "" : shown === null ? "The code is on its way." : `This server cannot send text messages. Your code is ${shown}.`)}
+          </p>
+        </div>
+      )}
+      <Field
+        key={proof.by}
+        label={isCode ? "Six-digit code" : "Current password"}
+        {...(isCode
+          ? { inputMode: "numeric" as const, autocomplete: "one-time-code" }
+          : { type: "password" as const, autocomplete: "current-password" })}
+        required
+        maxLength={isCode ? 64 : 128}
+        value={proof.text}
+        onInput={(event) => proof.setText(event.currentTarget.value)}
+        error={error}
+      />
+    </>
+  );
+}
+
+function Password(): JSX.Element {
+  const [isOpen, setOpen] = useState(false);
+  const [password, setPassword] = useState("");
+  const [isDone, setDone] = useState(false);
+  const [isShort, setShort] = useState(false);
+  const proof = useProof();
+  const task = useTask();
+  const isProofWrong = WRONG_PROOF.includes(task.code) || task.pointer === "/otp";
 
   async function change(): Promise<void> {
     const tooShort = [...password].length < MIN_PASSWORD;
     setShort(tooShort);
     if (tooShort) return;
-    const body = { newPassword: password, ...(by === "code" ? { otp: proof.replace(/\D/g, "") || "0" } : { currentPassword: proof }) };
+    const body = { newPassword: password, ...proof.body };
     if (!(await task.run(() => call("POST", "/auth/change-password", { body })))) return;
-    setProof("");
+    proof.setText("");
     setPassword("");
-    setSent(false);
     setDone(true);
     setOpen(false);
   }
@@ -299,40 +362,7 @@ function Password(): JSX.Element {
     <section>
       <h3>Password</h3>
       <Form label="Password" onSubmit={() => void change()}>
-        <fieldset>
-          <legend>Confirm your identity with</legend>
-          <label class="check">
-            <input type="radio" name="by" checked={by === "code"} onChange={() => setBy("code")} />
-            <span>a code sent to {profile.value?.mobile}</span>
-          </label>
-          <label class="check">
-            <input type="radio" name="by" checked={by === "password"} onChange={() => setBy("password")} />
-            <span>your current password</span>
-          </label>
-        </fieldset>
-        {by === "code" && (
-          <div class="send-code">
-            <button type="button" class="secondary" aria-busy={sending.isBusy} onClick={() => void send()}>
-              {isSent ? "Send a new code" : "Send me a code"}
-            </button>
-            <p class={sending.error ? "error" : "hint"} role="status">
-              {sending.error ||
-                (!isSent ? "" : shown === null ? "The code is on its way." : `This server cannot send text messages. Your code is ${shown}.`)}
-            </p>
-          </div>
-        )}
-        <Field
-          key={by}
-          label={by === "code" ? "Six-digit code" : "Current password"}
-          {...(by === "code"
-            ? { inputMode: "numeric" as const, autocomplete: "one-time-code" }
-            : { type: "password" as const, autocomplete: "current-password" })}
-          required
-          maxLength={128}
-          value={proof}
-          onInput={(event) => setProof(event.currentTarget.value)}
-          error={isProofWrong ? task.error : undefined}
-        />
+        <ProofFields proof={proof} error={isProofWrong ? task.error : undefined} />
         <Field
           label="New password"
           type="password"
@@ -419,19 +449,33 @@ function Devices(): JSX.Element {
 
 function DeleteAccount(): JSX.Element {
   const [isAsked, setAsked] = useState(false);
+  const proof = useProof();
   const task = useTask();
+  if (!isAsked) {
+    return (
+      <section class="danger">
+        <h3>Delete account</h3>
+        <button type="button" class="dangerous" onClick={() => setAsked(true)}>
+          Delete account
+        </button>
+      </section>
+    );
+  }
   return (
     <section class="danger">
       <h3>Delete account</h3>
-      <Confirm
-        ask="Delete account"
-        question="Delete your account, all chatrooms and your subscription, immediately and permanently?"
-        isAsked={isAsked}
-        setAsked={setAsked}
-        isBusy={task.isBusy}
-        error={task.error}
-        onConfirm={() => void task.run(deleteAccount)}
-      />
+      <p>Delete your account, all chatrooms and your subscription, immediately and permanently?</p>
+      <Form label="Delete account" onSubmit={() => void task.run(() => deleteAccount(proof.body))}>
+        <ProofFields proof={proof} error={task.error || undefined} />
+        <div class="buttons">
+          <button type="button" class="secondary" onClick={() => setAsked(false)}>
+            Keep it
+          </button>
+          <Submit busy={task.isBusy} kind="dangerous solid">
+            Delete account
+          </Submit>
+        </div>
+      </Form>
     </section>
   );
 }

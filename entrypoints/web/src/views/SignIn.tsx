@@ -21,6 +21,7 @@ export function SignIn(): JSX.Element {
   const [name, setName] = useState("");
   const [code, setCode] = useState("");
   const [password, setPassword] = useState("");
+  const [challenge, setChallenge] = useState("");
   /** The code, if the server returns it instead of sending it. */
   const [shown, setShown] = useState<string | null>(null);
   const [sentAgain, setSentAgain] = useState(false);
@@ -41,8 +42,9 @@ export function SignIn(): JSX.Element {
   }
 
   async function sendCode(): Promise<void> {
-    const { otp } = await call<OtpReply>("POST", "/auth/send-otp", { body: { mobile }, anonymous: true });
-    setShown(otp ?? null);
+    const sent = await call<OtpReply>("POST", "/auth/send-otp", { body: { mobile }, anonymous: true });
+    setChallenge(sent.challenge);
+    setShown(sent.otp ?? null);
     setCode("");
     go("code");
   }
@@ -65,7 +67,7 @@ export function SignIn(): JSX.Element {
 
   const verify = (): Promise<unknown> =>
     task.run(async () => {
-      const body = { mobile, otp: code.replace(/\D/g, "") || "0" };
+      const body = { mobile, otp: code, challenge };
       await signIn(await call<SignedIn>("POST", "/auth/verify-otp", { body, anonymous: true, cookie: true }));
     });
 
@@ -168,7 +170,7 @@ export function SignIn(): JSX.Element {
               inputMode="numeric"
               autocomplete="one-time-code"
               required
-              maxLength={12}
+              maxLength={64}
               data-first
               class="digits"
               value={code}
