@@ -108,7 +108,7 @@ class JwtAccessTokens(AccessTokens):
         return AccessToken(token, self._lifetime)
 
     def read(self, token: str) -> AccessClaims:
-        if len(token) > MAX_TOKEN_CHARACTERS or not _COMPACT.fullmatch(token):
+        if len(token) > MAX_TOKEN_CHARACTERS:
             raise TokenInvalid
         signed = self._verified(token)
         if self._clock.now().timestamp() > signed.expires_at + LEEWAY_SECONDS:
@@ -116,6 +116,8 @@ class JwtAccessTokens(AccessTokens):
         return signed.claims
 
     def _verify(self, token: str) -> _Signed:
+        if not _COMPACT.fullmatch(token):
+            raise TokenInvalid
         try:
             header = jwt.get_unverified_header(token)
             if header.keys() != {"alg", "typ", "kid"} or header["typ"] != TYPE:  # it must not bring its own key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from traceback import format_tb
 from types import TracebackType
 
@@ -12,11 +13,15 @@ import structlog
 from entrypoints import metrics
 from entrypoints.settings import Settings
 
+#: Of the request that is being answered. Most requests log nothing, and structlog's own context is a dict to copy.
+REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+
 
 def configure_logs(settings: Settings) -> None:
     """Route structlog and the standard library's loggers through one format to stderr."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_request_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -62,6 +67,14 @@ def configure_logs(settings: Settings) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     # asyncpg logs a traceback when the database disconnects, which is expected here and logged by us.
     logging.getLogger("asyncpg").setLevel(logging.CRITICAL)
+
+
+def _add_request_id(
+    _: structlog.typing.WrappedLogger, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if (identifier := REQUEST_ID.get()) is not None:
+        event.setdefault("request_id", identifier)
+    return event
 
 
 def where_and_what(exc_info: tuple[type[BaseException], BaseException, TracebackType | None]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import structlog
 from sanic import HTTPResponse, Request, Sanic
 from sanic.response import text
 
@@ -24,6 +23,7 @@ from entrypoints.http.api.endpoints import Endpoints
 from entrypoints.http.api.schemas.billing import Subscription, SubscriptionReply, UrlReply
 from entrypoints.http.documents.openapi import problem_response
 from entrypoints.http.server.headers import NO_STORE, request_id
+from entrypoints.telemetry import REQUEST_ID
 
 endpoints = Endpoints("Billing")
 
@@ -66,13 +66,16 @@ def route_webhook(app: Sanic[Any, Any], accept: AcceptWebhookEvent, *, limit: in
 
     async def stripe_webhook(request: Request) -> HTTPResponse:
         identifier = request_id(request)
-        with structlog.contextvars.bound_contextvars(request_id=identifier):
+        token = REQUEST_ID.set(identifier)
+        try:
             stream: Any = request.stream
             stream.request_max_size = limit
             await request.receive_body()  # type: ignore[no-untyped-call]
             signatures = request.headers.getall("stripe-signature", [])
             await accept(body=request.body, signature=signatures[0] if len(signatures) == 1 else None)
             return text("OK", headers={"x-request-id": identifier, **NO_STORE})
+        finally:
+            REQUEST_ID.reset(token)
 
     app.add_route(stripe_webhook, WEBHOOK, methods=["POST"], stream=True)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -40,22 +40,28 @@ def request_id(request: Request) -> str:
     """The caller's X-Request-ID if it is well-formed, else one made here; the same throughout the request."""
     if not hasattr(request.ctx, "request_id"):
         given = request.headers.get("x-request-id", "")
-        request.ctx.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        is_usable = given and _REQUEST_ID.fullmatch(given)
+        request.ctx.request_id = given if is_usable else f"{random.getrandbits(128):032x}"
     return str(request.ctx.request_id)
 
 
 class JsonResponse(HTTPResponse):
-    """A reply of the API. What all of them carry is encoded once and does not pass through `headers`."""
+    """A reply of the API. What all of them carry is encoded once, in one piece, and does not pass through `headers`."""
 
     __slots__ = ("encoded",)
 
     def __init__(self, body: bytes, *, status: int, headers: dict[str, str]) -> None:
-        super().__init__(body, status=status, headers=headers, content_type="application/json")
+        super().__init__(body, status=status, headers=headers)
         self.encoded: Sequence[tuple[bytes, bytes]] = ()
 
     @property
     def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
-        return chain(self.encoded, super().processed_headers)
+        sanitize = self._sanitize_header_value
+        mine = [
+            (name.encode(), sanitize(f"{value}").encode(errors="surrogateescape"))
+            for name, value in self.headers.items()
+        ]
+        return chain(self.encoded, mine)
 
 
 class ResponseHeaders:
@@ -65,7 +71,7 @@ class ResponseHeaders:
         self._always = dict(_SECURITY)
         if settings.is_production:
             self._always["strict-transport-security"] = _STRICT_TRANSPORT
-        self._encoded = [(name.encode(), value.encode()) for name, value in (self._always | NO_STORE).items()]
+        self._encoded = [_in_one_piece(self._always | NO_STORE | {"content-type": "application/json"})]
         self._origins = settings.http.cors_origins
 
     def complete(self, request: Request, response: BaseHTTPResponse) -> None:
@@ -100,6 +106,12 @@ class ResponseHeaders:
             "x-request-id": request_id(request),
         }
         return HTTPResponse(status=204, headers=headers)
+
+
+def _in_one_piece(headers: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """Of several headers one, whose value contains the lines of the others: Sanic formats each on its own."""
+    name, _, rest = "\r\n".join(f"{name}: {value}" for name, value in headers.items()).partition(": ")
+    return name.encode(), rest.encode()
 
 
 def _count(request: Request, status: int) -> None:

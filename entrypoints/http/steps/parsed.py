@@ -57,10 +57,11 @@ def parsed(step: Step, schema: type[Schema], *, method: str = "POST") -> Step:
 def validated(step: Step, endpoint: Endpoint) -> Step:
     """The query, then the path's ids, so that an invalid query comes before a 404."""
     query = endpoint.query
+    without = query() if query is not None else None
 
     async def validate(call: Call) -> Answer | HTTPResponse | None:
         if query is not None:
-            call.arguments["query"] = _query(query, call.request)
+            call.arguments["query"] = _query(query, call.request) if call.request.query_string else without
         for name, text in call.path.items():
             if not _UUID.fullmatch(text):
                 raise _PATH_IDS[name]
@@ -95,8 +96,6 @@ def _lone_surrogates(schema: type[Schema], body: bytes) -> InvalidRequest | None
 
 
 def _query(schema: type[Schema], request: Request) -> Schema:
-    if not request.query_string:
-        return schema()
     try:
         arguments = request.get_args(keep_blank_values=True)
         return schema.model_validate({name: values[-1] for name, values in arguments.items()})

@@ -33,7 +33,7 @@ class RecentReplies:
 
     def get(self, user_id: UserId, version: int, query: Schema) -> bytes | None:
         reply = self._replies.get(user_id)
-        if reply is None or reply.version != version or reply.query != query:
+        if reply is None or reply.version != version or (reply.query is not query and reply.query != query):
             return None
         self._replies.move_to_end(user_id)
         return reply.body

@@ -12,6 +12,7 @@ from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.server.headers import JsonResponse, request_id
 from entrypoints.http.steps import refresh_cookie
 from entrypoints.http.steps.call import Answer, Call, Kit, Step
+from entrypoints.telemetry import REQUEST_ID
 
 log = structlog.get_logger(__name__)
 
@@ -19,15 +20,19 @@ SanicHandler: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse | None]
 
 
 def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
-    name = endpoint.name
+    name, is_logged = endpoint.name, kit.settings.log_level == "debug"
 
     async def render(request: Request, **path: str) -> HTTPResponse | None:
         identifier = request_id(request)
-        with structlog.contextvars.bound_contextvars(request_id=identifier):
+        token = REQUEST_ID.set(identifier)
+        try:
             answer = await step(Call(request, path))
             if not isinstance(answer, Answer):
                 return answer
-            log.debug("request", call=name, status=answer.status)
+            if is_logged:
+                log.debug("request", call=name, status=answer.status)
+        finally:
+            REQUEST_ID.reset(token)
         headers = {"x-request-id": identifier, **answer.headers}
         response = JsonResponse(answer.body, status=answer.status, headers=headers)
         for cookie, token in answer.cookies.items():
