@@ -66,7 +66,7 @@ def route_webhook(app: Sanic[Any, Any], accept: AcceptWebhookEvent, *, limit: in
 
     async def stripe_webhook(request: Request) -> HTTPResponse:
         identifier = request_id(request)
-        token = REQUEST_ID.set(identifier)
+        before = REQUEST_ID.set(identifier)
         try:
             stream: Any = request.stream
             stream.request_max_size = limit
@@ -75,7 +75,7 @@ def route_webhook(app: Sanic[Any, Any], accept: AcceptWebhookEvent, *, limit: in
             await accept(body=request.body, signature=signatures[0] if len(signatures) == 1 else None)
             return text("OK", headers={"x-request-id": identifier, **NO_STORE})
         finally:
-            REQUEST_ID.reset(token)
+            REQUEST_ID.reset(before)
 
     app.add_route(stripe_webhook, WEBHOOK, methods=["POST"], stream=True)
 

@@ -24,7 +24,7 @@ def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
 
     async def render(request: Request, **path: str) -> HTTPResponse | None:
         identifier = request_id(request)
-        token = REQUEST_ID.set(identifier)
+        before = REQUEST_ID.set(identifier)
         try:
             answer = await step(Call(request, path))
             if not isinstance(answer, Answer):
@@ -32,7 +32,7 @@ def rendered(step: Step, endpoint: Endpoint, kit: Kit) -> SanicHandler:
             if is_logged:
                 log.debug("request", call=name, status=answer.status)
         finally:
-            REQUEST_ID.reset(token)
+            REQUEST_ID.reset(before)
         headers = {"x-request-id": identifier, **answer.headers}
         response = JsonResponse(answer.body, status=answer.status, headers=headers)
         for cookie, token in answer.cookies.items():
