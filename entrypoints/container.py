@@ -79,6 +79,7 @@ from application.chat.titles import SuggestTitle
 from application.housekeeping import PurgeExpired
 from application.ports.runtime import Resource
 from application.readiness import CheckReadiness, Shutdown
+from domain.chat.queue import Worker
 from domain.chat.retries import RetryPolicy
 from entrypoints import builders
 from entrypoints.settings import Settings
@@ -228,7 +229,9 @@ class Container(containers.DeclarativeContainer):
     reconcile_user = wired(ReconcileUser)
     reconcile_all = wired(ReconcileAll, notified_before=settings.provided.worker.lease)
 
-    leases = single(Leases, messages, settings.provided.worker.lease)
+    #: This process, as a worker.
+    worker = single(Worker, id=ids.provided.new.call(), lease=settings.provided.worker.lease)
+    leases = single(Leases, messages, worker)
     retry_policy = single(
         RetryPolicy,
         max_attempts=settings.provided.worker.max_attempts,
@@ -251,7 +254,6 @@ class Container(containers.DeclarativeContainer):
     generate_reply = wired(
         GenerateReply,
         queue=queue,
-        lease=settings.provided.worker.lease,
         quarantine=providers.Singleton(QuarantineSlot),
         thought_tokens=settings.provided.replies.thought_tokens,
         instructions=settings.provided.replies.system_instruction,

@@ -30,7 +30,7 @@ CANCEL_POLL_SECONDS = 0.25
 async def work(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT arrives, then let running replies finish.
 
-    Leases are renewed while draining; a reply that does not finish in time goes back to the queue.
+    The lease is renewed while draining; a reply that does not finish in time goes back to the queue.
     """
     signals = StopSignals()
     container = Container(settings=settings)
@@ -42,7 +42,7 @@ async def work(settings: Settings) -> None:
 
         async def sweep() -> None:
             try:
-                # Our own leases first: after an outage of the database they have expired although we are alive.
+                # Our own lease first: after an outage of the database it has expired although we are alive.
                 await leases.renew()
                 receiver.run_now(GENERATE_REPLY, await recover())
                 health.seen(health.DATABASE)

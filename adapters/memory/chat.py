@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from adapters.memory.store import Table
 from application.ports.chat import (
@@ -19,10 +19,10 @@ from domain.chat.calls import LOST, CallPurpose, ModelCall
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Exchange
 from domain.chat.messages import Message, MessageStatus, Outcome
-from domain.chat.queue import QueueEntry
+from domain.chat.queue import GONE, QueueEntry, Worker
 from domain.chat.usage import Usage
 from domain.errors import ChatroomNotFound, MessageNotFound
-from domain.ids import ChatroomId, MessageId, UserId
+from domain.ids import ChatroomId, MessageId, UserId, WorkerId
 
 
 class MemoryMessages(Messages, MessageQueue, MessageDesk):
@@ -30,6 +30,8 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
         self._clock = clock
         self.rooms: Table[ChatroomId, Chatroom] = Table()
         self.entries: Table[MessageId, QueueEntry] = Table()
+        #: The leases.
+        self.workers: Table[WorkerId, datetime] = Table()
         self.usage: Table[UserId, Usage] = Table()
         self.kept_usage: Table[MobileNumber, Usage] = Table()
         self.calls: Table[tuple[MessageId, int, CallPurpose], ModelCall] = Table()
@@ -118,7 +120,7 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
 
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         message = await self.get(message_id, chatroom_id, user_id)
-        entry = self.entries.get(message_id)
+        entry = self._entry(message_id)
         assert entry is not None
         cancelled = entry.cancelled(self._clock.now())
         if cancelled.message.status.is_final:
@@ -147,9 +149,12 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
         ]
         return Context(earlier[:limit], room.instructions, room.auto_title)
 
-    async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
-        entry = self.entries.get(message_id)
-        claimed = entry and entry.claimed(self._clock.now(), lease=lease, alone=alone)
+    async def claim(self, message_id: MessageId, *, worker: Worker, alone: bool = False) -> Message | None:
+        now = self._clock.now()
+        if (self.workers.get(worker.id) or GONE) <= now:
+            await self.renew(worker)
+        entry = self._entry(message_id)
+        claimed = entry and entry.claimed(now, worker=worker.id, alone=alone)
         if entry is None or claimed is None:
             return None
         self._lose(entry.message)
@@ -157,16 +162,13 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
         return claimed.message
 
     async def is_suspect(self, message_id: MessageId) -> bool:
-        entry = self.entries.get(message_id)
+        entry = self._entry(message_id)
         return entry is not None and entry.is_suspect(self._clock.now())
 
-    async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
-        kept = set()
-        for message_id, attempt in held:
-            if entry := self._held(message_id, attempt):
-                self.entries.put(message_id, entry.extended(self._clock.now(), lease))
-                kept.add(message_id)
-        return kept
+    async def renew(self, worker: Worker, held: Sequence[tuple[MessageId, int]] = ()) -> set[MessageId]:
+        self.workers.put(worker.id, self._clock.now() + worker.lease)
+        entries = [self._held(message_id, attempt) for message_id, attempt in held]
+        return {entry.message.id for entry in entries if entry and entry.worker == worker.id}
 
     async def finish(
         self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
@@ -248,7 +250,7 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
         now = self._clock.now()
         found = [
             (since, entry.message.id, entry)
-            for entry in self.entries.all()
+            for entry in self.queue_entries()
             if entry.message.status is status
             and (since := entry.claimable_since(now)) is not None
             and entry.lacks_notification(now, notified_before=notified_before)
@@ -257,6 +259,19 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
         for _, message_id, entry in taken:
             self.entries.put(message_id, replace(entry, notified_at=now))
         return [message_id for _, message_id, _ in taken]
+
+    def queue_entries(self) -> list[QueueEntry]:
+        """All messages, with the present leases of the workers that have them."""
+        return [self._leased(entry) for entry in self.entries.all()]
+
+    def _entry(self, message_id: MessageId) -> QueueEntry | None:
+        entry = self.entries.get(message_id)
+        return entry and self._leased(entry)
+
+    def _leased(self, entry: QueueEntry) -> QueueEntry:
+        if entry.worker is None:
+            return entry
+        return replace(entry, lease_until=self.workers.get(entry.worker) or GONE)
 
     def _held(self, message_id: MessageId, attempt: int) -> QueueEntry | None:
         entry = self.entries.get(message_id)

@@ -98,7 +98,7 @@ class PostgresUsers(Users):
         async def run(connection: asyncpg.Connection) -> None:
             for statement in (
                 USERS.lock_chatrooms,
-                USERS.lock_messages,
+                USERS.lock_queue_entries,
                 USERS.lock_allowance,
                 USERS.lock_billing,
                 USERS.delete_codes,

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from adapters.postgres.lookup import Lookup
-from adapters.postgres.mapping import to_entity, to_row, violated
+from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statement, Statements
 from application.ports.chat import MessageDesk, MessageQueue, Messages
 from domain.billing import Allowance, SendingLimits
@@ -24,15 +24,16 @@ from domain.chat.messages import (
     MessageStatus,
     Outcome,
 )
+from domain.chat.queue import Worker
 from domain.chat.usage import Usage
 from domain.errors import ChatroomNotFound, MessageEnded, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
 SQL = Statements("messages")
 
-# To avoid deadlocks, all statements lock rows in one order: the chatroom (KEY SHARE, or UPDATE to delete it), messages
-# by id, model calls, the user's counters, the user. The chatroom is locked explicitly, since its foreign key would do
-# so too late.
+# To avoid deadlocks, all statements lock rows in one order: the chatroom (KEY SHARE, or UPDATE to delete it), workers,
+# entries of the queue by message, messages by id, model calls, the user's counters, the user. The chatroom is locked
+# explicitly, since its foreign key would do so too late.
 
 
 class PostgresMessages(Messages, MessageQueue, MessageDesk):
@@ -43,9 +44,9 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
         while True:
             try:
                 consumed = await _consume(SQL.accept, message, message.created_at, limits, input=message.input)
-            except asyncpg.IntegrityConstraintViolationError as error:
-                if violated(error) == "messages_pkey":  # sent before, under the same Idempotency-Key
-                    return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+            except asyncpg.UniqueViolationError:  # sent before, under the same Idempotency-Key
+                return await self.allowance(message.user_id, day=message.allowance_day, total=limits.daily)
+            except asyncpg.ForeignKeyViolationError as error:
                 raise ChatroomNotFound from error  # deleted concurrently, with its owner
             if consumed:
                 return consumed
@@ -94,17 +95,19 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
 
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
         while True:
-            if cancelled := await SQL.cancel(id=message_id, chatroom_id=chatroom_id, user_id=user_id):
-                return to_entity(Message, cancelled[0])
-            if (await self.get(message_id, chatroom_id, user_id)).status.is_final:
+            cancelled = await SQL.cancel(id=message_id, chatroom_id=chatroom_id, user_id=user_id)
+            message = await self.get(message_id, chatroom_id, user_id)
+            if cancelled:
+                return message
+            if message.status.is_final:
                 raise MessageEnded
 
     async def cancel_requested(self) -> set[MessageId]:
-        return {MessageId(row["id"]) for row in await SQL.cancel_requested()}
+        return {MessageId(row["message_id"]) for row in await SQL.cancel_requested()}
 
     async def ended(self, message_ids: Sequence[MessageId]) -> set[MessageId]:
         unanswered = await SQL.unanswered(ids=message_ids)
-        return set(message_ids) - {MessageId(row["id"]) for row in unanswered}
+        return set(message_ids) - {MessageId(row["message_id"]) for row in unanswered}
 
     async def context(self, message: Message, *, limit: int) -> Context:
         found = await SQL.context(id=message.id, chatroom_id=message.chatroom_id, limit=limit)
@@ -113,17 +116,25 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
         earlier = [to_entity(Exchange, row) for row in found if row["id"] is not None]
         return Context(earlier, found[0]["instructions"], found[0]["auto_title"])
 
-    async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
-        claimed = await SQL.claim(id=message_id, lease=lease, alone=alone, suspect_deaths=MAX_DEATHS - 1)
-        return to_entity(Message, claimed[0]) if claimed else None
+    async def claim(self, message_id: MessageId, *, worker: Worker, alone: bool = False) -> Message | None:
+        for _ in range(2):
+            [row] = await SQL.claim(id=message_id, worker=worker.id, alone=alone, suspect_deaths=MAX_DEATHS - 1)
+            if row["is_live"]:
+                return None if row["id"] is None else to_entity(Message, row)
+            await self.renew(worker)
+        return None
 
     async def is_suspect(self, message_id: MessageId) -> bool:
         return bool(await SQL.is_suspect(id=message_id, suspect_deaths=MAX_DEATHS - 1))
 
-    async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
+    async def renew(self, worker: Worker, held: Sequence[tuple[MessageId, int]] = ()) -> set[MessageId]:
+        await SQL.renew(worker=worker.id, lease=worker.lease)
+        if not held:
+            return set()
+        # A second statement: it sees what others took before the lease was renewed. Afterwards they find it alive.
         ids, attempts = [message_id for message_id, _ in held], [attempt for _, attempt in held]
-        extended = await SQL.extend(ids=ids, attempts=attempts, lease=lease)
-        return {MessageId(row["id"]) for row in extended}
+        kept = await SQL.held(worker=worker.id, ids=ids, attempts=attempts)
+        return {MessageId(row["message_id"]) for row in kept}
 
     async def finish(
         self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
@@ -155,13 +166,22 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
         return bool(await SQL.requeue(id=message_id))
 
     async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
-        return [to_entity(Message, row) for row in await SQL.list_by_status(status=status, limit=limit)]
+        match status:
+            case MessageStatus.QUEUED | MessageStatus.GENERATING:
+                found = await SQL.list_open(is_held=status is MessageStatus.GENERATING, limit=limit)
+            case MessageStatus.COMPLETED:
+                found = await SQL.list_completed(limit=limit)
+            case _:
+                found = await SQL.list_unanswered(status=status, limit=limit)
+        return [to_entity(Message, row) for row in found]
 
     async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
-        return [MessageId(row["id"]) for row in await SQL.take_expired(limit=limit, notified_before=notified_before)]
+        taken = await SQL.take_expired(limit=limit, notified_before=notified_before)
+        return [MessageId(row["message_id"]) for row in taken]
 
     async def take_unnotified(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
-        return [MessageId(row["id"]) for row in await SQL.take_unnotified(limit=limit, notified_before=notified_before)]
+        taken = await SQL.take_unnotified(limit=limit, notified_before=notified_before)
+        return [MessageId(row["message_id"]) for row in taken]
 
 
 async def _consume(

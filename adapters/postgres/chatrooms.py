@@ -46,7 +46,7 @@ class PostgresChatrooms(Chatrooms):
                 raise ChatroomNotFound
             unanswered = await SQL.end_unanswered.on(connection, id=chatroom_id, user_id=user_id)
             await SQL.delete.on(connection, id=chatroom_id, user_id=user_id)
-            return [MessageId(row["id"]) for row in unanswered]
+            return [MessageId(row["message_id"]) for row in unanswered]
 
         return await transaction(run)
 

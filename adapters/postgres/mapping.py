@@ -9,7 +9,6 @@ from functools import cache
 from operator import itemgetter
 from typing import Any, TypeVar, get_args, get_type_hints
 
-import asyncpg
 from tortoise.models import Model
 
 E = TypeVar("E")
@@ -62,8 +61,3 @@ def to_entity(entity: type[E], row: Mapping[str, Any] | Model) -> E:
 
 def to_row(entity: object) -> dict[str, Any]:
     return {name: getattr(entity, name) for name in _layout(type(entity)).names}
-
-
-def violated(error: asyncpg.IntegrityConstraintViolationError) -> str | None:
-    """The name of the violated constraint."""
-    return getattr(error, "constraint_name", None)

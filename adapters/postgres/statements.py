@@ -49,9 +49,9 @@ class Statement:
 class Statements:
     """The statements of a file, as attributes."""
 
-    def __init__(self, area: str) -> None:
+    def __init__(self, area: str, *, folder: Path = _FOLDER) -> None:
         self.area = area
-        _, *parts = _NAME.split((_FOLDER / f"{area}.sql").read_text())
+        _, *parts = _NAME.split((folder / f"{area}.sql").read_text())
         self.texts: dict[str, str] = {}
         for name, text in zip(parts[::2], parts[1::2], strict=True):
             whole = _INCLUDE.sub(lambda found: self.texts[found[1]], text)

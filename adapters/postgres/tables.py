@@ -170,7 +170,7 @@ class ChatroomRow(Model):
 
 
 class MessageRow(Model):
-    """A message, which is also its outbox: status, attempt, lease_until and due_at are the queue."""
+    """A message, written when it is queued and when it has ended. In between, its state is that of its queue entry."""
 
     id = fields.UUIDField(primary_key=True)
     chatroom: fields.ForeignKeyRelation[ChatroomRow] = fields.ForeignKeyField(
@@ -205,16 +205,45 @@ class MessageRow(Model):
     kept_attempt = fields.IntField(default=0, db_default=0)
     request_id = fields.UUIDField(null=True)
     window_from = fields.UUIDField(null=True)
-    # The model has been called since the message was queued.
-    called = fields.BooleanField(default=False, db_default=False)
     completed_at = fields.DatetimeField(null=True)
-    due_at = fields.DatetimeField()
-    lease_until = fields.DatetimeField(null=True)
-    rung_at = fields.DatetimeField()
 
     class Meta:
         table = "messages"
         indexes = (("chatroom_id", "id"), ("user_id", "id"))
+
+
+class QueueEntryRow(Model):
+    """A message that is queued or being generated. None of its usual changes is indexed, so that they are HOT."""
+
+    message_id = fields.UUIDField(primary_key=True)
+    chatroom: fields.ForeignKeyRelation[ChatroomRow] = fields.ForeignKeyField(
+        "models.ChatroomRow", related_name=False, on_delete=fields.CASCADE
+    )
+    attempt = fields.IntField(default=0, db_default=0)
+    failures = fields.IntField(default=0, db_default=0)
+    deaths = fields.IntField(default=0, db_default=0)
+    #: The model has been called since the message was queued.
+    called = fields.BooleanField(default=False, db_default=False)
+    cancel_requested = fields.BooleanField(default=False, db_default=False)
+    queued_at = fields.DatetimeField()
+    due_at = fields.DatetimeField()
+    notified_at = fields.DatetimeField()
+    #: The worker that has it. Not a foreign key: workers go when they please.
+    worker_id = fields.UUIDField(null=True)
+
+    class Meta:
+        table = "queue_entries"
+        indexes = (("chatroom_id",),)
+
+
+class WorkerRow(Model):
+    """The lease of a worker process."""
+
+    id = fields.UUIDField(primary_key=True)
+    lease_until = fields.DatetimeField()
+
+    class Meta:
+        table = "workers"
 
 
 class AllowanceRow(Model):

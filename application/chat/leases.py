@@ -1,4 +1,4 @@
-"""Leases of the messages that this process works on."""
+"""The lease of this process, and the messages that it works on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 
 from application.chat.model_calls import Stop
 from application.ports.chat import MessageQueue
 from domain.chat.messages import Message
+from domain.chat.queue import Worker
 from domain.ids import MessageId
 
 
@@ -19,30 +19,30 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _HeldLease:
+class _Held:
     attempt: int
     task: asyncio.Task[object]
     stop: Stop
 
 
 class Leases:
-    """All leases that this process holds, renewed together by one statement."""
+    """What this process holds, by one lease that it renews."""
 
-    def __init__(self, messages: MessageQueue, lease: timedelta) -> None:
+    def __init__(self, messages: MessageQueue, worker: Worker) -> None:
         self._messages = messages
-        self._lease = lease
-        self._held: dict[MessageId, _HeldLease] = {}
+        self._worker = worker
+        self._held: dict[MessageId, _Held] = {}
         self._lost: set[asyncio.Task[object]] = set()
 
     @asynccontextmanager
     async def hold(self, message: Message, stop: Stop) -> AsyncIterator[None]:
-        """Keep the message's lease inside the block. Raises LeaseLost from the block when it is gone.
+        """Hold the message inside the block. Raises LeaseLost from the block when another worker has it.
 
         `stop` is requested when the message is cancelled.
         """
         task = asyncio.current_task()
         assert task is not None
-        held = self._held[message.id] = _HeldLease(message.attempt, task, stop)
+        held = self._held[message.id] = _Held(message.attempt, task, stop)
         try:
             yield
         except asyncio.CancelledError:
@@ -57,15 +57,13 @@ class Leases:
                 del self._held[message.id]
 
     async def renew(self) -> None:
-        """Renew all leases, and stop the attempts that have lost theirs.
+        """Renew the lease, and stop the attempts whose messages others have taken.
 
         Raises DatabaseUnavailable. If the outage lasts, other workers take over, and the fencing token decides.
         """
         held = dict(self._held)
-        if not held:
-            return
-        pairs = [(message_id, lease.attempt) for message_id, lease in held.items()]
-        kept = await self._messages.extend(pairs, lease=self._lease)
+        pairs = [(message_id, attempt.attempt) for message_id, attempt in held.items()]
+        kept = await self._messages.renew(self._worker, pairs)
         for message_id in held.keys() - kept:
             if self._held.get(message_id) is held[message_id]:
                 task = held[message_id].task

@@ -20,6 +20,7 @@ from application.ports.runtime import Clock, JobQueue
 from domain.chat.calls import ThinkingLevel
 from domain.chat.conversation import MAX_WINDOW_EXCHANGES, Context, conversation_window
 from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.queue import Worker
 from domain.chat.retries import RetryPolicy
 from domain.errors import GenerationFailed, ModelError, WorkerCrashed
 from domain.ids import MessageId
@@ -46,7 +47,7 @@ class GenerateReply:
 
     Returns the state in which this call left the message, or None if it was not ours to answer:
     a job may come twice or late, and only the claim decides. If this process is killed at any point,
-    the lease expires and another worker takes the message. If it is cancelled, the message is returned
+    its lease expires and another worker takes the message. If it is cancelled, the message is returned
     at once.
 
     A message that was there when two workers died may have killed them. It is answered in quarantine,
@@ -60,7 +61,7 @@ class GenerateReply:
     leases: Leases
     clock: Clock
     policy: RetryPolicy
-    lease: timedelta
+    worker: Worker
     quarantine: QuarantineSlot
     suggest_title: SuggestTitle
     #: The budget for thoughts at each level, in tokens.
@@ -82,13 +83,13 @@ class GenerateReply:
     @asynccontextmanager
     async def _claimed(self, message_id: MessageId) -> AsyncIterator[Message | None]:
         """The message, claimed for one attempt, in quarantine if it is suspect. None if it cannot be claimed."""
-        message = await self.messages.claim(message_id, lease=self.lease)
+        message = await self.messages.claim(message_id, worker=self.worker)
         is_suspect = message is None and await self.messages.is_suspect(message_id)
         if not is_suspect or not self.quarantine.acquire(message_id):
             yield message
             return
         try:
-            yield await self.messages.claim(message_id, lease=self.lease, alone=True)
+            yield await self.messages.claim(message_id, worker=self.worker, alone=True)
         finally:
             if waiting := self.quarantine.release():
                 await self.queue.notify([waiting])

@@ -14,6 +14,7 @@ from domain.chat.calls import ModelCall
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Conversation, ReplyChunk
 from domain.chat.messages import Message, MessageStatus, MessageView, Outcome
+from domain.chat.queue import Worker
 from domain.chat.streams import START, ReplyPiece, StreamPosition
 from domain.ids import ChatroomId, MessageId, UserId
 
@@ -128,16 +129,17 @@ class Messages(Protocol):
 class MessageQueue(Protocol):
     """Messages as the workers' queue. A job in Redis is only a hint to look here.
 
-    Leases and due times run by the store's own clock, so they are given as durations; the clocks
-    of the workers do not matter. A message is claimable when it is queued and due, or generating
-    with an expired lease. `domain.chat.queue` has the rules.
+    A worker process has one lease, however many messages it has. Leases and due times run by the store's own clock,
+    so they are given as durations; the clocks of the workers do not matter. A message is claimable when it is queued
+    and due, or generating while the lease of its worker has expired. `domain.chat.queue` has the rules.
     """
 
     @abstractmethod
-    async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
-        """Take the message for one attempt: generating, attempt + 1, leased from now on.
+    async def claim(self, message_id: MessageId, *, worker: Worker, alone: bool = False) -> Message | None:
+        """Take the message for one attempt of this worker: generating, attempt + 1.
 
-        A claim on an expired lease also counts a death, and books the dead worker's call as lost. None if the
+        The worker's lease is begun if it has none or an expired one. A claim on a message whose worker's lease has
+        expired also counts a death, and books the dead worker's call as lost. None if the
         message is not claimable, which it is for only one of concurrent callers. A message whose next death would
         be its last is claimable only `alone`, by a worker that has no other such message.
         """
@@ -151,8 +153,12 @@ class MessageQueue(Protocol):
         """The room's settings, and its newest `limit` messages with a reply that are older than this one."""
 
     @abstractmethod
-    async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
-        """Renew the leases of (id, attempt) pairs; returns those that are still held."""
+    async def renew(self, worker: Worker, held: Sequence[tuple[MessageId, int]] = ()) -> set[MessageId]:
+        """Renew the worker's lease, or begin it; returns those of the (id, attempt) pairs that it still has.
+
+        What has expired is still the worker's own as long as nobody has taken it. Once this has returned, nobody takes
+        what it returned before the lease expires again.
+        """
 
     @abstractmethod
     async def cancel_requested(self) -> set[MessageId]:
@@ -198,9 +204,9 @@ class MessageQueue(Protocol):
 
     @abstractmethod
     async def take_expired(self, *, limit: int, notified_before: timedelta) -> list[MessageId]:
-        """Messages whose lease has expired, last notified of at least `notified_before` ago, the longest expired first.
+        """Messages whose worker's lease has expired, last notified of at least `notified_before` ago.
 
-        Concurrent callers get different messages and do not wait for each other.
+        The longest expired come first. Concurrent callers get different messages and do not wait for each other.
         """
 
     @abstractmethod

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from domain.chat.messages import MAX_DEATHS, Message, MessageStatus, Outcome
 from domain.errors import MessageEnded
+from domain.ids import WorkerId
+
+#: The lease of a worker that is not known, or not any more.
+GONE = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that answers messages. All that it has is its own as long as its one lease lasts."""
+
+    id: WorkerId
+    #: How long its lease lasts after it was renewed.
+    lease: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +30,8 @@ class QueueEntry:
     due_at: datetime
     #: When workers were last notified of it.
     notified_at: datetime
+    #: The worker that has it, and that worker's lease.
+    worker: WorkerId | None = None
     lease_until: datetime | None = None
     #: The model was asked since the message was queued.
     called: bool = False
@@ -27,7 +42,7 @@ class QueueEntry:
         return cls(message=message, due_at=now, notified_at=now)
 
     def claimable_since(self, now: datetime) -> datetime | None:
-        """When it became due or lost its lease; None if it is not claimable."""
+        """When it became due or its worker's lease expired; None if it is not claimable."""
         match self.message.status:
             case MessageStatus.QUEUED:
                 since: datetime | None = self.due_at
@@ -44,22 +59,19 @@ class QueueEntry:
     def is_held(self, attempt: int) -> bool:
         return self.message.status is MessageStatus.GENERATING and self.message.attempt == attempt
 
-    def claimed(self, now: datetime, *, lease: timedelta, alone: bool) -> QueueEntry | None:
-        """None if it is not claimable, or only `alone`."""
+    def claimed(self, now: datetime, *, worker: WorkerId, alone: bool) -> QueueEntry | None:
+        """By a worker with a lease. None if it is not claimable, or only `alone`."""
         if self.claimable_since(now) is None or (self.is_suspect(now) and not alone):
             return None
         # A worker that died may have asked the model.
         called = self.called or self.message.status is MessageStatus.GENERATING
-        return replace(self, message=self.message.claimed(), lease_until=now + lease, called=called)
-
-    def extended(self, now: datetime, lease: timedelta) -> QueueEntry:
-        return replace(self, lease_until=now + lease)
+        return replace(self, message=self.message.claimed(), worker=worker, called=called)
 
     def returned(self, now: datetime, *, delay: timedelta, failed: bool, called: bool) -> QueueEntry:
         """To the queue, due after `delay`; at once, if it is to be cancelled. `called`: by this attempt."""
         message = self.message.returned(failed=failed)
         due_at = now if message.cancel_requested else now + delay
-        return replace(self, message=message, lease_until=None, due_at=due_at, called=self.called or called)
+        return replace(self._left(message), due_at=due_at, called=self.called or called)
 
     def is_refundable(self, outcome: Outcome, *, called: bool) -> bool:
         """Whether it gives its allowance back: a failure does, and a cancellation before the model was asked."""
@@ -67,7 +79,7 @@ class QueueEntry:
         return self.message.charged and (outcome.status is MessageStatus.FAILED or is_unasked)
 
     def ended(self, outcome: Outcome, now: datetime, *, refunded: bool) -> QueueEntry:
-        return replace(self, message=self.message.ended(outcome, now, refunded=refunded), lease_until=None)
+        return self._left(self.message.ended(outcome, now, refunded=refunded))
 
     def cancelled(self, now: datetime) -> QueueEntry:
         """Ended, if nobody works on it; else its worker is asked to end it. Raises MessageEnded."""
@@ -78,7 +90,10 @@ class QueueEntry:
             return replace(self, message=replace(self.message, cancel_requested=True))
         # A worker that died may have asked the model.
         refunded = self.is_refundable(Outcome(status=MessageStatus.CANCELLED), called=not is_queued)
-        return replace(self, message=self.message.cancelled(now, refunded=refunded), lease_until=None)
+        return self._left(self.message.cancelled(now, refunded=refunded))
+
+    def _left(self, message: Message) -> QueueEntry:
+        return replace(self, message=message, worker=None, lease_until=None)
 
     def requeued(self, now: datetime) -> QueueEntry | None:
         """With a notification missing. None unless it failed."""

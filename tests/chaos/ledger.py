@@ -17,13 +17,21 @@ _WITNESS = """
 CREATE TABLE witness (
     message_id uuid, event text, attempt int, deaths int, process text, at timestamptz DEFAULT clock_timestamp()
 );
+CREATE FUNCTION bear_witness_of_work() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO witness VALUES (
+        NEW.message_id, CASE WHEN NEW.attempt > OLD.attempt THEN 'claimed' ELSE 'handed back' END,
+        NEW.attempt, NEW.deaths, current_setting('application_name')
+    );
+    RETURN NEW;
+END $$;
+CREATE TRIGGER witness AFTER UPDATE ON queue_entries FOR EACH ROW
+    WHEN (NEW.attempt <> OLD.attempt OR NEW.worker_id IS DISTINCT FROM OLD.worker_id)
+    EXECUTE FUNCTION bear_witness_of_work();
 CREATE FUNCTION bear_witness() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO witness VALUES (
-        NEW.id,
-        CASE WHEN NEW.attempt > OLD.attempt THEN 'claimed'
-             WHEN NEW.status IN ('queued', 'generating') THEN 'handed back'
-             ELSE 'ended' END,
+        NEW.id, CASE NEW.status WHEN 'queued' THEN 'handed back' ELSE 'ended' END,
         NEW.attempt, NEW.deaths, current_setting('application_name')
     );
     IF OLD.charged AND NOT NEW.charged THEN
@@ -32,7 +40,7 @@ BEGIN
     RETURN NEW;
 END $$;
 CREATE TRIGGER witness AFTER UPDATE ON messages FOR EACH ROW
-    WHEN (NEW.status <> OLD.status OR NEW.attempt <> OLD.attempt OR NEW.charged <> OLD.charged
+    WHEN (NEW.status <> OLD.status OR NEW.charged <> OLD.charged
         OR NEW.response IS DISTINCT FROM OLD.response OR NEW.completed_at IS DISTINCT FROM OLD.completed_at)
     EXECUTE FUNCTION bear_witness();
 CREATE FUNCTION note_attempted_ending() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -44,6 +52,10 @@ CREATE TRIGGER attempted_ending AFTER UPDATE OF response ON messages FOR EACH ST
     EXECUTE FUNCTION note_attempted_ending();
 """
 
+_STORED = """
+SELECT messages.*, lease_until, entry.due_at, notified_at, entry.attempt AS last_attempt, entry.deaths AS last_deaths
+FROM messages LEFT JOIN queue_entries entry ON message_id = messages.id LEFT JOIN workers ON workers.id = worker_id
+"""
 _FINAL = {"completed", "failed", "blocked", "cancelled"}
 
 
@@ -84,7 +96,7 @@ class Ledger:
 
     async def open_count(self) -> int:
         """The number of messages that have not ended."""
-        found = await self._world.fetch("SELECT count(*) AS n FROM messages WHERE status IN ('queued', 'generating')")
+        found = await self._world.fetch("SELECT count(*) AS n FROM messages WHERE status = 'queued'")
         return int(found[0]["n"])
 
     async def settled(self, *, seconds: float) -> float | None:
@@ -98,7 +110,7 @@ class Ledger:
 
     async def report(self, *, quoted: bool = True) -> Report:
         """`quoted`: the stand-in's reply repeats the question, so a reply to the wrong message shows."""
-        stored = {str(row["id"]): row for row in await self._world.fetch("SELECT * FROM messages")}
+        stored = {str(row["id"]): row for row in await self._world.fetch(_STORED)}
         events = Counter[tuple[str, str]](
             (str(row["message_id"]), row["event"]) for row in await self._world.fetch("SELECT * FROM witness")
         )
@@ -113,8 +125,8 @@ class Ledger:
             "lost": sorted(self.accepted - stored.keys()),
             "duplicated": twice("ended"),
             "stuck": [
-                f"{id} ({row['status']}, attempt {row['attempt']}, deaths {row['deaths']}, lease {row['lease_until']},"
-                f" due {row['due_at']}, notified {row['rung_at']})"
+                f"{id} ({row['status']}, attempt {row['last_attempt']}, deaths {row['last_deaths']},"
+                f" lease {row['lease_until']}, due {row['due_at']}, notified {row['notified_at']})"
                 for id, row in stored.items()
                 if row["status"] not in _FINAL
             ],
@@ -139,7 +151,7 @@ class Ledger:
             "SELECT * FROM (SELECT a.user_id, a.used, a.in_flight,"
             " (SELECT count(*) FROM messages m WHERE m.user_id = a.user_id AND m.charged AND m.allowance_day = a.day)"
             "   AS charged,"
-            " (SELECT count(*) FROM messages m WHERE m.user_id = a.user_id AND m.status IN ('queued', 'generating'))"
+            " (SELECT count(*) FROM messages m WHERE m.user_id = a.user_id AND m.status = 'queued')"
             "   AS open FROM allowances a) AS counted WHERE used <> charged OR in_flight <> open"
         )
 

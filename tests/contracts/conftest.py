@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import asyncpg
@@ -55,6 +56,7 @@ from domain.ids import ChatroomId, MessageId, SessionId, UserId
 from entrypoints.container import Container
 from tests.support.database import connections_in_use, open_transactions
 from tests.support.patience import HANG
+from tests.support.workers import Workers
 
 T = TypeVar("T")
 
@@ -158,6 +160,10 @@ class Adapters(ABC):
                 yield
                 raise _Interrupted
 
+    @cached_property
+    def workers(self) -> Workers:
+        return Workers(self.messages)
+
     def new_user(self, **changes: Any) -> User:
         number = MobileNumber(f"+9198{self.ids.new().int % 10**8:08d}")
         values = {"id": UserId(self.ids.new()), "mobile": number, "name": "Ann", "created_at": self.clock.now()}
@@ -206,7 +212,7 @@ class Adapters(ABC):
 
     async def claimed(self, room: Chatroom | None = None, lease: timedelta = HOUR) -> Message:
         message = await self.queued(room)
-        claimed = await self.messages.claim(message.id, lease=lease)
+        claimed = await self.workers.claim(message.id, lease=lease)
         assert claimed is not None
         return claimed
 
@@ -291,8 +297,10 @@ class InPostgresAndRedis(Adapters):
     async def wait(self, seconds: float) -> None:
         for sql in (
             "UPDATE messages SET created_at = created_at - $1::interval, queued_at = queued_at - $1,"
-            " due_at = due_at - $1, lease_until = lease_until - $1, rung_at = rung_at - $1,"
             " completed_at = completed_at - $1",
+            "UPDATE queue_entries SET queued_at = queued_at - $1::interval, due_at = due_at - $1,"
+            " notified_at = notified_at - $1",
+            "UPDATE workers SET lease_until = lease_until - $1::interval",
             "UPDATE idempotency_keys SET created_at = created_at - $1::interval, busy_until = busy_until - $1",
             "UPDATE model_budget SET booked_until = booked_until - $1::interval",
             "UPDATE billing_accounts SET checkout_busy_until = checkout_busy_until - $1::interval,"
@@ -350,6 +358,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         "DELETE FROM users",
         "DELETE FROM one_time_codes",
         "DELETE FROM codes_total",
+        "DELETE FROM workers",
         "DELETE FROM codes_sent",
         "DELETE FROM wrong_guesses",
         "DELETE FROM kept_allowances",

@@ -71,16 +71,16 @@ class TestBook:
     async def test_without_a_call_nothing_is_booked(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         await adapters.messages.release(message.id, 1)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.messages.retry(message.id, 2, delay=timedelta())
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.messages.finish(message.id, 3, FAILED)
         assert await adapters.calls() == []
 
     async def test_each_attempt_and_purpose_has_its_own(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         await adapters.messages.retry(message.id, 1, delay=timedelta(), call=call(message, outcome="empty"))
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.messages.finish(message.id, 2, COMPLETED, call=call(message, attempt=2))
         await adapters.messages.book(call(message, attempt=2, purpose=CallPurpose.TITLE))
         booked = [(one.attempt, one.purpose, one.outcome) for one in await adapters.calls()]
@@ -141,7 +141,7 @@ class TestLost:
     async def test_a_claim_after_it_books_what_is_not_known(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
         assert await adapters.calls() == []
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         assert await adapters.calls() == [call(message, model="", outcome=LOST, usage=None)]
 
     async def test_a_cancel_after_it_does_so_too(self, adapters: Adapters) -> None:
@@ -151,8 +151,8 @@ class TestLost:
 
     async def test_no_other_claim_or_cancel_does(self, adapters: Adapters) -> None:
         queued, held = await adapters.queued(), await adapters.claimed()
-        await adapters.messages.claim(queued.id, lease=HOUR)
-        await adapters.messages.claim(held.id, lease=HOUR)
+        await adapters.workers.claim(queued.id, lease=HOUR)
+        await adapters.workers.claim(held.id, lease=HOUR)
         await cancel(adapters, held)
         await cancel(adapters, await adapters.queued())
         assert await adapters.calls() == []
@@ -160,7 +160,7 @@ class TestLost:
     @pytest.mark.parametrize("verb", ["finish", "retry", "release", "book"])
     async def test_who_was_not_dead_books_it_after_all(self, adapters: Adapters, verb: str) -> None:
         message, verbs = await adapters.claimed(lease=EXPIRED), adapters.messages
-        heir = await verbs.claim(message.id, lease=HOUR)
+        heir = await adapters.workers.claim(message.id, lease=HOUR)
         for _ in range(2):
             match verb:
                 case "finish":
@@ -178,14 +178,14 @@ class TestLost:
     async def test_a_call_booked_before_is_not_lost(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
         await adapters.messages.book(call(message))
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         assert await adapters.calls() == [call(message)]
 
     async def test_the_claim_and_who_was_not_dead_at_once(self, adapters: Adapters) -> None:
         message, verbs = await adapters.claimed(lease=EXPIRED), adapters.messages
-        calls: list[Any] = [verbs.claim(message.id, lease=HOUR) for _ in range(6)]
+        calls: list[Any] = [adapters.workers.claim(message.id, lease=HOUR) for _ in range(6)]
         calls += [verbs.finish(message.id, 1, COMPLETED, call=call(message)) for _ in range(6)]
-        results = await adapters.race(*calls, rows_of="messages")
+        results = await adapters.race(*calls, rows_of="queue_entries")
         claimed = [result for result in results if isinstance(result, Message)]
         assert len(claimed) + results.count(True) == 1, "one of them has it"
         assert await adapters.calls() == [call(message)]
@@ -194,7 +194,7 @@ class TestLost:
     async def test_rolled_back_it_is_not_lost(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
         async with adapters.rolled_back():
-            await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.claim(message.id, lease=HOUR)
         assert await adapters.calls() == []
 
 
@@ -228,7 +228,7 @@ class TestCounted:
     async def test_an_earlier_call_counts(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         await adapters.messages.release(message.id, 1, call=call(message))
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await cancel(adapters, message)
         await adapters.messages.finish(message.id, 2, CANCELLED)
         assert await over(adapters, message) == (True, 1)
@@ -237,7 +237,7 @@ class TestCounted:
     async def test_who_died_may_have_asked(self, adapters: Adapters, claimed_again: bool) -> None:
         message = await adapters.claimed(lease=EXPIRED)
         if claimed_again:
-            await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.claim(message.id, lease=HOUR)
             await adapters.messages.release(message.id, 2)
         assert (await cancel(adapters, message)).charged
         assert await over(adapters, message) == (True, 1)
@@ -260,7 +260,7 @@ class TestCounted:
     async def test_twenty_times_at_once(self, adapters: Adapters) -> None:
         room = await adapters.room()
         other, message = await adapters.queued(room), await adapters.queued(room)
-        results = await adapters.race(*(cancel(adapters, message) for _ in range(20)), rows_of="messages")
+        results = await adapters.race(*(cancel(adapters, message) for _ in range(20)), rows_of="queue_entries")
         assert names(results) == {"Message": 1, "MessageEnded": 19}
         assert await over(adapters, message) == (False, 1)
         assert await over(adapters, other) == (True, 1)
@@ -269,9 +269,9 @@ class TestCounted:
         """The next claim ends it without calling the model: refunded once, either way."""
         for turn in (0, 9, 18):
             message = await adapters.queued()
-            calls: list[Any] = [adapters.messages.claim(message.id, lease=HOUR) for _ in range(18)]
+            calls: list[Any] = [adapters.workers.claim(message.id, lease=HOUR) for _ in range(18)]
             calls.insert(turn, cancel(adapters, message))
-            results = await adapters.race(*calls, rows_of="messages")
+            results = await adapters.race(*calls, rows_of="queue_entries")
             if any(isinstance(result, Message) and result.attempt for result in results):
                 assert await over(adapters, message) == (True, 1)
                 await adapters.messages.finish(message.id, 1, CANCELLED)
@@ -302,7 +302,7 @@ class TestEmptyCuts:
         yesterday = adapters.clock.now().date() - timedelta(days=1)
         for _ in range(2):
             message = await adapters.queued(room, allowance_day=yesterday)
-            await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.claim(message.id, lease=HOUR)
             await self.cut(adapters, message)
         assert not await self.cut(adapters, await adapters.claimed(room))
         assert await self.cut(adapters, await adapters.claimed(room))
@@ -314,7 +314,7 @@ class TestEmptyCuts:
         old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
         today = await adapters.claimed(room)
         for message in old:
-            await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.claim(message.id, lease=HOUR)
             assert not await self.cut(adapters, message)
         assert not await self.cut(adapters, today)
 
@@ -332,7 +332,7 @@ class TestEmptyCuts:
         message = await adapters.claimed(room)
         await adapters.finish(message, FAILED)
         await adapters.messages.requeue(message.id)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         assert not await self.cut(adapters, message, attempt=2)
         assert not await self.cut(adapters, await adapters.claimed(room))
 

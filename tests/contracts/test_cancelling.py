@@ -52,7 +52,7 @@ class TestCancel:
         assert await adapters.stored(message) == cancelled
         assert await in_flight(adapters, message) == 0
         assert await adapters.used(message) == 0
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
         assert await adapters.messages.cancel_requested() == set(), "of nobody"
 
     async def test_what_waits_for_another_try_ends_at_once(self, adapters: Adapters) -> None:
@@ -70,7 +70,7 @@ class TestCancel:
         assert await adapters.messages.cancel_requested() == {message.id}
         assert await in_flight(adapters, message) == 1
         assert await cancel(adapters, message) == requested, "and again has no further effect"
-        assert await adapters.messages.extend([(message.id, 1)], lease=HOUR) == {message.id}, "it is still held"
+        assert await adapters.workers.extend([(message.id, 1)], lease=HOUR) == {message.id}, "it is still held"
         assert await adapters.finish(message, CANCELLED)
         assert await adapters.messages.cancel_requested() == set()
         assert (await adapters.stored(message)).response == CANCELLED.response
@@ -86,7 +86,7 @@ class TestCancel:
         assert (cancelled.status, cancelled.attempt, cancelled.deaths) == (MessageStatus.CANCELLED, 1, 0)
         assert await in_flight(adapters, message) == 0
         assert not await adapters.finish(message, COMPLETED), "and if it was not dead it is too late"
-        assert await adapters.messages.extend([(message.id, 1)], lease=HOUR) == set()
+        assert await adapters.workers.extend([(message.id, 1)], lease=HOUR) == set()
         assert await adapters.messages.take_expired(limit=9, notified_before=EXPIRED) == []
 
     @pytest.mark.parametrize("outcome", [COMPLETED, FAILED, BLOCKED, CANCELLED], ids=lambda o: str(o.status))
@@ -111,7 +111,7 @@ class TestCancel:
     @pytest.mark.parametrize("lease", [None, EXPIRED, HOUR])
     async def test_twenty_times_at_once(self, adapters: Adapters, lease: timedelta | None) -> None:
         message = await adapters.claimed(lease=lease) if lease else await adapters.queued()
-        results = await adapters.race(*(cancel(adapters, message) for _ in range(20)), rows_of="messages")
+        results = await adapters.race(*(cancel(adapters, message) for _ in range(20)), rows_of="queue_entries")
         stored = await adapters.stored(message)
         assert stored.cancel_requested
         if lease == HOUR:
@@ -129,7 +129,7 @@ class TestCancel:
             message = await adapters.claimed()
             calls: list[Any] = [cancel(adapters, message) for _ in range(7)]
             calls.insert(turn, adapters.finish(message, COMPLETED))
-            results = await adapters.race(*calls, rows_of="messages")
+            results = await adapters.race(*calls, rows_of="queue_entries")
             assert results[turn] is True
             stored = await adapters.stored(message)
             assert stored.status is MessageStatus.COMPLETED
@@ -141,9 +141,9 @@ class TestCancel:
     async def test_and_claims_at_once_never_both(self, adapters: Adapters, lease: timedelta | None) -> None:
         """Either it has ended and nobody claims it, or one has it and is requested to end it."""
         message = await adapters.claimed(lease=lease) if lease else await adapters.queued()
-        calls: list[Any] = [adapters.messages.claim(message.id, lease=HOUR) for _ in range(18)]
+        calls: list[Any] = [adapters.workers.claim(message.id, lease=HOUR) for _ in range(18)]
         calls.insert(9, cancel(adapters, message))
-        results = await adapters.race(*calls, rows_of="messages")
+        results = await adapters.race(*calls, rows_of="queue_entries")
         claimed = [result for result in (*results[:9], *results[10:]) if result is not None]
         cancelled, stored = results[9], await adapters.stored(message)
         assert isinstance(cancelled, Message)
@@ -169,7 +169,7 @@ class TestGivenBack:
         assert await getattr(adapters.messages, verb)(message.id, 1, delay=HOUR)
         assert await adapters.messages.cancel_requested() == set()
         assert await adapters.messages.take_unnotified(limit=9, notified_before=HOUR) == [message.id]
-        claimed = await adapters.messages.claim(message.id, lease=HOUR)
+        claimed = await adapters.workers.claim(message.id, lease=HOUR)
         assert claimed is not None
         assert (claimed.attempt, claimed.cancel_requested) == (2, True)
         assert await adapters.messages.cancel_requested() == {message.id}
@@ -178,7 +178,7 @@ class TestGivenBack:
         message = await adapters.claimed(lease=LEASE)
         await cancel(adapters, message)
         await adapters.wait(11)
-        claimed = await adapters.messages.claim(message.id, lease=HOUR)
+        claimed = await adapters.workers.claim(message.id, lease=HOUR)
         assert claimed is not None
         assert (claimed.attempt, claimed.deaths, claimed.cancel_requested) == (2, 1, True)
 

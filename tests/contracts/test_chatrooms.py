@@ -238,8 +238,8 @@ class TestDelete:
         assert not await verbs.retry(message.id, 1, delay=HOUR)
         assert not await verbs.release(message.id, 1)
         assert not await verbs.requeue(message.id)
-        assert await verbs.claim(message.id, lease=HOUR) is None
-        assert await verbs.extend([(message.id, 1)], lease=HOUR) == set()
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
+        assert await adapters.workers.extend([(message.id, 1)], lease=HOUR) == set()
         assert await verbs.ended([message.id]) == {message.id}
         assert await verbs.context(message, limit=10) == Context()
         with pytest.raises(MessageNotFound):
@@ -315,17 +315,17 @@ class TestDelete:
         verbs = adapters.messages
         results = await adapters.race(
             *(verbs.finish(message.id, 1, FAILED) for message in held[:2]),
-            *(verbs.claim(message.id, lease=HOUR) for message in queued[:2]),
+            *(adapters.workers.claim(message.id, lease=HOUR) for message in queued[:2]),
             *(verbs.cancel(m.id, m.chatroom_id, m.user_id) for m in (held[2], queued[2])),
             *(verbs.regenerate(adapters.anew(message), limits=SendingLimits()) for message in over[:2]),
             adapters.chatrooms.delete(room.id, owner.id),
-            verbs.extend([(message.id, 1) for message in held[::-1]], lease=HOUR),
+            adapters.workers.extend([(message.id, 1) for message in held[::-1]], lease=HOUR),
             *(verbs.requeue(message.id) for message in over[2:]),
             *(verbs.cancel(m.id, m.chatroom_id, m.user_id) for m in (held[3], queued[3])),
             *(verbs.retry(message.id, 1, delay=HOUR) for message in held[4:6]),
             *(verbs.release(message.id, 1) for message in held[6:8]),
             *(verbs.finish(message.id, 1, COMPLETED) for message in held[8:]),
-            rows_of="chatrooms, messages",
+            rows_of="chatrooms, queue_entries, messages, workers",
         )
         assert names(results).keys() <= {"bool", "Message", "NoneType", "Allowance", "list", "set", "MessageNotFound"}
         assert await verbs.ended([m.id for m in held + queued + over]) == {m.id for m in held + queued + over}

@@ -20,25 +20,25 @@ QUIET = timedelta(seconds=10)
 class TestClaim:
     async def test_takes_it_for_one_attempt(self, adapters: Adapters) -> None:
         message = await adapters.queued()
-        claimed = await adapters.messages.claim(message.id, lease=LEASE)
+        claimed = await adapters.workers.claim(message.id, lease=LEASE)
         assert claimed == replace(message, status=MessageStatus.GENERATING, attempt=1)
         assert await adapters.stored(message) == claimed
-        assert await adapters.messages.claim(message.id, lease=LEASE) is None
+        assert await adapters.workers.claim(message.id, lease=LEASE) is None
 
     async def test_nothing_and_what_has_ended_cannot_be_claimed(self, adapters: Adapters) -> None:
-        assert await adapters.messages.claim(MessageId(adapters.ids.new()), lease=LEASE) is None
+        assert await adapters.workers.claim(MessageId(adapters.ids.new()), lease=LEASE) is None
         for outcome in (COMPLETED, FAILED, BLOCKED, CANCELLED):
             message = await adapters.claimed(lease=EXPIRED)
             await adapters.messages.finish(message.id, message.attempt, outcome)
-            assert await adapters.messages.claim(message.id, lease=LEASE) is None
+            assert await adapters.workers.claim(message.id, lease=LEASE) is None
 
     async def test_an_expired_lease_counts_a_death(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=LEASE)
         await adapters.wait(9)
-        assert await adapters.messages.claim(message.id, lease=LEASE) is None
+        assert await adapters.workers.claim(message.id, lease=LEASE) is None
         await adapters.wait(2)
-        again = await adapters.messages.claim(message.id, lease=EXPIRED)
-        once_more = await adapters.messages.claim(message.id, lease=LEASE, alone=True)
+        again = await adapters.workers.claim(message.id, lease=EXPIRED)
+        once_more = await adapters.workers.claim(message.id, lease=LEASE, alone=True)
         assert again is not None
         assert once_more is not None
         assert (again.attempt, again.deaths, again.failures) == (2, 1, 0)
@@ -47,8 +47,8 @@ class TestClaim:
     @pytest.mark.parametrize("lease", [None, EXPIRED])
     async def test_of_many_at_once_one_gets_it(self, adapters: Adapters, lease: timedelta | None) -> None:
         message = await adapters.claimed(lease=lease) if lease else await adapters.queued()
-        calls = [adapters.messages.claim(message.id, lease=HOUR) for _ in range(20)]
-        results = await adapters.race(*calls, rows_of="messages")
+        calls = [adapters.workers.claim(message.id, lease=HOUR) for _ in range(20)]
+        results = await adapters.race(*calls, rows_of="queue_entries")
         assert names(results) == {"Message": 1, "NoneType": 19}
         stored = await adapters.stored(message)
         assert stored in results
@@ -56,22 +56,22 @@ class TestClaim:
 
     async def test_what_the_next_death_would_end_is_claimed_alone(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
-        assert await adapters.messages.claim(message.id, lease=EXPIRED), "one death is nothing yet"
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
-        suspect = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        assert await adapters.workers.claim(message.id, lease=EXPIRED), "one death is nothing yet"
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
+        suspect = await adapters.workers.claim(message.id, lease=HOUR, alone=True)
         assert suspect == replace(message, attempt=3, deaths=2)
-        assert await adapters.messages.claim(message.id, lease=HOUR, alone=True) is None, "it is held"
+        assert await adapters.workers.claim(message.id, lease=HOUR, alone=True) is None, "it is held"
         # Handed back, it is as suspect as before, and workers are still notified of it.
         await adapters.wait(1)
         await adapters.messages.release(message.id, 3)
         assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == [message.id]
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
-        again = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
+        again = await adapters.workers.claim(message.id, lease=HOUR, alone=True)
         assert again is not None
         assert (again.attempt, again.deaths) == (4, 2)
 
     async def test_a_suspect_is_what_can_be_claimed_but_only_alone(self, adapters: Adapters) -> None:
-        is_suspect, claim = adapters.messages.is_suspect, adapters.messages.claim
+        is_suspect, claim = adapters.messages.is_suspect, adapters.workers.claim
         assert not await is_suspect(MessageId(adapters.ids.new()))
         message = await adapters.queued()
         assert not await is_suspect(message.id), "queued and sound"
@@ -97,22 +97,22 @@ class TestClaim:
 
     async def test_alone_takes_what_is_not_suspect_too(self, adapters: Adapters) -> None:
         message = await adapters.queued()
-        claimed = await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        claimed = await adapters.workers.claim(message.id, lease=HOUR, alone=True)
         assert claimed == replace(message, status=MessageStatus.GENERATING, attempt=1)
 
     async def test_of_many_at_once_one_gets_the_suspect(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
-        await adapters.messages.claim(message.id, lease=EXPIRED)
-        calls = [adapters.messages.claim(message.id, lease=HOUR, alone=True) for _ in range(20)]
-        results = await adapters.race(*calls, rows_of="messages")
+        await adapters.workers.claim(message.id, lease=EXPIRED)
+        calls = [adapters.workers.claim(message.id, lease=HOUR, alone=True) for _ in range(20)]
+        results = await adapters.race(*calls, rows_of="queue_entries")
         assert names(results) == {"Message": 1, "NoneType": 19}
 
     async def test_a_rolled_back_claim_is_none(self, adapters: Adapters) -> None:
         message = await adapters.queued()
         async with adapters.rolled_back():
-            assert await adapters.messages.claim(message.id, lease=HOUR)
+            assert await adapters.workers.claim(message.id, lease=HOUR)
         assert await adapters.stored(message) == message
-        assert await adapters.messages.claim(message.id, lease=HOUR)
+        assert await adapters.workers.claim(message.id, lease=HOUR)
 
 
 class TestExtend:
@@ -121,9 +121,9 @@ class TestExtend:
         held = [await adapters.claimed(room, LEASE) for _ in range(3)]
         for _ in range(3):
             await adapters.wait(9)
-            kept = await adapters.messages.extend([(message.id, 1) for message in held], lease=LEASE)
+            kept = await adapters.workers.extend([(message.id, 1) for message in held], lease=LEASE)
             assert kept == {message.id for message in held}
-        assert [await adapters.messages.claim(message.id, lease=LEASE) for message in held] == [None] * 3
+        assert [await adapters.workers.claim(message.id, lease=LEASE) for message in held] == [None] * 3
 
     async def test_tells_what_is_not_held_any_more(self, adapters: Adapters) -> None:
         room = await adapters.room()
@@ -131,24 +131,24 @@ class TestExtend:
         queued = await adapters.queued(room)
         await adapters.messages.finish(finished.id, 1, COMPLETED)
         await adapters.messages.release(requeued.id, 1)
-        await adapters.messages.claim(taken_over.id, lease=EXPIRED)
+        await adapters.workers.claim(taken_over.id, lease=EXPIRED)
         asked = [(message.id, 1) for message in (held, finished, requeued, taken_over, queued)]
         asked += [(MessageId(adapters.ids.new()), 1), (queued.id, 0)]
         # One that has expired is still ours as long as nobody has taken it.
-        assert await adapters.messages.extend(asked, lease=HOUR) == {held.id}
-        again = await adapters.messages.claim(taken_over.id, lease=HOUR, alone=True)
+        assert await adapters.workers.extend(asked, lease=HOUR) == {held.id}
+        again = await adapters.workers.claim(taken_over.id, lease=HOUR, alone=True)
         assert again, "an old attempt has extended the new one's"
 
     async def test_of_nothing_is_nothing(self, adapters: Adapters) -> None:
-        assert await adapters.messages.extend([], lease=HOUR) == set()
+        assert await adapters.workers.extend([], lease=HOUR) == set()
 
     async def test_and_claims_at_once_never_both(self, adapters: Adapters) -> None:
         """Either the lease was extended in time, or one of the others has the message."""
         message = await adapters.claimed(lease=EXPIRED)
         extended, *claims = await adapters.race(
-            adapters.messages.extend([(message.id, 1)], lease=HOUR),
-            *(adapters.messages.claim(message.id, lease=HOUR) for _ in range(19)),
-            rows_of="messages",
+            adapters.workers.extend([(message.id, 1)], lease=HOUR),
+            *(adapters.workers.claim(message.id, lease=HOUR) for _ in range(19)),
+            rows_of="workers",
         )
         claimed = [claim for claim in claims if isinstance(claim, Message)]
         assert len(claimed) == (0 if extended else 1)
@@ -156,8 +156,8 @@ class TestExtend:
     async def test_a_rolled_back_extension_is_none(self, adapters: Adapters) -> None:
         message = await adapters.claimed(lease=EXPIRED)
         async with adapters.rolled_back():
-            await adapters.messages.extend([(message.id, 1)], lease=HOUR)
-        assert await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.extend([(message.id, 1)], lease=HOUR)
+        assert await adapters.workers.claim(message.id, lease=HOUR)
 
 
 class TestTakeUnnotified:
@@ -218,7 +218,7 @@ class TestTakeUnnotified:
         room = await adapters.room()
         ids = {(await adapters.queued(room)).id for _ in range(50)}
         await adapters.wait(60)
-        results = await adapters.race(*(self.take(adapters, limit=3) for _ in range(20)), table="messages")
+        results = await adapters.race(*(self.take(adapters, limit=3) for _ in range(20)), table="queue_entries")
         taken = [message_id for result in results if isinstance(result, list) for message_id in result]
         assert len(taken) == len(set(taken))
         assert all(isinstance(result, list) and len(result) <= 3 for result in results)
@@ -233,7 +233,7 @@ class TestTakeUnnotified:
         somebody = await asyncpg.connect(real.database_url)
         try:
             async with somebody.transaction():
-                await somebody.execute("SELECT FROM messages WHERE id = $1 FOR UPDATE", locked.id)
+                await somebody.execute("SELECT FROM queue_entries WHERE message_id = $1 FOR UPDATE", locked.id)
                 assert await self.take(real) == [free.id]
         finally:
             await somebody.close()
@@ -274,7 +274,7 @@ class TestTakeExpired:
         room = await adapters.room()
         ids = {(await adapters.claimed(room, lease=LEASE)).id for _ in range(30)}
         await adapters.wait(60)
-        results = await adapters.race(*(self.take(adapters, limit=2) for _ in range(20)), table="messages")
+        results = await adapters.race(*(self.take(adapters, limit=2) for _ in range(20)), table="queue_entries")
         taken = [message_id for result in results if isinstance(result, list) for message_id in result]
         assert len(taken) == len(set(taken))
         taken += await self.take(adapters)

@@ -34,6 +34,7 @@ from tests.contracts.test_reply_stream import (
     written,
 )
 from tests.support.patience import PROCESS_HANG
+from tests.support.workers import claim
 
 __all__ = ["memory_streams", "message_id", "redis_streams", "streams"]  # fixtures
 
@@ -190,7 +191,7 @@ class Story:
 
     async def attempt(self, reason: str) -> bool:
         """Whether it was the last one."""
-        claimed = await self.messages.claim(self.sent.id, lease=timedelta(hours=1), alone=True)
+        claimed = await claim(self.messages, self.sent.id, lease=timedelta(hours=1), alone=True)
         if claimed is None:
             return True
         writer = self.streams.writing.write(claimed.id, claimed.attempt, kept=claimed.kept_characters)

@@ -61,7 +61,7 @@ async def go_on(adapters: Adapters, message: Message, **limits: int) -> Message:
 
 
 async def claim(adapters: Adapters, message: Message, lease: timedelta = HOUR) -> Message:
-    claimed = await adapters.messages.claim(message.id, lease=lease)
+    claimed = await adapters.workers.claim(message.id, lease=lease)
     assert claimed is not None
     return claimed
 

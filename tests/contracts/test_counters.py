@@ -100,8 +100,8 @@ class TestInFlight:
         room = await adapters.room()
         message = await adapters.claimed(room)
         await adapters.messages.retry(message.id, 1, delay=timedelta())
-        await adapters.messages.claim(message.id, lease=-SECOND)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=-SECOND)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.messages.release(message.id, 3)
         assert await counters(adapters, room) == (1, 1)
 
@@ -209,12 +209,12 @@ class TestTokens:
         yesterday = (now - DAY).date()
         old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
         rich = replace(COMPLETED, input_tokens=7, output_tokens=11)
-        await adapters.messages.claim(old[0].id, lease=HOUR)
+        await adapters.workers.claim(old[0].id, lease=HOUR)
         await adapters.finish(old[0], rich)
         assert await self.tokens(adapters, room, -DAY) == (7, 11)
         assert await self.tokens(adapters, room) == (0, 0), "of a day that nothing was sent on"
         assert await accept(adapters, room) == Allowance(now.date(), 1, None, 0, 0)
-        await adapters.messages.claim(old[1].id, lease=HOUR)
+        await adapters.workers.claim(old[1].id, lease=HOUR)
         await adapters.finish(old[1], rich)
         assert await self.tokens(adapters, room) == (0, 0), "they are those of the day that paid"
 
@@ -323,10 +323,10 @@ class TestRequeue:
         room = await adapters.room()
         message = await adapters.claimed(room, lease=-SECOND)
         for attempt in (2, 3):
-            await adapters.messages.claim(message.id, lease=-SECOND, alone=True)
+            await adapters.workers.claim(message.id, lease=-SECOND, alone=True)
             assert (await adapters.stored(message)).attempt == attempt
         await adapters.messages.retry(message.id, 3, delay=timedelta())
-        await adapters.messages.claim(message.id, lease=HOUR, alone=True)
+        await adapters.workers.claim(message.id, lease=HOUR, alone=True)
         await adapters.finish(message, FAILED, attempt=4)
         await adapters.wait(HOUR.total_seconds())
         ended = await adapters.stored(message)
@@ -348,7 +348,7 @@ class TestRequeue:
         assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == [message.id], (
             "and notified of at once"
         )
-        again = await adapters.messages.claim(message.id, lease=HOUR)
+        again = await adapters.workers.claim(message.id, lease=HOUR)
         assert again is not None
         assert again.attempt == 5, "the fence of old attempts holds"
         assert not await adapters.finish(message, FAILED, attempt=4)
@@ -362,11 +362,11 @@ class TestRequeue:
             assert await adapters.messages.requeue(message.id)
             assert await counters(adapters, room) == (1, 2)
             assert not (await adapters.stored(message)).charged
-            await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.claim(message.id, lease=HOUR)
             assert await adapters.finish(message, FAILED, attempt=attempt)
             assert await counters(adapters, room) == (1, 1)
         assert await adapters.messages.requeue(message.id)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         assert await adapters.finish(message, COMPLETED, attempt=4)
         assert await counters(adapters, room) == (1, 1)
         assert not await adapters.messages.requeue(message.id)

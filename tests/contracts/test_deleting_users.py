@@ -35,7 +35,7 @@ from domain.ids import UserId
 from tests.contracts.conftest import COMPLETED, FAILED, HOUR, Adapters, InPostgresAndRedis
 from tests.support.patience import PROCESS_HANG
 
-NOBODYS = {"aerich", "codes_total", "model_budget", "model_setup", "payment_events"}
+NOBODYS = {"aerich", "codes_total", "model_budget", "model_setup", "payment_events", "workers"}
 #: What was spent on the account's replies, with ids that lead to nobody any more.
 BOOKS = {"model_calls"}
 #: Tables of the previous version, in which this one writes nothing.
@@ -265,12 +265,12 @@ class Busy:
         messages, room, message = self.real.messages, self.room, self.message
         return [
             lambda: messages.accept(self.real.new_message(room), limits=SendingLimits()),
-            lambda: messages.claim(message.id, lease=HOUR),
+            lambda: self.real.workers.claim(message.id, lease=HOUR),
             lambda: messages.finish(message.id, 1, COMPLETED),
             lambda: messages.finish(message.id, 1, FAILED),
             lambda: messages.regenerate(self.real.anew(message), limits=SendingLimits()),
             lambda: messages.cancel(message.id, room.id, self.user.id),
-            lambda: messages.extend([(message.id, 1)], lease=HOUR),
+            lambda: self.real.workers.extend([(message.id, 1)], lease=HOUR),
             lambda: messages.take_unnotified(limit=5, notified_before=-HOUR),
             lambda: messages.take_expired(limit=5, notified_before=-HOUR),
             lambda: self.real.chatrooms.change(room.id, self.user.id, name="Chemistry"),

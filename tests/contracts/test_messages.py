@@ -117,7 +117,7 @@ class TestAccept:
         assert await adapters.used(message) == 0
         with pytest.raises(MessageNotFound):
             await adapters.stored(message)
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
 
     async def test_is_got_only_in_its_room_and_by_its_owner(self, adapters: Adapters) -> None:
         message = await adapters.queued()
@@ -182,7 +182,7 @@ class TestContext:
         anew = adapters.anew(second)
         await adapters.messages.regenerate(anew, limits=SendingLimits())
         adapters.unseen[room.user_id] += 1
-        await adapters.messages.claim(anew.id, lease=HOUR)
+        await adapters.workers.claim(anew.id, lease=HOUR)
         await adapters.finish(anew, replace(COMPLETED, window_from=second.id), attempt=2)
         assert (await adapters.messages.context(message, limit=1)).earlier[0].window_from == second.id
 
@@ -239,11 +239,11 @@ class TestFinish:
         room = await adapters.room()
         yesterday = (adapters.clock.now() - timedelta(days=1)).date()
         old = [await adapters.queued(room, allowance_day=yesterday) for _ in range(2)]
-        await adapters.messages.claim(old[0].id, lease=HOUR)
+        await adapters.workers.claim(old[0].id, lease=HOUR)
         await adapters.finish(old[0], FAILED)
         assert await adapters.used(old[1]) == 1
         today = await adapters.queued(room)
-        await adapters.messages.claim(old[1].id, lease=HOUR)
+        await adapters.workers.claim(old[1].id, lease=HOUR)
         await adapters.finish(old[1], FAILED)
         assert await adapters.used(today) == 1
         assert not (await adapters.stored(old[1])).charged
@@ -253,7 +253,7 @@ class TestFinish:
         await adapters.queued(room)
         message = await adapters.claimed(room)
         calls = [adapters.finish(message, FAILED) for _ in range(20)]
-        assert Counter(await adapters.race(*calls, rows_of="messages")) == {True: 1, False: 19}
+        assert Counter(await adapters.race(*calls, rows_of="queue_entries")) == {True: 1, False: 19}
         assert await adapters.used(message) == 1
 
     async def test_refunds_and_new_messages_at_once_are_all_counted(self, adapters: Adapters) -> None:
@@ -279,16 +279,16 @@ class TestFinish:
 class TestFencing:
     async def test_an_old_attempt_writes_nothing(self, adapters: Adapters) -> None:
         old = await adapters.claimed(lease=EXPIRED)
-        new = await adapters.messages.claim(old.id, lease=HOUR)
+        new = await adapters.workers.claim(old.id, lease=HOUR)
         assert new is not None
         for attempt in (0, 1, 3, -1):
             assert not await adapters.finish(old, FAILED, attempt=attempt)
             assert not await adapters.messages.retry(old.id, attempt, delay=timedelta())
             assert not await adapters.messages.release(old.id, attempt)
-            assert await adapters.messages.extend([(old.id, attempt)], lease=EXPIRED) == set()
+            assert await adapters.workers.extend([(old.id, attempt)], lease=EXPIRED) == set()
         assert await adapters.stored(old) == new
         assert await adapters.used(old) == 1
-        assert await adapters.messages.claim(old.id, lease=HOUR) is None
+        assert await adapters.workers.claim(old.id, lease=HOUR) is None
 
     async def test_what_is_not_being_answered_cannot_be_ended(self, adapters: Adapters) -> None:
         room = await adapters.room()
@@ -309,7 +309,7 @@ class TestFencing:
         calls += [verbs.finish(message.id, 1, COMPLETED) for _ in range(7)]
         calls += [verbs.retry(message.id, 1, delay=timedelta()) for _ in range(3)]
         calls += [verbs.release(message.id, 1) for _ in range(3)]
-        results = await adapters.race(*calls, rows_of="messages")
+        results = await adapters.race(*calls, rows_of="queue_entries")
         assert Counter(results) == {True: 1, False: 19}
         winner = results.index(True)
         stored = await adapters.stored(message)
@@ -325,9 +325,9 @@ class TestRetryAndRelease:
         assert await adapters.messages.retry(message.id, 1, delay=timedelta(seconds=5))
         assert await adapters.stored(message) == replace(message, status=MessageStatus.QUEUED, failures=1)
         await adapters.wait(4)
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
         await adapters.wait(2)
-        again = await adapters.messages.claim(message.id, lease=HOUR)
+        again = await adapters.workers.claim(message.id, lease=HOUR)
         assert again is not None
         assert (again.attempt, again.failures, again.deaths) == (2, 1, 0)
 
@@ -335,18 +335,18 @@ class TestRetryAndRelease:
         message = await adapters.claimed()
         assert await adapters.messages.release(message.id, 1)
         assert await adapters.stored(message) == replace(message, status=MessageStatus.QUEUED)
-        assert await adapters.messages.claim(message.id, lease=HOUR) == replace(message, attempt=2)
+        assert await adapters.workers.claim(message.id, lease=HOUR) == replace(message, attempt=2)
 
     async def test_a_release_may_be_due_later(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
         assert await adapters.messages.release(message.id, 1, delay=timedelta(seconds=5))
         assert await adapters.stored(message) == replace(message, status=MessageStatus.QUEUED)
         await adapters.wait(4)
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
         assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == []
         await adapters.wait(2)
         assert await adapters.messages.take_unnotified(limit=5, notified_before=HOUR) == [message.id]
-        assert await adapters.messages.claim(message.id, lease=HOUR)
+        assert await adapters.workers.claim(message.id, lease=HOUR)
 
     async def test_rolled_back_they_leave_it_held(self, adapters: Adapters) -> None:
         message = await adapters.claimed()
@@ -357,4 +357,4 @@ class TestRetryAndRelease:
                 else:
                     assert await adapters.messages.release(message.id, 1)
             assert await adapters.stored(message) == message
-        assert await adapters.messages.claim(message.id, lease=HOUR) is None
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None

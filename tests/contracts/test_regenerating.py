@@ -45,9 +45,9 @@ class TestRegenerate:
     @pytest.mark.parametrize("outcome", [RICH, FAILED, BLOCKED, CANCELLED], ids=lambda o: str(o.status))
     async def test_of_the_last_reply_nothing_stays(self, adapters: Adapters, outcome: Outcome) -> None:
         message = await adapters.claimed(lease=EXPIRED)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.messages.retry(message.id, 2, delay=timedelta())
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.messages.cancel(message.id, message.chatroom_id, message.user_id)
         assert await adapters.finish(message, outcome, attempt=3)
         over = await adapters.stored(message)
@@ -61,7 +61,7 @@ class TestRegenerate:
         assert await adapters.stored(message) == replace(anew, attempt=3)
         assert await counters(adapters, message) == (used, 1)
 
-        claimed = await adapters.messages.claim(message.id, lease=HOUR)
+        claimed = await adapters.workers.claim(message.id, lease=HOUR)
         assert claimed == replace(anew, attempt=4, status=MessageStatus.GENERATING), (
             "due at once; old attempts stay out"
         )
@@ -74,7 +74,7 @@ class TestRegenerate:
         for attempt in (2, 3):
             assert (await regenerate(adapters, message)).used == 1
             assert (await adapters.stored(message)).charged
-            await adapters.messages.claim(message.id, lease=HOUR)
+            await adapters.workers.claim(message.id, lease=HOUR)
             await adapters.finish(message, FAILED, attempt=attempt)
             assert await counters(adapters, message) == (0, 0)
             message = await adapters.stored(message)
@@ -91,13 +91,13 @@ class TestRegenerate:
     async def test_is_paid_for_on_the_day_of_asking_again(self, adapters: Adapters) -> None:
         yesterday = (adapters.clock.now() - DAY).date()
         message = await adapters.queued(allowance_day=yesterday)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.finish(message, RICH)
         allowance = await adapters.messages.regenerate(adapters.anew(message), limits=SendingLimits())
         assert allowance == Allowance(yesterday + DAY, 1, None), "a new day, and no tokens of it"
         assert (await adapters.stored(message)).allowance_day == yesterday + DAY
         late = adapters.anew(message, allowance_day=yesterday)
-        await adapters.messages.claim(message.id, lease=HOUR)
+        await adapters.workers.claim(message.id, lease=HOUR)
         await adapters.finish(message, COMPLETED, attempt=2)
         assert (await adapters.messages.regenerate(late, limits=SendingLimits())).day == yesterday + DAY
         assert (await adapters.stored(message)).allowance_day == yesterday + DAY, "a day never goes back"
@@ -181,7 +181,7 @@ class TestOneRequest:
         first = await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2))
         adapters.unseen[over.user_id] += 1
         assert await adapters.messages.regenerate(anew, limits=SendingLimits(daily=2)) == first, "while it is queued"
-        claimed = await adapters.messages.claim(over.id, lease=HOUR)
+        claimed = await adapters.workers.claim(over.id, lease=HOUR)
         assert claimed
         assert claimed.request_id == anew.request_id
         await adapters.finish(claimed, COMPLETED, attempt=claimed.attempt)
@@ -195,7 +195,7 @@ class TestOneRequest:
         for request_id in (adapters.ids.new(), None, adapters.ids.new()):
             await adapters.messages.regenerate(adapters.anew(over, request_id=request_id), limits=SendingLimits())
             adapters.unseen[over.user_id] += 1
-            claimed = await adapters.messages.claim(over.id, lease=HOUR)
+            claimed = await adapters.workers.claim(over.id, lease=HOUR)
             assert claimed
             assert claimed.request_id == request_id
             await adapters.finish(claimed, COMPLETED, attempt=claimed.attempt)

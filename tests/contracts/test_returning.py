@@ -75,7 +75,7 @@ class TestTheDaysUse:
         assert (await use(adapters, again)).used == 2
         assert (await adapters.counters())[again.id][2] == 0
         assert not await adapters.finish(claimed, FAILED, attempt=claimed.attempt), "nor is it given back"
-        assert await adapters.messages.claim(queued.id, lease=timedelta(hours=1)) is None
+        assert await adapters.workers.claim(queued.id, lease=timedelta(hours=1)) is None
         assert (await use(adapters, again)).used == 2
         one_at_a_time = SendingLimits(daily=5, in_flight=1)
         await adapters.messages.accept(adapters.new_message(await adapters.room(again)), limits=one_at_a_time)

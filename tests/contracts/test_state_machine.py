@@ -19,17 +19,19 @@ from hypothesis.stateful import initialize, precondition, rule
 from adapters.memory.runtime import MemoryClock
 from adapters.postgres.connection import rows
 from adapters.postgres.mapping import to_entity
+from adapters.postgres.statements import Statements
 from application.ports.runtime import Clock
 from domain.billing import SendingLimits
 from domain.chat.calls import CallPurpose, ModelCall, TokenUsage
 from domain.chat.chatrooms import Chatroom
 from domain.chat.messages import CUT_OFF, Message, MessageStatus, Outcome
-from domain.chat.queue import QueueEntry
+from domain.chat.queue import GONE, QueueEntry, Worker
 from domain.chat.usage import Usage
 from domain.errors import DomainError, GenerationFailed, ReplyBlocked, ReplyEmpty
-from domain.ids import MessageId
+from domain.ids import MessageId, WorkerId
 from tests.contracts.conftest import Adapters, InPostgresAndRedis, in_memory
 from tests.support.state_machine import Game, play
+from tests.support.workers import new_worker
 
 #: Time moves in steps of 100 s, and nothing that is compared with now is due at a step.
 UNIT = timedelta(seconds=100)
@@ -53,6 +55,7 @@ limits = st.builds(
     per_minute=st.sampled_from([None] * 3 + [1, 3]),
 )
 leases = st.sampled_from([UNIT * 1.5, UNIT * 5.5])
+workers = st.sampled_from([UUID(int=11), UUID(int=12)])  # each of which has several messages
 delays = st.sampled_from([timedelta(), timedelta(), UNIT * 1.5])
 usages = st.sampled_from([None, TokenUsage(5, 1, 7, 2), TokenUsage(input=3)])
 request_ids = st.sampled_from([None, None, UUID(int=1), UUID(int=2)])
@@ -126,13 +129,14 @@ class ChatGame(Game):
         )
 
     @precondition(lambda self: self.sent)
-    @rule(n=messages, lease=leases, alone=st.sampled_from([True, True, False]))
-    def claim(self, n: int, lease: timedelta, alone: bool) -> None:
-        self.is_claimed(n, lease, alone)
+    @rule(n=messages, worker=workers, lease=leases, alone=st.sampled_from([True, True, False]))
+    def claim(self, n: int, worker: UUID, lease: timedelta, alone: bool) -> None:
+        self.is_claimed(n, alone, Worker(WorkerId(worker), lease))
 
-    def is_claimed(self, n: int, lease: timedelta, alone: bool) -> bool:
-        chosen = self.chosen(n)
-        claimed = self.both(lambda adapters: adapters.messages.claim(chosen.id, lease=lease, alone=alone))
+    def is_claimed(self, n: int, alone: bool, worker: Worker | None = None) -> bool:
+        """By this worker, or by one that has nothing else."""
+        chosen, worker = self.chosen(n), worker or new_worker(UNIT * 1.5)
+        claimed = self.both(lambda adapters: adapters.messages.claim(chosen.id, worker=worker, alone=alone))
         if isinstance(claimed, Message):
             self.attempts.append(Attempt(claimed, claimed.attempt))
         return isinstance(claimed, Message)
@@ -140,13 +144,13 @@ class ChatGame(Game):
     @rule(room=st.sampled_from([0, 0, 0, 1]), outcome=st.sampled_from(OUTCOMES), usage=usages)
     def send_and_answer(self, room: int, outcome: Outcome, usage: TokenUsage | None) -> None:
         self.send(room, SendingLimits(), False)
-        if self.is_claimed(0, UNIT * 1.5, True):
+        if self.is_claimed(0, True):
             self.finish(0, outcome, True, usage, False)
 
     @precondition(lambda self: self.sent)
     @rule(n=messages, usage=usages, asked=st.booleans(), failed=st.booleans(), is_cancelled=st.booleans())
     def try_in_vain(self, n: int, usage: TokenUsage | None, asked: bool, failed: bool, is_cancelled: bool) -> None:
-        if self.is_claimed(n, UNIT * 1.5, True):
+        if self.is_claimed(n, True):
             self.give_back(0, timedelta(), asked, usage, failed)
             if is_cancelled:
                 self.cancel(n)
@@ -155,14 +159,21 @@ class ChatGame(Game):
     @rule(n=messages, times=st.integers(1, 3))
     def workers_die(self, n: int, times: int) -> None:
         for _ in range(times):
-            if self.is_claimed(n, UNIT * 1.5, True):
+            if self.is_claimed(n, True):
                 self.wait(3)
 
     @precondition(lambda self: self.attempts)
-    @rule(chosen=st.lists(messages, max_size=4), lease=leases)
-    def extend(self, chosen: list[int], lease: timedelta) -> None:
+    @rule(chosen=st.lists(messages, max_size=4), worker=workers, lease=st.one_of(leases, st.just(-UNIT * 0.5)))
+    def renew(self, chosen: list[int], worker: UUID, lease: timedelta) -> None:
         held = [(attempt.message.id, attempt.number) for attempt in map(self.attempt, chosen)]
-        self.both(lambda adapters: adapters.messages.extend(held, lease=lease))
+        self.both(lambda adapters: adapters.messages.renew(Worker(WorkerId(worker), lease), held))
+
+    @rule(worker=workers)
+    def forget(self, worker: UUID) -> None:
+        """As happens to a worker that died long ago."""
+        self.memory.messages.workers.put(WorkerId(worker), None)
+        self.run(rows("DELETE FROM workers WHERE id = $1", worker))
+        self.run(self.compare())
 
     @precondition(lambda self: self.attempts)
     @rule(n=messages, outcome=st.sampled_from(OUTCOMES), asked=st.booleans(), usage=usages, window=st.booleans())
@@ -263,7 +274,7 @@ class ChatGame(Game):
     async def compare(self) -> None:
         now, held = self.clock.now(), self.memory.messages
         expected: dict[object, object] = {}
-        for entry in held.entries.all():
+        for entry in held.queue_entries():
             expected |= values_of(entry.message.id, entry, now)
         for user_id, usage in held.usage.items():
             expected |= values_of(user_id, usage, now)
@@ -313,8 +324,12 @@ def values_of(key: object, entity: QueueEntry | Usage, now: datetime) -> dict[ob
     """Each field's value by the key and its name; times as they are from now."""
     values = {field.name: getattr(entity, field.name) for field in fields(entity)}
     if isinstance(entity, QueueEntry):
-        values |= {field.name: getattr(values["message"], field.name) for field in fields(Message)}
-        del values["message"]
+        message = values.pop("message")
+        if message.status.is_final:  # and is not in the queue
+            values = {}
+        elif values["lease_until"] == GONE:
+            values["lease_until"] = "gone"
+        values |= {field.name: getattr(message, field.name) for field in fields(Message)}
     return {(key, name): value - now if isinstance(value, datetime) else value for name, value in values.items()}
 
 
@@ -324,18 +339,32 @@ def are_same(found: object, expected: object) -> bool:
     return found == expected
 
 
+#: While a message is open, its entry has its state.
+STORED = f"""
+    SELECT {Statements("messages").texts["columns"]}, entry.due_at, entry.notified_at, worker_id,
+        workers.lease_until, entry.called, now()
+    FROM messages LEFT JOIN queue_entries AS entry ON message_id = messages.id
+    LEFT JOIN workers ON workers.id = worker_id
+"""  # noqa: S608 - our own columns
+
+
 async def stored_in_postgres() -> dict[object, object]:
     """What it has of messages and of users' counters."""
     stored: dict[object, object] = {}
-    for row in await rows("SELECT *, now() FROM messages"):
+    for row in await rows(STORED):
+        lease_until = (row["lease_until"] or GONE) if row["worker_id"] else None
         entry = QueueEntry(
             message=to_entity(Message, row),
             due_at=row["due_at"],
-            notified_at=row["rung_at"],
-            lease_until=row["lease_until"],
+            notified_at=row["notified_at"],
+            worker=row["worker_id"],
+            lease_until=lease_until,
             called=row["called"],
         )
         stored |= values_of(row["id"], entry, row["now"])
+    open_ones = [row["id"] for row in await rows("SELECT id FROM messages WHERE status IN ('queued', 'generating')")]
+    queued = [row["message_id"] for row in await rows("SELECT message_id FROM queue_entries")]
+    assert sorted(queued) == sorted(open_ones), "what is open is in the queue, and nothing else is"
     for row in await rows("SELECT *, now() FROM allowances"):
         stored |= values_of(row["user_id"], to_entity(Usage, row), row["now"])
     return stored
@@ -343,6 +372,7 @@ async def stored_in_postgres() -> dict[object, object]:
 
 async def empty() -> None:
     await rows("DELETE FROM users")
+    await rows("DELETE FROM workers")
     await rows("DELETE FROM model_calls")
 
 

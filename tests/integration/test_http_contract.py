@@ -291,8 +291,9 @@ async def test_a_running_message_is_cancelled_soon(person: Person, api_environme
     connection = await asyncpg.connect(api_environment["DATABASE_URL"])
     try:
         await connection.execute(  # as a worker does
-            "UPDATE messages SET status = 'generating', attempt = 1, lease_until = now() + interval '1 h'"
-            " WHERE id = $1",
+            "WITH worker AS ("
+            " INSERT INTO workers (id, lease_until) VALUES (gen_random_uuid(), now() + interval '1 h') RETURNING id"
+            ") UPDATE queue_entries SET attempt = 1, worker_id = worker.id FROM worker WHERE message_id = $1",
             message,
         )
         waited = await person.ask("POST", path)
@@ -301,10 +302,12 @@ async def test_a_running_message_is_cancelled_soon(person: Person, api_environme
         assert "preference-applied" not in waited.headers
         at_once = await person.ask("POST", path, headers={"Prefer": "wait=0"})
         assert (at_once.status_code, at_once.headers["preference-applied"]) == (202, "wait=0")
-        assert await connection.fetchval("SELECT cancel_requested FROM messages WHERE id = $1", message)
+        assert await connection.fetchval("SELECT cancel_requested FROM queue_entries WHERE message_id = $1", message)
         waiting = asyncio.create_task(person.ask("POST", path, headers={"Prefer": "wait=30"}))
         await connection.execute(
-            "UPDATE messages SET status = 'cancelled', response = 'Half a', completed_at = now() WHERE id = $1", message
+            "WITH entry AS (DELETE FROM queue_entries WHERE message_id = $1)"
+            " UPDATE messages SET status = 'cancelled', response = 'Half a', completed_at = now() WHERE id = $1",
+            message,
         )
         ended = await waiting
         assert ended.status_code in (200, 409)

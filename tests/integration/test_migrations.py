@@ -21,6 +21,7 @@ from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import rows, tortoise_config
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.migrate import LOCATION, aerich_command, migrate
+from adapters.postgres.migrate import versions as migrations
 from adapters.security import HmacNumberDigests
 from adapters.system import TimeOrderedIds
 from application.ports.runtime import StartedRequest
@@ -32,9 +33,10 @@ from domain.ids import ChatroomId, MessageId, UserId
 from entrypoints.container import Container
 from tests.support.database import connected, execute, new_database
 from tests.support.patience import PROCESS_HANG
+from tests.support.workers import claim
 
 ROOT = Path(__file__).parents[2]
-VERSIONS = sorted(path.name for path in Path(LOCATION, "models").glob("[0-9]*.py"))
+VERSIONS = [version.name for version in migrations()]
 TABLES = [
     "allowances",
     "billing_accounts",
@@ -54,14 +56,17 @@ TABLES = [
     "otp_challenges",
     "otp_sendings",
     "payment_events",
+    "queue_entries",
     "refresh_tokens",
     "sessions",
     "subscriptions",
     "users",
+    "workers",
     "wrong_guesses",
 ]
 #: The previous version still writes to these while it is replaced; the next release drops them.
 RETIRED = ("guess_budgets", "otp_challenges", "otp_sendings")
+RETIRED_COLUMNS = [("messages", name) for name in ("called", "due_at", "lease_until", "rung_at")]
 
 
 @pytest.fixture
@@ -165,7 +170,7 @@ def test_conversations_of_the_first_schema_go_on(empty_database: str, tmp_path: 
 
     async def go_on() -> None:
         async with connected(empty_database):
-            [row] = await rows("SELECT chatroom_id, user_id FROM messages WHERE status = 'generating'")
+            [row] = await rows("SELECT DISTINCT chatroom_id, user_id FROM messages")
             room, views = await PostgresChatrooms().get_with_messages(row["chatroom_id"], row["user_id"], limit=9)
             found = [await PostgresMessages().get(view.id, room.id, room.user_id) for view in views]
             assert (room.instructions, room.auto_title) == (None, False)
@@ -174,7 +179,7 @@ def test_conversations_of_the_first_schema_go_on(empty_database: str, tmp_path: 
             counted = await PostgresMessages().allowance(room.user_id, day=found[0].allowance_day, total=5)
             assert (counted.used, counted.input_tokens, counted.output_tokens) == (4, 0, 0)
             waiting = next(message for message in found if message.status is MessageStatus.GENERATING)
-            assert await PostgresMessages().claim(waiting.id, lease=timedelta(hours=1))
+            assert await claim(PostgresMessages(), waiting.id, lease=timedelta(hours=1))
             assert (await PostgresMessages().cancel(waiting.id, room.id, room.user_id)).cancel_requested
             assert await PostgresMessages().cancel_requested() == {waiting.id}
             assert len((await PostgresMessages().context(waiting, limit=9)).earlier) <= 1
@@ -191,7 +196,7 @@ def test_conversations_of_the_first_schema_go_on(empty_database: str, tmp_path: 
     asyncio.run(execute(empty_database, OLD_ROWS))
     before = old_rows(empty_database)
     assert asyncio.run(migrate(empty_database)) == VERSIONS[1:]
-    assert old_rows(empty_database) == before
+    assert old_rows(empty_database)[:2] == before[:2]
     asyncio.run(back_to_the_first())
     assert versions(empty_database) == VERSIONS[:1]
     assert old_rows(empty_database) == before
@@ -245,7 +250,7 @@ def test_processes_that_migrate_at_once_wait_for_each_other(empty_database: str)
     outputs = [process.communicate(timeout=PROCESS_HANG)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0, 0], outputs
     applied = [line for output in outputs for line in output.splitlines() if line.startswith("applied")]
-    assert sorted(applied) == [f"applied {version}" for version in VERSIONS]
+    assert sorted(applied) == sorted(f"applied {version}" for version in VERSIONS)
     assert tables(empty_database) == TABLES
     assert versions(empty_database) == VERSIONS
 
@@ -277,7 +282,11 @@ def test_migrations_make_what_the_models_say(empty_database: str, database_url: 
 
     asyncio.run(generate())
     generated, migrated = [
-        [tuple(row) for row in asyncio.run(execute(url, question)) if row[0] not in RETIRED]
+        [
+            tuple(row)
+            for row in asyncio.run(execute(url, question))
+            if row[0] not in RETIRED and row[:2] not in RETIRED_COLUMNS
+        ]
         for url in (empty_database, database_url)
     ]
     assert migrated == generated
@@ -287,10 +296,8 @@ def test_migrations_make_what_the_models_say(empty_database: str, database_url: 
 def test_the_queues_partial_indexes_are_there(database_url: str) -> None:
     found = asyncio.run(execute(database_url, "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%WHERE%'"))
     assert {row["indexname"] for row in found} >= {
-        "messages_queued",
-        "messages_generating",
-        "messages_failed",
-        "messages_cancel_requested",
+        "messages_unanswered",
+        "queue_entries_cancel_requested",
     }
 
 

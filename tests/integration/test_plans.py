@@ -29,9 +29,16 @@ EXCEPTIONS: dict[Key, str] = {
     ("database", "find_tables"): "reads no row",
     ("facts", "server"): "looks up a role and a database among few, for operators",
     ("guesses", "purge"): "holds the numbers that somebody guessed at, and one statement in ten minutes reads them",
-    ("messages", "list_by_status"): "for operators: by its value, failed messages have an index; others are frequent",
+    ("messages", "list_completed"): "for operators: it ends at the limit, since most messages have a reply",
     ("setup", "refused_for"): "holds one row",
     ("users", "purge_days_use"): "holds the accounts that were deleted today",
+}
+
+#: What these hold does not grow with the history, so they may be read from end to end.
+SMALL = {
+    "queue_entries": "what is queued or being generated",
+    "workers": "a row for each worker process",
+    "aerich": "the migrations that were applied",
 }
 
 GROWN = """
@@ -62,11 +69,19 @@ rooms AS (
 ),
 asked AS (
     INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged, queued_at,
-        max_output_tokens, due_at, rung_at, lease_until, chatroom_id, user_id, response)
+        max_output_tokens, chatroom_id, user_id, response)
     SELECT gen_random_uuid(), 'input', now(),
-        CASE row_number() OVER () % 20 WHEN 0 THEN 'queued' WHEN 1 THEN 'generating' ELSE 'completed' END,
-        1, 0, 0, current_date, true, now(), 10, now(), now(), now(), id, user_id, 'reply'
-    FROM rooms, generate_series(1, 4) RETURNING id, user_id
+        CASE row_number() OVER () % 20 WHEN 0 THEN 'queued' WHEN 1 THEN 'failed' ELSE 'completed' END,
+        1, 0, 0, current_date, true, now(), 10, id, user_id, 'reply'
+    FROM rooms, generate_series(1, 4) RETURNING id, user_id, chatroom_id, status
+),
+queued AS (
+    INSERT INTO queue_entries (message_id, chatroom_id, queued_at, due_at, notified_at, worker_id)
+    SELECT id, chatroom_id, now(), now(), now(), CASE WHEN random() < 0.5 THEN gen_random_uuid() END
+    FROM asked WHERE status = 'queued'
+),
+processes AS (
+    INSERT INTO workers (id, lease_until) SELECT gen_random_uuid(), now() FROM generate_series(1, 20)
 ),
 calls AS (
     INSERT INTO model_calls (user_id, message_id, attempt, purpose, model, outcome)
@@ -144,7 +159,8 @@ async def unbounded(url: str) -> dict[Key, list[str]]:
             await connection.execute(f"PREPARE it AS {statement.sql}")
             [plan] = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE it {values}"))
             await connection.execute("DEALLOCATE it")
-            found[area, name] = [node["Relation Name"] for node in nodes(plan["Plan"]) if is_unbounded(node, partial)]
+            read = [node["Relation Name"] for node in nodes(plan["Plan"]) if is_unbounded(node, partial)]
+            found[area, name] = [table for table in read if table not in SMALL and not table.startswith("pg_")]
     finally:
         await connection.close()
     return found

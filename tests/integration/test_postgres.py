@@ -44,6 +44,7 @@ from tests.support.database import (
 )
 from tests.support.patience import HANG, PROCESS_HANG
 from tests.support.ports import free_port
+from tests.support.workers import claim, new_worker
 
 IDS = TimeOrderedIds()
 USERS = PostgresUsers(HmacNumberDigests(key=b"key"))
@@ -152,9 +153,9 @@ class TestLimits:
         somebody = await asyncpg.connect(own_database)
         try:
             async with connected(own_database, pool=2, statement_seconds=1), somebody.transaction():
-                await somebody.execute("LOCK TABLE messages")
+                await somebody.execute("LOCK TABLE queue_entries")
                 with pytest.raises(DatabaseUnavailable):
-                    await PostgresMessages().claim(MessageId(IDS.new()), lease=timedelta(seconds=1))
+                    await claim(PostgresMessages(), MessageId(IDS.new()), lease=timedelta(seconds=1))
                 assert await connections_out() == 0
         finally:
             await somebody.close()
@@ -373,9 +374,9 @@ HISTORY = """
       SELECT gen_random_uuid(), 'room', now(), id FROM owners, generate_series(1, 4) RETURNING id, user_id
     )
     INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
-      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id, response)
-    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
-      now(), id, user_id, 'reply'
+      queued_at, max_output_tokens, chatroom_id, user_id, response)
+    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10,
+      id, user_id, 'reply'
     FROM rooms, generate_series(1, 10)
 """
 
@@ -388,9 +389,9 @@ LONG_AND_SHORT = """
       RETURNING id, user_id, name
     )
     INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
-      queued_at, max_output_tokens, due_at, rung_at, chatroom_id, user_id, response)
-    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10, now(),
-      now(), id, user_id, 'reply'
+      queued_at, max_output_tokens, chatroom_id, user_id, response)
+    SELECT gen_random_uuid(), 'input', now(), 'completed', 1, 0, 0, current_date, true, now(), 10,
+      id, user_id, 'reply'
     FROM rooms, generate_series(1, CASE name WHEN 'long' THEN 10000 ELSE 20 END)
 """
 
@@ -456,10 +457,10 @@ class TestPlans:
         async def answer(room: Chatroom) -> None:
             message = new_message(room)
             await messages.accept(message, limits=SendingLimits(daily=5))
-            await messages.claim(message.id, lease=timedelta(seconds=9))
-            await messages.extend([(message.id, 1)], lease=timedelta(seconds=9))
+            await claim(messages, message.id, lease=timedelta(seconds=9))
+            await messages.renew(new_worker(), [(message.id, 1)])
             await messages.retry(message.id, 1, delay=timedelta())
-            await messages.claim(message.id, lease=timedelta(seconds=9))
+            await claim(messages, message.id, lease=timedelta(seconds=9))
             await messages.cancel(message.id, room.id, room.user_id)
             assert await messages.cancel_requested() == {message.id}
             assert await messages.finish(message.id, 2, Outcome(status=MessageStatus.FAILED))

@@ -28,6 +28,7 @@ from tests.support.http_client import Person, http_client, sign_up
 from tests.support.patience import HANG
 from tests.support.processes import api_process
 from tests.support.sse_client import Reply, Stream, open_stream
+from tests.support.workers import claim
 
 PIECES = ("Because ", "of ", "Rayleigh\n", "आकाश 🌻 \u2028.")
 TEXT = "".join(PIECES)
@@ -45,7 +46,7 @@ class Hand:
     async def begin(self, message: str, *pieces: str) -> None:
         """The next attempt, with what it says."""
         message_id = MessageId(UUID(message))
-        claimed = await self.messages.claim(message_id, lease=timedelta(hours=1))
+        claimed = await claim(self.messages, message_id, lease=timedelta(hours=1))
         assert claimed is not None
         writer = self.stream.write(message_id, claimed.attempt, kept=claimed.kept_characters)
         self._attempts[message_id] = claimed.attempt, writer

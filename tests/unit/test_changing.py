@@ -22,6 +22,7 @@ from domain.errors import (
     TooManyInFlight,
 )
 from tests.support.patience import HANG
+from tests.support.workers import claim
 from tests.unit.conftest import World
 
 OTHER = "+919876543211"
@@ -139,7 +140,7 @@ class TestCancelMessage:
 
     async def test_what_is_being_answered_is_requested(self, world: World) -> None:
         message = await world.sent()
-        await world.messages.claim(message.id, lease=timedelta(hours=1))
+        await claim(world.messages, message.id, lease=timedelta(hours=1))
         requested = await self.cancel(world, message)
         assert (requested.status, requested.cancel_requested) == (MessageStatus.GENERATING, True)
 

@@ -25,6 +25,7 @@ from domain.errors import (
     TooManyInFlight,
 )
 from domain.ids import ChatroomId, MessageId, UserId
+from tests.support.workers import claim
 from tests.unit.conftest import World
 
 OTHER = "+919876543211"
@@ -371,7 +372,7 @@ class TestRecoverReplies:
         room = await world.room()
         messages = [(await world.sent(room=room)).id for _ in range(4)]
         for message_id in messages:
-            await world.messages.claim(message_id, lease=timedelta(seconds=10))
+            await claim(world.messages, message_id, lease=timedelta(seconds=10))
         world.queue.notified.clear()
         world.clock.move(timedelta(seconds=11))
         assert await world.container.recover_replies()() == []

@@ -21,6 +21,7 @@ from domain.chat.calls import ModelCall, ThinkingLevel, TokenUsage
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Conversation, ReplyChunk, Role, Turn
 from domain.chat.messages import Message, MessageStatus, Outcome
+from domain.chat.queue import Worker
 from domain.errors import (
     DatabaseUnavailable,
     ModelDeferred,
@@ -37,6 +38,7 @@ from domain.errors import (
 from domain.ids import MessageId, UserId
 from tests.support.patience import HANG
 from tests.support.virtual_time import virtual_time
+from tests.support.workers import claim
 from tests.unit.conftest import World
 
 QUEUED, GENERATING = MessageStatus.QUEUED, MessageStatus.GENERATING
@@ -182,7 +184,7 @@ class TestCompletes:
 
     async def test_a_message_that_is_not_due_is_left_alone(self, world: World) -> None:
         message = await world.sent()
-        await world.messages.claim(message.id, lease=timedelta(seconds=10))
+        await claim(world.messages, message.id, lease=timedelta(seconds=10))
         await world.messages.retry(message.id, 1, delay=timedelta(seconds=5))
         assert await answer(world, message) is None
         world.clock.move(timedelta(seconds=5))
@@ -440,7 +442,7 @@ class TestPoison:
     async def test_three_deaths_end_it_without_asking_the_model(self, world: World) -> None:
         message = await world.sent()
         for _ in range(3):
-            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1), alone=True)
+            assert await claim(world.messages, message.id, lease=timedelta(seconds=-1), alone=True)
         assert await answer(world, message) is FAILED
         stored = await world.stored(message)
         assert (stored.error_code, stored.deaths, stored.attempt) == ("workers_died", 3, 4)
@@ -450,7 +452,7 @@ class TestPoison:
     async def test_two_do_not(self, world: World) -> None:
         message = await world.sent()
         for _ in range(2):
-            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1), alone=True)
+            assert await claim(world.messages, message.id, lease=timedelta(seconds=-1), alone=True)
         assert await answer(world, message) is COMPLETED
 
 
@@ -460,7 +462,7 @@ class TestSuspects:
     async def suspect(self, world: World, room: Chatroom) -> Message:
         message = await world.sent(room=room)
         for _ in range(2):
-            assert await world.messages.claim(message.id, lease=timedelta(seconds=-1))
+            assert await claim(world.messages, message.id, lease=timedelta(seconds=-1))
         return message
 
     async def test_are_answered_one_at_a_time_while_others_go_on(self) -> None:
@@ -520,8 +522,8 @@ class TestSuspectsDuplicates:
         suspects = world.container.generate_reply().quarantine
         ended, held, later = [await world.sent(room=room) for _ in range(3)]
         assert await answer(world, ended) is COMPLETED
-        assert await world.messages.claim(held.id, lease=timedelta(hours=1))
-        await world.messages.claim(later.id, lease=timedelta(hours=1))
+        assert await claim(world.messages, held.id, lease=timedelta(hours=1))
+        await claim(world.messages, later.id, lease=timedelta(hours=1))
         await world.messages.release(later.id, 1, delay=timedelta(hours=1))
         assert suspects.acquire(MessageId(world.container.ids().new()))
         world.queue.notified.clear()
@@ -612,7 +614,7 @@ class TestLeases:
             for _ in range(5):
                 world.clock.move(timedelta(seconds=9))
                 await world.container.leases().renew()
-                assert await world.messages.claim(message.id, lease=timedelta(seconds=10)) is None
+                assert await claim(world.messages, message.id, lease=timedelta(seconds=10)) is None
             assert await task is COMPLETED
 
     async def test_lost_it_stops_the_model_and_writes_nothing(self, world: World) -> None:
@@ -620,7 +622,7 @@ class TestLeases:
         message = await world.sent()
         async with answering(world, message) as task:
             world.clock.move(timedelta(seconds=11))
-            theirs = await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            theirs = await claim(world.messages, message.id, lease=timedelta(seconds=10))
             await world.container.leases().renew()
             assert await task is None
         assert (world.model.open, world.model.left) == (0, 1)
@@ -632,7 +634,7 @@ class TestLeases:
         message = await world.sent()
         async with answering(world, message) as task:
             world.clock.move(timedelta(seconds=11))
-            theirs = await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            theirs = await claim(world.messages, message.id, lease=timedelta(seconds=10))
             assert await task is None
         assert await world.stored(message) == theirs
 
@@ -643,7 +645,7 @@ class TestLeases:
         tasks = [asyncio.create_task(answer(world, message)) for message in (lost, kept)]
         await until(lambda: world.model.open == 2)
         world.clock.move(timedelta(seconds=11))
-        await world.messages.claim(lost.id, lease=timedelta(seconds=10))
+        await claim(world.messages, lost.id, lease=timedelta(seconds=10))
         await world.container.leases().renew()
         assert await tasks[0] is None
         assert not tasks[1].done()
@@ -656,6 +658,9 @@ class TestLeases:
         message = await world.sent()
         async with answering(world, message) as old:
             world.clock.move(timedelta(seconds=11))
+            theirs = await claim(world.messages, message.id, lease=timedelta(seconds=10))
+            assert theirs
+            await world.messages.release(message.id, theirs.attempt)
             new = asyncio.create_task(answer(world, message))
             await until(lambda: world.model.open == 2)
             await world.container.leases().renew()
@@ -663,20 +668,26 @@ class TestLeases:
             assert not old.done(), "it learns of it at its end, or by its deadline"
         assert (await world.stored(message)).response == "ab"
 
-    async def test_of_nothing_asks_nothing(self) -> None:
-        class Asked(MemoryMessages):
-            async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
-                raise AssertionError("nothing is held")
+    async def test_expired_it_is_not_taken_by_the_process_that_has_it(self, world: World) -> None:
+        world.model.add(ScriptedReply(pieces=("a", "b"), seconds=0.02))
+        message = await world.sent()
+        async with answering(world, message) as task:
+            world.clock.move(timedelta(seconds=11))
+            assert await answer(world, message) is None
+            assert await task is COMPLETED
+        assert (await world.stored(message)).attempt == 1
 
-        world = World(Asked)
+    async def test_it_is_renewed_before_there_is_anything_to_hold(self, world: World) -> None:
         await world.container.leases().renew()
-        await answer(world, await world.sent())
-        await world.container.leases().renew()
+        world.clock.move(timedelta(seconds=9))
+        assert world.messages.workers.get(world.container.worker().id) == world.clock.now() + timedelta(seconds=1)
 
     async def test_an_unavailable_database_stops_nobody_and_is_logged(self) -> None:
         class Away(MemoryMessages):
-            async def extend(self, held: Sequence[tuple[MessageId, int]], *, lease: timedelta) -> set[MessageId]:
-                raise DatabaseUnavailable
+            async def renew(self, worker: Worker, held: Sequence[tuple[MessageId, int]] = ()) -> set[MessageId]:
+                if held:
+                    raise DatabaseUnavailable
+                return await super().renew(worker, held)
 
         world = World(Away)
         world.model.add(ScriptedReply(pieces=("a", "b"), seconds=0.01))
@@ -788,7 +799,7 @@ class TestCancel:
 
     async def test_of_one_whose_worker_died_never_reaches_the_model_again(self, world: World) -> None:
         message = await world.sent()
-        assert await world.messages.claim(message.id, lease=timedelta(seconds=10))
+        assert await claim(world.messages, message.id, lease=timedelta(seconds=10))
         await self.cancel(world, message)
         world.clock.move(timedelta(seconds=11))
         async with world.stream.follow(message.id) as reader, asyncio.timeout(HANG):
@@ -899,7 +910,7 @@ class TestBooked:
         async with answering(world, message) as task:
             await asyncio.sleep(0)
             world.clock.move(timedelta(seconds=11))
-            await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            await claim(world.messages, message.id, lease=timedelta(seconds=10))
             assert [call.outcome for call in world.messages.calls.all()] == ["lost"]
             await world.container.leases().renew()
             assert await task is None
@@ -910,7 +921,7 @@ class TestBooked:
         message = await world.sent()
         async with answering(world, message) as task:
             world.clock.move(timedelta(seconds=11))
-            await world.messages.claim(message.id, lease=timedelta(seconds=10))
+            await claim(world.messages, message.id, lease=timedelta(seconds=10))
             assert await task is None
         assert self.booked(world) == [(1, "completed", TokenUsage(5, 0, 1))]
 
@@ -979,7 +990,7 @@ class TestDatabaseAway:
 
     async def test_at_the_claim_it_is_the_callers_to_know(self) -> None:
         class Away(MemoryMessages):
-            async def claim(self, message_id: MessageId, *, lease: timedelta, alone: bool = False) -> Message | None:
+            async def claim(self, message_id: MessageId, *, worker: Worker, alone: bool = False) -> Message | None:
                 raise DatabaseUnavailable
 
         world = World(Away)

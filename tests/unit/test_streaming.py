@@ -18,6 +18,7 @@ from domain.chat.streams import StreamPosition
 from domain.errors import DatabaseUnavailable, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 from tests.support.patience import HANG
+from tests.support.workers import claim
 from tests.unit.conftest import World
 
 LEASE = timedelta(hours=1)
@@ -43,7 +44,7 @@ class Scene:
 
     async def begin(self, *pieces: str) -> Scene:
         """The next attempt, with what it says."""
-        claimed = await self.world.messages.claim(self.message.id, lease=LEASE, alone=True)
+        claimed = await claim(self.world.messages, self.message.id, lease=LEASE, alone=True)
         assert claimed is not None
         self.attempt = claimed.attempt
         self.writer = self.world.stream.write(self.message.id, self.attempt, kept=claimed.kept_characters)

@@ -42,13 +42,13 @@ SELECT FROM chatrooms WHERE id = :id AND user_id = :user_id FOR UPDATE;
 -- end_unanswered --
 -- Take the room's unanswered messages out of the in-flight count, and return them.
 WITH unanswered AS MATERIALIZED (
-    SELECT id FROM messages WHERE chatroom_id = :id AND status IN ('queued', 'generating') ORDER BY id FOR UPDATE
+    SELECT message_id FROM queue_entries WHERE chatroom_id = :id ORDER BY message_id FOR UPDATE
 ),
 ended AS (
     UPDATE allowances SET in_flight = in_flight - (SELECT count(*) FROM unanswered)
     WHERE user_id = :user_id AND EXISTS (SELECT FROM unanswered)
 )
-SELECT id FROM unanswered ORDER BY id;
+SELECT message_id FROM unanswered ORDER BY message_id;
 
 -- delete --
 -- Delete a room with its messages.
@@ -62,14 +62,22 @@ WHERE user_id = :user_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-fff
 ORDER BY id DESC LIMIT :limit;
 
 -- view_columns --
--- The columns of a MessageView.
-id, chatroom_id, input, created_at, status, response, thoughts, thinking_seconds, finish_reason, input_tokens,
-    cached_tokens, output_tokens, thought_tokens, error_code, error_detail, attempt, charged, completed_at
+-- The columns of a MessageView. Only for a message that is open, of which a room has few, its entry is looked up.
+id, chatroom_id, input, created_at,
+    CASE WHEN status <> 'queued' THEN status
+        WHEN EXISTS (SELECT FROM queue_entries WHERE message_id = id AND worker_id IS NOT NULL) THEN 'generating'
+        ELSE 'queued' END AS status,
+    response, thoughts, thinking_seconds, finish_reason, input_tokens, cached_tokens, output_tokens, thought_tokens,
+    error_code, error_detail,
+    CASE WHEN status <> 'queued' THEN attempt
+        ELSE coalesce((SELECT entry.attempt FROM queue_entries entry WHERE message_id = id), attempt) END AS attempt,
+    charged, completed_at
 
 -- get_with_messages --
 -- A room with a page of its messages, newest first, in one round trip. An empty room is one row without a message.
-SELECT room_name, instructions, auto_title, opened_at,
--- include view_columns --
+SELECT room_name, instructions, auto_title, opened_at, id, chatroom_id, input, created_at, status, response, thoughts,
+    thinking_seconds, finish_reason, input_tokens, cached_tokens, output_tokens, thought_tokens, error_code,
+    error_detail, attempt, charged, completed_at
 FROM (
     SELECT id AS room_id, name AS room_name, instructions, auto_title, created_at AS opened_at
     FROM chatrooms WHERE id = :id AND user_id = :user_id

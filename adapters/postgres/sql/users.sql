@@ -38,9 +38,10 @@ DELETE FROM kept_allowances WHERE day < :today;
 -- Lock the user's chatrooms.
 SELECT FROM chatrooms WHERE user_id = :user_id ORDER BY id FOR UPDATE;
 
--- lock_messages --
--- Lock the user's messages.
-SELECT FROM messages WHERE user_id = :user_id ORDER BY id FOR UPDATE;
+-- lock_queue_entries --
+-- Lock what the user's rooms have in the queue.
+SELECT FROM queue_entries JOIN chatrooms ON chatrooms.id = chatroom_id
+WHERE user_id = :user_id ORDER BY message_id FOR UPDATE OF queue_entries;
 
 -- lock_allowance --
 -- Lock the user's counters.
