@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -17,17 +16,18 @@ class SystemClock(Clock):
 
 
 class TimeOrderedIds(Ids):
-    """Version 7 UUIDs by RFC 9562, method 3: 48 bits of milliseconds, then 12 of their fraction.
+    """Version 7 UUIDs by RFC 9562, method 1: 48 bits of milliseconds, then 12 of a counter.
 
-    Python has uuid7 from 3.14 on.
+    They sort messages and chatrooms, so the time is the one that all hosts share. Python has uuid7 from 3.14 on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
         self._last = 0
 
     def new(self) -> UUID:
-        # A tick is 1/4096 ms, about 244 ns; ids made faster than that borrow from later ticks.
-        ticks = max(time.time_ns() * 4096 // 1_000_000, self._last + 1)
+        # Ids beyond 4,096 in a millisecond borrow from the next one.
+        ticks = max(round(self._clock.now().timestamp() * 1000) * 4096, self._last + 1)
         self._last = ticks
         milliseconds, fraction = divmod(ticks, 4096)
         random_bits = int.from_bytes(os.urandom(8)) & ((1 << 62) - 1)

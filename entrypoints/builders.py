@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from adapters.no_payments import NoPayments
 from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioAccount, TwilioOtpSender
+from adapters.postgres.clock import PostgresClock
 from adapters.security import derived_key
 from application.ports.accounts import OtpSender
 from application.ports.billing import PaymentGateway
 from application.ports.chat import LanguageModel
+from application.ports.runtime import Clock
 from domain.billing import SendingLimits, Tier
 from domain.chat.calls import ReplyPlan
 from entrypoints.setting_types import secrets
@@ -16,6 +18,11 @@ from entrypoints.settings import Settings
 
 def key_for(settings: Settings, purpose: str) -> bytes:
     return derived_key(settings.login.access_token_secret.get_secret_value(), purpose)
+
+
+def shared_clock(database: PostgresClock) -> Clock:
+    """By which everything is stamped and compared, so that no decision depends on the clocks of two hosts."""
+    return database
 
 
 def otp_sender(settings: Settings) -> OtpSender:

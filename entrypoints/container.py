@@ -22,6 +22,7 @@ from adapters.postgres.billing import PostgresBillingAccounts
 from adapters.postgres.budget import PostgresModelBudget
 from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
+from adapters.postgres.clock import PostgresClock
 from adapters.postgres.database import Postgres, PostgresUnitOfWork
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.setup import PostgresModelSetup
@@ -99,8 +100,10 @@ class Container(containers.DeclarativeContainer):
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.billing.checkout_reconcile_minutes)
     _payment_timeout = providers.Callable(builders.payment_timeout, settings)
 
-    clock = single(SystemClock)
-    ids = single(TimeOrderedIds)
+    host_clock = providers.Singleton(SystemClock)
+    database_clock = providers.Singleton(PostgresClock, host_clock)
+    clock = single(builders.shared_clock, database_clock)
+    ids = single(TimeOrderedIds, clock)
     mobile_numbers = single(LibPhoneNumbers, default_region=settings.provided.login.default_region)
 
     postgres = single(
@@ -262,7 +265,7 @@ class Container(containers.DeclarativeContainer):
     recover_replies = wired(RecoverReplies, queue=queue, renotify_after=settings.provided.worker.lease)
 
     #: Started in this order, closed in reverse.
-    resources = providers.List(postgres, redis, broker, reply_stream)
+    resources = providers.List(postgres, database_clock, redis, broker, reply_stream)
     #: Checked by /ready and by the command `check`.
     watched = providers.List(postgres, redis)
     shutdown = single(Shutdown)

@@ -36,3 +36,7 @@ SELECT pid, coalesce(nullif(application_name, ''), backend_type) AS name,
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < now() - interval '2 s'
 ORDER BY xact_start LIMIT 3;
+
+-- time --
+-- The time of the database, by which everything is stamped and compared.
+SELECT clock_timestamp() AS now;
