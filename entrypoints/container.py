@@ -79,6 +79,7 @@ from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle
 from application.housekeeping import PurgeExpired
 from application.ports.runtime import Resource
+from application.rate_limiting import FallbackRateLimiter, ProcessRateLimiter
 from application.readiness import CheckReadiness, Shutdown
 from domain.chat.queue import Worker
 from domain.chat.retries import RetryPolicy
@@ -134,10 +135,14 @@ class Container(containers.DeclarativeContainer):
     messages = single(PostgresMessages)
     chatroom_lists = single(RedisChatroomLists, redis, namespace=settings.provided.redis.namespace)
     rate_limiter = single(
-        RedisRateLimiter,
-        redis,
-        namespace=settings.provided.redis.namespace,
-        key=providers.Callable(builders.key_for, settings, "rate limits"),
+        FallbackRateLimiter,
+        providers.Singleton(
+            RedisRateLimiter,
+            redis,
+            namespace=settings.provided.redis.namespace,
+            key=providers.Callable(builders.key_for, settings, "rate limits"),
+        ),
+        providers.Singleton(ProcessRateLimiter, clock),
     )
     queue = single(TaskiqJobQueue, broker, GENERATE_REPLY)
     reply_stream = single(

@@ -61,8 +61,8 @@ LOOP_LAG = Histogram(
 )
 STREAMS_OPEN = Gauge("http_streams_open", "Open reply streams.", multiprocess_mode="livesum")
 RATE_LIMITED = Counter("rate_limited", "Calls refused by a rate limit.", ["rule"])
-RATE_LIMITS_UNCHECKED = Counter(
-    "rate_limits_unchecked", "Calls that skipped the rate limits because Redis was unavailable."
+RATE_LIMITS_IN_PROCESS = Counter(
+    "rate_limits_in_process", "Calls that one process counted by itself because Redis was unavailable."
 )
 LOG_EVENTS = Counter("log_events", "Warnings and errors in the log, by event name.", ["event", "level"])
 MESSAGES_ATTEMPTED = Counter(

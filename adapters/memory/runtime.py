@@ -1,4 +1,4 @@
-"""A clock that stands still until it is moved, a queue that records its notifications, and limits of one process."""
+"""A clock that stands still until it is moved, and a queue that records its notifications."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from application.ports.runtime import Bucket, Clock, JobQueue, RateDecision, RateLimiter, Remaining
-from domain.rates import MICROSECONDS, CallRate
+from application.ports.runtime import Clock, JobQueue
 
 
 class MemoryClock(Clock):
@@ -32,20 +31,3 @@ class MemoryJobQueue(JobQueue):
         if not self.broken:
             self.notified += ids
         return not self.broken
-
-
-class MemoryRateLimiter(RateLimiter):
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._full_at: dict[tuple[str, str], int] = {}
-
-    async def hit(self, buckets: Sequence[Bucket]) -> RateDecision:
-        now = int(self._clock.now().timestamp() * MICROSECONDS)
-        names = [(bucket.rule, bucket.subject) for bucket in buckets]
-        rates = [CallRate(bucket.rate, self._full_at.get(name, 0)) for name, bucket in zip(names, buckets, strict=True)]
-        wait = max((rate.wait(now) for rate in rates), default=0)
-        if wait == 0:
-            rates = [rate.counted(now) for rate in rates]
-            self._full_at |= {name: rate.full_at for name, rate in zip(names, rates, strict=True)}
-        remaining = [Remaining(rate.calls_left(now), rate.resets_in(now) / MICROSECONDS) for rate in rates]
-        return RateDecision(wait / MICROSECONDS, remaining)

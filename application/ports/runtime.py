@@ -124,10 +124,12 @@ class RateDecision:
     """Seconds until the call is allowed; 0 if it is allowed now."""
     remaining: Sequence[Remaining]
     """In the order of the buckets."""
+    is_shared: bool = True
+    """Whether the call was counted for all processes together."""
 
 
 class RateLimiter(Protocol):
-    """Counts calls, so that nobody gets more than their share. It protects the service, so its counts may be lost."""
+    """Counts calls, so that nobody gets more than their share."""
 
     @abstractmethod
     async def hit(self, buckets: Sequence[Bucket]) -> RateDecision:

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from adapters.memory.runtime import MemoryClock, MemoryRateLimiter
+from adapters.memory.runtime import MemoryClock
 from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
 from application.ports.runtime import Bucket, RateLimiter
+from application.rate_limiting import ProcessRateLimiter
 from domain.errors import RedisUnavailable
 from domain.rates import Rate
 from entrypoints.container import Container
@@ -34,7 +35,7 @@ class World(ABC):
 
 
 @dataclass
-class InMemory(World):
+class InProcess(World):
     clock: MemoryClock
 
     async def wait(self, seconds: float) -> None:
@@ -57,11 +58,11 @@ class InRedis(World):
                     await redis.delete(name)
 
 
-@pytest.fixture(params=["memory", "real"])
+@pytest.fixture(params=["process", "redis"])
 def world(request: pytest.FixtureRequest) -> World:
-    if request.param == "memory":
+    if request.param == "process":
         clock = MemoryClock()
-        return InMemory(MemoryRateLimiter(clock), clock)
+        return InProcess(ProcessRateLimiter(clock), clock)
     container: Container = request.getfixturevalue("container")
     settings = container.settings()
     return InRedis(container.rate_limiter(), settings.redis.url.get_secret_value(), settings.redis.namespace)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
 import secrets
+import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.http_client import Person, http_client, new_mobile
-from tests.support.patience import HANG
 from tests.support.ports import free_port
 from tests.support.processes import api_process
+from tests.support.redis_lab import LabValkey
 
 WRONG = {"mobile": "9876599999", "password": "not the password"}
 PROXY = {"TRUSTED_PROXIES": "127.0.0.1", "RATE_LIMITS": "on"}
@@ -165,27 +168,52 @@ async def test_rate_limits_can_be_disabled(http: httpx.AsyncClient, person: Pers
         assert response.status_code == 422
 
 
-async def test_without_redis_calls_pass_and_few_wait(api_environment: dict[str, str], person: Person) -> None:
-    async with api(api_environment, REDIS_URL=f"redis://127.0.0.1:{free_port()}/0", RATE_READS="3/60") as http:
-        me = person.at(http)
-        for _ in range(20):
-            response = await me.ask("GET", "/user/me")
-            assert response.status_code == 200
-            assert "ratelimit" not in response.headers
-        assert "rate_limits_unchecked_total 20.0" in (await http.get("/metrics")).text
+async def full(server: LabValkey) -> None:
+    await server.set(maxmemory=1)
 
 
-async def test_a_hanging_redis_delays_only_one_call(api_environment: dict[str, str], person: Person) -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(1_000):
-            pass
-        writer.close()
+async def read_only(server: LabValkey) -> None:
+    async with server.admin as redis:
+        await redis.replicaof("127.0.0.1", str(free_port()))
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as hanging:
-        port = hanging.sockets[0].getsockname()[1]
-        url = f"redis://127.0.0.1:{port}/0"
-        async with api(api_environment, REDIS_URL=url, REDIS_COMMAND_SECONDS="2") as http:
-            me = person.at(http)
-            async with asyncio.timeout(HANG):
-                for _ in range(40):  # each waiting for Redis, they would take 80 s
-                    assert (await me.ask("GET", "/user/me")).status_code == 200
+
+async def dead(server: LabValkey) -> None:
+    await asyncio.to_thread(server.kill)
+
+
+async def hanging(server: LabValkey) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+
+
+@pytest.mark.parametrize("trouble", [full, read_only, dead, hanging])
+async def test_limits_hold_whatever_has_befallen_redis(
+    api_environment: dict[str, str], data_dir: Path, trouble: Callable[[LabValkey], Awaitable[None]]
+) -> None:
+    """With the bounds of a healthy one: signups, codes that cost money, guesses at passwords and codes, refreshes."""
+    server = LabValkey(data_dir / f"limits-{secrets.token_hex(4)}")
+    await asyncio.to_thread(server.start)
+    try:
+        rates = {"RATE_CODES_PREFIX": "6/3600", "RATE_VERIFY": "6/300", "RATE_REFRESH": "10/300"}
+        async with api(api_environment, REDIS_URL=server.url, **rates) as http:
+            assert (await http.get("/ready")).json()["status"] == "ready"
+            await trouble(server)
+            caller, block, since = address(), itertools.count(7_005_800_000), time.monotonic()
+            for path, limit, window, bodies in (
+                ("/auth/signup", 5, 3600, ({"mobile": new_mobile(), "name": "Asha"} for _ in itertools.count())),
+                ("/auth/send-otp", 6, 3600, ({"mobile": str(next(block))} for _ in itertools.count())),
+                ("/auth/login", 7, 300, itertools.repeat(WRONG)),
+                ("/auth/verify-otp", 6, 300, itertools.repeat({"mobile": "9876599998", "otp": "000000"})),
+                ("/auth/refresh", 10, 300, itertools.repeat({"refreshToken": "none"})),
+            ):
+                codes: list[str | None] = []
+                for body in itertools.islice(bodies, limit + 4):
+                    answer = await http.post(path, json=body, headers=caller)
+                    codes.append(answer.json().get("code"))
+                through = len(codes) - codes.count("rate_limited")
+                assert limit <= through <= limit + regained(since, limit, window=window), path
+            other = await http.post("/auth/login", json=WRONG, headers=address())
+            assert other.json()["code"] != "rate_limited"
+            assert "rate_limits_in_process_total" in (await http.get("/metrics")).text
+    finally:
+        server.kill()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -13,7 +12,7 @@ from sanic import Request
 
 from application.ports.accounts import MobileNumbers
 from application.ports.runtime import Bucket, RateLimiter, Remaining
-from domain.errors import RateLimited, RedisUnavailable
+from domain.errors import RateLimited
 from domain.ids import UserId
 from domain.rates import Rate
 from entrypoints import metrics
@@ -25,8 +24,6 @@ log = structlog.get_logger(__name__)
 
 #: Of a number in E.164 format: its country code and its block.
 PREFIX_CHARACTERS = 8
-#: After a failure of Redis, calls skip the limits for this time. Then one call tries Redis again.
-_BLIND_SECONDS = 5.0
 
 
 class Per(Enum):
@@ -57,14 +54,11 @@ def rules_of(rates: RateSettings) -> dict[str, Rule]:
 
 
 class RateLimits:
-    """Without Redis all calls pass: the limits that protect accounts are in Postgres, not here."""
-
     def __init__(self, settings: Settings, limiter: RateLimiter, mobile_numbers: MobileNumbers) -> None:
         self._limiter = limiter
         self._mobile_numbers = mobile_numbers
         self._trusted_proxies = settings.http.trusted_proxies
         self._rules = rules_of(settings.rates) if settings.limits.enabled else {}
-        self._blind_until = 0.0
 
     def named(self, names: Sequence[str]) -> list[Rule]:
         """Empty while limits are off."""
@@ -75,19 +69,9 @@ class RateLimits:
     ) -> None:
         """Count the call. Raises RateLimited, and InvalidMobile for a rule by number."""
         buckets = [Bucket(rule.name, self._subject(rule.per, request, user_id, body), rule.rate) for rule in rules]
-        now = time.monotonic()
-        if now < self._blind_until:
-            metrics.RATE_LIMITS_UNCHECKED.inc()
-            return
-        if self._blind_until:  # only this call tries Redis; the others keep skipping
-            self._blind_until = now + _BLIND_SECONDS
-        try:
-            decision = await self._limiter.hit(buckets)
-        except RedisUnavailable:
-            self._blind_until = time.monotonic() + _BLIND_SECONDS
-            metrics.RATE_LIMITS_UNCHECKED.inc()
-            return
-        self._blind_until = 0.0
+        decision = await self._limiter.hit(buckets)
+        if not decision.is_shared:
+            metrics.RATE_LIMITS_IN_PROCESS.inc()
         request.ctx.rate_limit = _headers(rules, decision.remaining)
         if decision.retry_after > 0:
             for rule, remaining in zip(rules, decision.remaining, strict=True):
