@@ -291,11 +291,15 @@ class IdempotencyKeyInUse(DomainError):
 
 
 class Unavailable(DomainError):
-    """`retry_after` is in seconds."""
+    """`retry_after` is in seconds. `cause` is for operators: it may name hosts, and clients do not see it."""
 
     code = "unavailable"
     detail = "A dependency is unavailable. Try again shortly."
     retry_after: float = 2.0
+
+    def __init__(self, detail: str | None = None, *, cause: str = "") -> None:
+        super().__init__(detail)
+        self.cause = cause or self.detail
 
 
 class DatabaseUnavailable(Unavailable):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from domain.chat.messages import MessageStatus
-from domain.errors import DomainError
+from domain.errors import DomainError, Unavailable
 from domain.ids import MessageId, UserId
 from entrypoints.settings import MIGRATE_NEEDS, SERVE_NEEDS, SERVERS, WORKER_NEEDS, Settings, SettingsError
 
@@ -64,10 +64,12 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
     """apply database migrations, or show them"""
     settings = Settings.from_environment(environment, needs=MIGRATE_NEEDS)
     from adapters.postgres import migrate as migrations
+    from adapters.postgres.pooler import set_role_settings
     from entrypoints.telemetry import configure_logs
 
     configure_logs(settings)
-    url = settings.postgres.url.get_secret_value()
+    pooled_url = settings.postgres.url.get_secret_value()
+    url = settings.postgres.direct_url.get_secret_value() or pooled_url
 
     async def show() -> int:
         state = await migrations.state(url)
@@ -87,6 +89,8 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
         return asyncio.run(show())
     for name in asyncio.run(migrations.migrate(url, wait_seconds=arguments.wait)):
         print(f"applied {name}")
+    if settings.postgres.has_pooler is not False and (role := asyncio.run(set_role_settings(pooled_url))):
+        print(f"A pooler takes no settings, so the role {role} has them in this database.")
     print("The database is up to date.")
     return 0
 
@@ -222,6 +226,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def operators_words(error: DomainError) -> str:
+    return error.cause if isinstance(error, Unavailable) else error.detail
+
+
 def _sentence(words: str | None) -> str:
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
@@ -245,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         lines = error.lines
     except DomainError as error:
-        lines = [error.detail]
+        lines = [operators_words(error)]
     for line in lines:
         print(f"gemini-backend: {line}", file=sys.stderr)
     return 2

@@ -113,6 +113,7 @@ class Container(containers.DeclarativeContainer):
         pool=settings.provided.postgres.pool,
         acquire_seconds=settings.provided.postgres.acquire_seconds,
         statement_seconds=settings.provided.postgres.statement_seconds,
+        pooler=settings.provided.postgres.has_pooler,
     )
     redis = single(
         RedisConnection,

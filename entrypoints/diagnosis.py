@@ -102,7 +102,7 @@ async def _probe(name: str, seconds: float, ask: Callable[[Finding], Awaitable[N
         finding.state, finding.detail = State.FAILED, f"There was no answer within {seconds:.1f} s."
         finding.is_unavailable = True
     except DomainError as error:
-        finding.state, finding.detail = State.FAILED, error.detail
+        finding.state, finding.detail = State.FAILED, error.cause if isinstance(error, Unavailable) else error.detail
         finding.is_unavailable = isinstance(error, Unavailable)
     return finding
 

@@ -85,6 +85,14 @@ def _redis_url(text: str) -> str:
     return text
 
 
+def _postgres_url(text: str) -> str:
+    from adapters.postgres.dsn import read  # imported here: `--help` needs no driver, which takes a tenth of a second
+
+    if text:
+        read(text)
+    return text.strip()
+
+
 def _origin(text: str) -> str:
     parts = _parts(text, ("http", "https"))
     if parts.path or parts.query or parts.fragment or parts.username:
@@ -125,6 +133,7 @@ Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Switch = Annotated[bool, _form("'on' or 'off'", {"on": True, "off": False}.__getitem__)]
+Found = Literal["auto", "on", "off"]
 PerWindow = Annotated[Rate, _form("calls/seconds such as 30/300", _rate)]
 Words = Annotated[tuple[str, ...], BeforeValidator(split)]
 Secrets = Annotated[tuple[SecretStr, ...], BeforeValidator(split)]
@@ -134,7 +143,7 @@ StrongSecrets = Annotated[tuple[StrongSecret, ...], BeforeValidator(split)]
 HeaderSecret = Annotated[
     SecretStr, _form("printable ASCII without spaces", lambda text: _match(r"[!-~]*", text.strip())[0])
 ]
-PostgresUrl = Annotated[SecretStr, _url("postgres", "postgresql")]
+PostgresUrl = Annotated[SecretStr, BeforeValidator(_postgres_url)]
 RedisUrl = Annotated[SecretStr, BeforeValidator(_redis_url)]
 HttpUrl = Annotated[str, _url("http", "https"), AfterValidator(lambda text: text.rstrip("/"))]
 SecretHttpUrl = Annotated[SecretStr, _url("http", "https")]

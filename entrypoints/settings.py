@@ -54,9 +54,17 @@ class Group(BaseModel, frozen=True, extra="ignore", hide_input_in_errors=True, a
 
 class PostgresSettings(Group, alias_generator=_behind("POSTGRES_")):
     url: types.PostgresUrl = Field(UNSET, alias="DATABASE_URL")
+    #: For migrations, where `url` leads through a pooler.
+    direct_url: types.PostgresUrl = Field(UNSET, alias="DATABASE_DIRECT_URL")
+    pooler: types.Found = Field("auto", alias="DATABASE_POOLER")
     pool: Count = 20
     acquire_seconds: Seconds = 2
     statement_seconds: Seconds = 5
+
+    @property
+    def has_pooler(self) -> bool | None:
+        """None: to be found out."""
+        return {"auto": None, "on": True, "off": False}[self.pooler]
 
 
 class RedisSettings(Group, alias_generator=_behind("REDIS_")):

@@ -25,6 +25,7 @@ from entrypoints.container import Container, running
 from entrypoints.settings import Settings
 from local.postgres import EmbeddedPostgres
 from local.valkey import EmbeddedValkey
+from tests.support.database import pooled
 from tests.support.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
 from tests.support.patience import PATIENT
 from tests.support.stripe_standin import stripe_standin, stripe_standin_server
@@ -105,7 +106,7 @@ async def _execute(url: str, sql: str) -> None:
 def environment(database_url: str, redis_url: str, gemini_standin_server: GeminiStandIn) -> dict[str, str]:
     """What the product's processes are started with."""
     return {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": pooled(database_url),
         "REDIS_URL": redis_url,
         "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
         "ACCESS_TOKEN_SECRET": secrets.token_hex(32),

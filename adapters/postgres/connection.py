@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import ssl
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import structlog
 from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
 from tortoise.connection import get_connections
-from tortoise.exceptions import DBConnectionError, OperationalError, TransactionManagementError
 
+from adapters.postgres.dsn import Dsn, read
+from adapters.postgres.faults import WRAPPED, SettingRefused, is_read_only, translated
 from adapters.postgres.kept import KeptConnections
 from domain.errors import DatabaseUnavailable
 
@@ -29,41 +28,36 @@ ALIAS = "default"
 APPS = {
     "models": {"models": ["adapters.postgres.tables", "aerich.models"], "default_connection": ALIAS},
 }
-_UNAVAILABLE = (
-    OSError,  # refused, reset, no such host, and TimeoutError
-    asyncpg.PostgresConnectionError,
-    asyncpg.InternalClientError,  # the connection was lost between two packets of a statement
-    asyncpg.InterfaceError,  # the pool is closing, the connection is closed
-    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timed out
-    asyncpg.InsufficientResourcesError,  # too many connections, disk full
-    asyncpg.ReadOnlySQLTransactionError,  # a primary that was demoted
-    asyncpg.TransactionRollbackError,  # a deadlock or a conflict: a retry may succeed
-    DBConnectionError,
-)
-_WRAPPED = (OperationalError, TransactionManagementError)  # Tortoise's, around asyncpg's
-_MISCONFIGURED = {
-    asyncpg.UndefinedTableError: "The database is not migrated. Run: gemini-backend migrate",
-    asyncpg.InvalidAuthorizationSpecificationError: "The database refused the user or the password.",
-}
 
 
 class database_errors:  # noqa: N801 - used like a function; as a generator it would cost a microsecond a statement
-    """Raise DatabaseUnavailable for errors that mean it: asyncpg's, also when Tortoise has wrapped them."""
+    """Raise DatabaseUnavailable for errors that mean it: asyncpg's, also when Tortoise has wrapped them.
 
-    __slots__ = ()
+    `hosts` names the database where none is connected yet.
+    """
+
+    __slots__ = ("_hosts",)
+
+    def __init__(self, hosts: str = "") -> None:
+        self._hosts = hosts
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if not isinstance(error, (*_UNAVAILABLE, *_MISCONFIGURED, *_WRAPPED)):
+        if error is None or isinstance(error, DatabaseUnavailable):
             return
-        cause = error.args[0] if isinstance(error, _WRAPPED) and error.args else error
-        detail = next((text for kind, text in _MISCONFIGURED.items() if isinstance(cause, kind)), None)
-        if detail is None and not isinstance(cause, _UNAVAILABLE):
-            return
-        log.warning("database_unavailable", error=type(cause).__name__)
-        raise DatabaseUnavailable(detail) from error
+        if unavailable := translated(error, self._hosts or _current_hosts()):
+            cause = error.args[0] if isinstance(error, WRAPPED) and error.args else error
+            log.warning("database_unavailable", error=type(cause).__name__, cause=unavailable.cause)
+            raise unavailable from error
+
+
+def _current_hosts() -> str:
+    client = get_connections().get(ALIAS)
+    if isinstance(client, TransactionWrapper):
+        client = client._parent  # noqa: SLF001 - it has no address itself
+    return client.dsn.hosts if isinstance(client, PostgresClient) else ""
 
 
 async def _reset(connection: Any) -> None:
@@ -84,17 +78,34 @@ class _PooledConnection(AbstractAsyncContextManager[asyncpg.Connection]):
         self._kept = await self._connections.acquire(seconds=self._client.acquire_seconds)
         return self._kept.connection
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if error is not None and is_read_only(error):
+            await self._client.expire()
         await self._connections.release(self._kept, failed=kind is not None)
 
 
 class PostgresClient(AsyncpgDBClient):
-    """Tortoise's client, with a timeout for acquiring a connection, and with our errors."""
+    """Tortoise's client on any DSN, with a timeout for acquiring a connection, and with our errors.
 
-    def __init__(self, *, acquire_seconds: float = 2.0, **settings: Any) -> None:
+    `pooler`: whether there is one that shares sessions among clients; if None, the first connection finds it out.
+    Without `own_errors` asyncpg's and Tortoise's are raised, as aerich expects.
+    """
+
+    def __init__(
+        self,
+        *,
+        dsn: Dsn,
+        pooler: bool | None = None,
+        acquire_seconds: float = 2.0,
+        own_errors: bool = True,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
+        self.dsn = dsn
+        self.pooler = pooler
         self.acquire_seconds = acquire_seconds
         self.kept: KeptConnections | None = None
+        self._own_errors = own_errors
 
     async def open_connections(self) -> KeptConnections:
         async with self._pool_init_lock:
@@ -111,12 +122,30 @@ class PostgresClient(AsyncpgDBClient):
         await super()._close()
 
     async def create_pool(self, **settings: Any) -> Any:
-        return await asyncpg.create_pool(None, reset=_reset, **settings)
+        for name in ("host", "port", "user", "password", "database", "server_settings"):
+            settings.pop(name, None)  # they are in the DSN
+        if self.pooler is None:
+            from adapters.postgres.pooler import has_pooler  # imported here: its statement is run by this module
+
+            self.pooler = await has_pooler(self.dsn, seconds=self.acquire_seconds)
+        with _connecting():
+            return await asyncpg.create_pool(
+                self.dsn.url, reset=_reset, **self.dsn.arguments, **_session(self.dsn, self.pooler), **settings
+            )
+
+    async def expire(self) -> None:
+        """Replace all connections: their server has become read-only, and another host may have taken over."""
+        if self._pool is not None:
+            await self._pool.expire_connections()
+        if self.kept is not None:
+            await self.kept.clear()
 
     def acquire_connection(self) -> Any:
         return _PooledConnection(self)
 
     async def _translate_exceptions(self, func: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        if not self._own_errors:
+            return await super()._translate_exceptions(func, *args, **kwargs)
         with database_errors():
             return await super()._translate_exceptions(func, *args, **kwargs)
 
@@ -124,31 +153,56 @@ class PostgresClient(AsyncpgDBClient):
 client_class = PostgresClient  # the name that Tortoise looks up in the engine module
 
 
-def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, Any]:
-    """Tortoise's configuration for a database; `credentials` go to its client as they are."""
-    parts = urlsplit(url)
-    mode = parse_qs(parts.query).get("sslmode", ["prefer"])[0]
+async def connect(dsn: Dsn, *, seconds: float, **settings: str) -> asyncpg.Connection:
+    """A connection outside of the pool, which works behind a pooler too."""
+    with _connecting():
+        return await asyncpg.connect(
+            dsn.url,
+            **dsn.arguments,
+            server_settings={**dsn.settings, **settings},
+            statement_cache_size=0,
+            timeout=dsn.connect_seconds or seconds,
+        )
+
+
+@contextmanager
+def _connecting() -> Iterator[None]:
+    """In a statement these would be a defect; of a connection they concern the settings in its URL."""
+    try:
+        yield
+    except (asyncpg.UndefinedObjectError, asyncpg.InvalidParameterValueError, asyncpg.CantChangeRuntimeParamError):
+        raise SettingRefused from None
+
+
+def _session(dsn: Dsn, pooler: bool) -> dict[str, Any]:
+    """A pooler in transaction mode refuses or forgets settings, and loses prepared statements."""
+    if pooler:
+        return {"server_settings": dict(dsn.settings), "statement_cache_size": 0}
+    # The name identifies the process in pg_stat_activity.
+    return {"server_settings": {"application_name": f"gemini-backend {os.getpid()}", **SETTINGS, **dsn.settings}}
+
+
+#: For sessions. Behind a pooler `migrate` sets them for the role.
+SETTINGS = {
+    "jit": "off",
+    # Postgres estimates every room by the average. For a longer one it would fetch and sort all messages instead of
+    # reading the newest in the order of the index.
+    "enable_bitmapscan": "off",
+}
+
+
+def tortoise_config(url: str, *, pool: int = 5, **credentials: Any) -> dict[str, Any]:
+    """Tortoise's configuration for a database; `credentials` go to its client as they are. Raises DsnError."""
+    dsn = read(url)
+    seconds = {"timeout": dsn.connect_seconds} if dsn.connect_seconds else {}
+    credentials.setdefault("pooler", None)
+    if credentials["pooler"] is None:
+        credentials["pooler"] = dsn.pooled
     return {
         "connections": {
             ALIAS: {
-                "engine": engine,
-                "credentials": {
-                    "host": parts.hostname,
-                    "port": parts.port or 5432,
-                    "user": unquote(parts.username or "postgres"),
-                    "password": unquote(parts.password or ""),
-                    "database": parts.path.lstrip("/") or "postgres",
-                    "ssl": ssl.create_default_context() if mode == "verify-full" else mode,
-                    # Identifies the process in pg_stat_activity.
-                    "server_settings": {
-                        "application_name": f"gemini-backend {os.getpid()}",
-                        "jit": "off",
-                        # Postgres estimates every room by the average. For a longer one it would fetch and sort all
-                        # messages instead of reading the newest in the order of the index.
-                        "enable_bitmapscan": "off",
-                    },
-                    **credentials,
-                },
+                "engine": __name__,
+                "credentials": {"dsn": dsn, "maxsize": min(pool, dsn.pool or pool), **credentials, **seconds},
             }
         },
         "apps": APPS,
@@ -158,7 +212,7 @@ def tortoise_config(url: str, *, engine: str, **credentials: Any) -> dict[str, A
 
 
 #: For aerich's command line, which derives a migration from the last one, without a connection.
-MIGRATION_CONFIG = tortoise_config("postgres://localhost", engine="tortoise.backends.asyncpg")
+MIGRATION_CONFIG = tortoise_config("postgres://localhost")
 
 
 #: Whether the current task is in a unit of work. Each look-up asks; to find Tortoise's connection takes 2 µs.

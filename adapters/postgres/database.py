@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import asyncpg
 from tortoise import Tortoise
 from tortoise.backends.asyncpg.client import TransactionWrapper
 from tortoise.connection import get_connections
@@ -21,12 +22,20 @@ SQL = Statements("database")
 class Postgres(Resource, Dependency, Described):
     name = "postgres"
 
-    def __init__(self, url: str, *, pool: int, acquire_seconds: float, statement_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool: int,
+        acquire_seconds: float,
+        statement_seconds: float,
+        pooler: bool | None = None,
+    ) -> None:
         self._pool = pool
         self.config = tortoise_config(
             url,
-            engine="adapters.postgres.connection",
-            maxsize=pool,
+            pool=pool,
+            pooler=pooler,
             acquire_seconds=acquire_seconds,
             timeout=acquire_seconds,
             command_timeout=statement_seconds,
@@ -43,7 +52,10 @@ class Postgres(Resource, Dependency, Described):
     async def check(self) -> None:
         with database_errors():
             async with asyncio.timeout(1):
-                await SQL.find_tables()
+                [found] = await SQL.find_tables()
+            if found["is_read_only"]:
+                await _replace_connections()
+                raise asyncpg.ReadOnlySQLTransactionError
 
     async def describe(self) -> list[Fact]:
         client = get_connections().get(ALIAS)
@@ -51,6 +63,12 @@ class Postgres(Resource, Dependency, Described):
         with database_errors():
             async with client.acquire_connection() as connection:
                 return await facts(connection, pool=self._pool)
+
+
+async def _replace_connections() -> None:
+    client = get_connections().get(ALIAS)
+    if isinstance(client, PostgresClient):
+        await client.expire()
 
 
 class PostgresUnitOfWork(UnitOfWork):

@@ -16,7 +16,7 @@ from adapters.postgres import tables
 from adapters.postgres.statements import Statements
 from application.ports.runtime import Fact
 
-SQL, DATABASE = Statements("facts"), Statements("database")
+SQL, MIGRATIONS = Statements("facts"), Statements("migrations")
 
 _MIGRATIONS = Path(__file__).parent / "migrations" / "models"
 _OLDEST = 14
@@ -55,7 +55,7 @@ def _tls(connection: asyncpg.Connection) -> str:
 
 async def _schema(connection: asyncpg.Connection) -> Fact:
     try:
-        applied = {row["version"] for row in await DATABASE.applied_migrations.on(connection)}
+        applied = {row["version"] for row in await MIGRATIONS.applied_migrations.on(connection)}
     except asyncpg.UndefinedTableError:
         return Fact("schema", "not migrated", "Run: gemini-backend migrate", is_fatal=True)
     ours = {path.name for path in _MIGRATIONS.glob("[0-9]*_*.py")}

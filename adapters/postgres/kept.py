@@ -64,6 +64,9 @@ class KeptConnections:
     async def close(self) -> None:
         """Return all to the pool, which is about to close."""
         self._closed = True
+        await self.clear()
+
+    async def clear(self) -> None:
         while self._free:
             await self._pool.release(self._free.pop().connection)
 

@@ -23,14 +23,16 @@ from tortoise.context import TortoiseContext
 from tortoise.exceptions import OperationalError
 from tortoise.transactions import in_transaction
 
-from adapters.postgres.connection import ALIAS, database_errors, tortoise_config
+from adapters.postgres.connection import ALIAS, connect, database_errors, tortoise_config
+from adapters.postgres.dsn import read
+from adapters.postgres.pooler import CONNECT_SECONDS
 from adapters.postgres.statements import Statements
 from adapters.postgres.steps import LIMITS, MigrationRefused, Recorder, patience, retry_while_locked
 from domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
-SQL = Statements("database")
+SQL = Statements("migrations")
 
 T = TypeVar("T")
 
@@ -93,8 +95,7 @@ def versions(location: str = LOCATION) -> list[Version]:
 @asynccontextmanager
 async def aerich_command(url: str, *, location: str = LOCATION) -> AsyncIterator[Command]:
     """aerich for this database. It has a Tortoise context to itself, since it would use any that is active."""
-    # With Tortoise's client, not ours: aerich expects its error for a table that does not exist yet.
-    config = tortoise_config(url, engine="tortoise.backends.asyncpg")
+    config = tortoise_config(url, own_errors=False)
     async with TortoiseContext() as tortoise:
         await tortoise.init(config=config)
         command = Command(config, location=location)
@@ -104,7 +105,7 @@ async def aerich_command(url: str, *, location: str = LOCATION) -> AsyncIterator
 
 async def state(url: str) -> State:
     """Which migrations were applied, and which are pending. Raises DatabaseUnavailable."""
-    with database_errors():
+    with database_errors(read(url).hosts):
         connection = await _connect(url)
         try:
             return await _state(connection)
@@ -118,7 +119,7 @@ async def migrate(url: str, *, location: str = LOCATION, wait_seconds: float = P
     What is locked by others is tried again for `wait_seconds`. Killed at any point, it is continued by the next run.
     Raises DatabaseUnavailable, and MigrationRefused where waiting longer does not help.
     """
-    with database_errors(), patience(wait_seconds):
+    with database_errors(read(url).hosts), patience(wait_seconds):
         guard = await _connect(url)
         try:
             await _lock(guard, wait_seconds)
@@ -128,13 +129,7 @@ async def migrate(url: str, *, location: str = LOCATION, wait_seconds: float = P
 
 
 async def _connect(url: str) -> asyncpg.Connection:
-    """Reads the URL as the pool does; asyncpg's own parser requires a certificate file for verify-full."""
-    read = tortoise_config(url, engine="")["connections"][ALIAS]["credentials"]
-    return await asyncpg.connect(
-        **{name: read[name] for name in ("host", "port", "user", "password", "database", "ssl")},
-        timeout=10,
-        statement_cache_size=0,  # in case of a pooler
-    )
+    return await connect(read(url), seconds=CONNECT_SECONDS)
 
 
 async def _lock(guard: asyncpg.Connection, wait_seconds: float) -> None:

@@ -28,7 +28,7 @@ from domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
 
-SQL = Statements("database")
+SQL = Statements("migrations")
 
 T = TypeVar("T")
 

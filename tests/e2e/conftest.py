@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from tests.support.database import new_database
+from tests.support.database import new_database, pooled
 from tests.support.gemini_standin import GeminiStandIn
 from tests.support.http_client import http_client
 from tests.support.patience import PATIENT
@@ -20,7 +20,7 @@ def product(postgres_url: str, redis_url: str, gemini_standin_server: GeminiStan
     """The environment of the product; impatient, so that tests need not wait for its leases."""
     with new_database(postgres_url) as database_url:
         yield {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": pooled(database_url),
             "REDIS_URL": redis_url,
             "REDIS_NAMESPACE": f"test-{secrets.token_hex(6)}",
             "ACCESS_TOKEN_SECRET": secrets.token_hex(32),

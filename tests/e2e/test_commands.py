@@ -91,7 +91,7 @@ def test_wrong_settings_are_named_and_not_shown(command: str) -> None:
     [
         ("DATABASE_URL", "postgres://me:hush-hush@db:hush/db"),
         ("DATABASE_URL", "postgres://me:hush-hush@[db/db"),
-        ("DATABASE_URL", "postgres:///hush"),
+        ("DATABASE_URL", "postgres://db/hush?sslmod=hush"),
         ("REDIS_URL", "redis://:hush-hush@db:99999/0"),
         ("ACCESS_TOKEN_SECRET", "hush" * 20),
         ("ACCESS_TOKEN_SECRET", "0123456789abcdef0123456789abcde"),
@@ -189,7 +189,9 @@ def test_check_and_migrate_without_servers() -> None:
     migrated = run("migrate", **GOOD)
     assert migrated.returncode == 2
     assert migrated.stdout == ""
-    assert migrated.stderr.splitlines()[-1] == "gemini-backend: The database is unavailable. Try again shortly."
+    assert (
+        migrated.stderr.splitlines()[-1] == "gemini-backend: 127.0.0.1:1: nothing listens there (connection refused)."
+    )
     assert "hush" not in checked.stderr + migrated.stderr
 
 

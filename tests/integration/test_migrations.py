@@ -277,7 +277,7 @@ INDEXES = """
 def test_migrations_make_what_the_models_say(empty_database: str, database_url: str, question: str) -> None:
     async def generate() -> None:
         async with TortoiseContext() as tortoise:
-            await tortoise.init(config=tortoise_config(empty_database, engine="tortoise.backends.asyncpg"))
+            await tortoise.init(config=tortoise_config(empty_database, own_errors=False))
             await tortoise.generate_schemas()
 
     asyncio.run(generate())

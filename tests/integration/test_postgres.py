@@ -201,13 +201,39 @@ class TestAway:
         finally:
             await with_nothing(None, database.__exit__, None, None, None)
 
-    @pytest.mark.parametrize("code", ["40P01", "40001", "25006", "57014", "53300"])
+    @pytest.mark.parametrize(
+        "code",
+        [
+            "40P01", "40001", "25006", "57014", "57P01", "53300", "53100", "58030", "58P01", "55P03", "55006", "XX000",
+            "XX001", "08006", "0A000",
+        ],
+    )  # fmt: skip
     async def test_what_may_do_at_the_next_try(self, own_database: str, code: str) -> None:
-        """A deadlock, a conflict, a primary that was demoted, a statement ended, too many connections."""
+        """A deadlock, a conflict, a primary that was demoted, a statement ended, a shutdown, too many connections, a
+        full disk, a broken disk, a missing file, a lock, an object in use, internal errors, a lost connection, an
+        outdated plan."""
         async with connected(own_database, pool=1):
             await unavailable(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
             assert (await rows("SELECT 1 AS one"))[0]["one"] == 1
             assert await connections_out() == 0
+
+    @pytest.mark.parametrize(
+        ("code", "words"),
+        [
+            ("28P01", "refused the user"), ("28000", "refused the user"), ("3D000", "does not exist"),
+            ("3F000", "no schema"), ("42501", "privileges"), ("42P01", "not migrated"), ("26000", "DATABASE_POOLER"),
+        ],
+    )  # fmt: skip
+    async def test_what_waits_for_an_operator(self, own_database: str, code: str, words: str) -> None:
+        async with connected(own_database, pool=1):
+            with pytest.raises(DatabaseUnavailable, match=words):
+                await rows(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
+
+    @pytest.mark.parametrize("code", ["22012", "23505", "42601", "42703", "P0001", "25P02", "22P02"])
+    async def test_what_is_a_defect_stays_one_by_its_code(self, own_database: str, code: str) -> None:
+        async with connected(own_database, pool=1):
+            with pytest.raises(asyncpg.PostgresError):
+                await rows(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
 
     async def test_what_is_a_defect_stays_one(self, own_database: str) -> None:
         async with connected(own_database, pool=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -67,14 +68,22 @@ OPEN_TRANSACTIONS = (
 
 @asynccontextmanager
 async def connected(
-    url: str, *, pool: int = 5, acquire_seconds: float = 2, statement_seconds: float = HANG
+    url: str, *, pool: int = 5, acquire_seconds: float = 2, statement_seconds: float = HANG, pooler: bool | None = None
 ) -> AsyncIterator[Postgres]:
     """The Postgres adapter on another database, beside the container's."""
-    postgres = Postgres(url, pool=pool, acquire_seconds=acquire_seconds, statement_seconds=statement_seconds)
+    postgres = Postgres(
+        url, pool=pool, acquire_seconds=acquire_seconds, statement_seconds=statement_seconds, pooler=pooler
+    )
     # Not start(): Tortoise has at most one global context, and that is the container's.
     async with TortoiseContext() as tortoise:
         await tortoise.init(config=postgres.config)
         yield postgres
+
+
+def pooled(url: str) -> str:
+    """The same database through the pooler that the tests are run behind, if they are: see test_behind_a_pooler.py."""
+    through = os.environ.get("TEST_POOLED_URL")
+    return f"{through.rpartition('/')[0]}/{url.rpartition('/')[2]}" if through else url
 
 
 @contextmanager
