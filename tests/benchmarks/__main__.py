@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from tests.benchmarks import calls, delays, documents, growth, layers, processes, replies, streams, writes
@@ -39,6 +41,7 @@ def main() -> None:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     if given.small and given.into == STORED:
         parser.error("--small needs --into, because its figures say nothing")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     for name in given.sections or SECTIONS:
         began = time.monotonic()
         figures = uvloop.run(_measured(SECTIONS[name], SMALL if given.small else Scale()))

@@ -43,7 +43,8 @@ async def rate(stage: Stage, rooms: list[tuple[Person, str]], f: float, *, worke
     await stage.answered(before + warm)
     stored, began, cpu = await stage.replies(), time.perf_counter(), stage.cpu()
     await stage.answered(before + len(rooms))
-    count, seconds, now = before + len(rooms) - stored, time.perf_counter() - began, stage.cpu()
+    count = max(1, before + len(rooms) - stored)  # a few are all stored by then
+    seconds, now = time.perf_counter() - began, stage.cpu()
     for worker in started:
         stage.world.kill_worker(worker)
     return {

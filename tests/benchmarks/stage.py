@@ -39,6 +39,8 @@ class Scale:
     requests: int = 3_000
     rounds: int = 5
     replies: int = 1_500
+    reply_seconds: float = 7.0
+    """Longer than two heartbeats."""
     one_by_one: int = 200
     readers: int = 5_000
     most_readers: int = 20_000
@@ -48,13 +50,14 @@ class Scale:
 
 
 SMALL = Scale(
-    requests=64,
-    rounds=2,
-    replies=40,
+    requests=32,
+    rounds=1,
+    replies=20,
+    reply_seconds=0.4,
     one_by_one=5,
     readers=20,
     most_readers=30,
-    seconds=2,
+    seconds=1,
     messages_of_others=300,
     messages_of_room=100,
 )
@@ -231,7 +234,9 @@ def child(module: str, *arguments: str, **environment: str) -> Iterator[subproce
 
 async def line(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert process.stdout is not None
-    found: dict[str, Any] = json.loads(await asyncio.to_thread(process.stdout.readline))
+    text = await asyncio.to_thread(process.stdout.readline)
+    assert text, f"a part of the benchmark ended: {process.args!r}"
+    found: dict[str, Any] = json.loads(text)
     return found
 
 

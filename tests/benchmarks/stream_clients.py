@@ -85,16 +85,20 @@ class Reader(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._seen.cut += not self._seen.has_ended.is_set()
+        if not self.is_open.done():
+            self.is_open.set_exception(error or ConnectionResetError("closed by the server"))
 
     def data_received(self, data: bytes) -> None:
         now = time.monotonic()
         data = self._rest + data
+        if not self.is_open.done() and not data.startswith(b"HTTP/1.1 200 "):
+            self.is_open.set_exception(AssertionError(data))
         if not data.endswith(b"\n\n\r\n"):  # the end of an event and its chunk
             self._rest = data
             return
         self._rest = b""
         if not self.is_open.done():
-            self.is_open.set_result(data.startswith(b"HTTP/1.1 200 "))
+            self.is_open.set_result(None)
         for number, sent in PIECE.findall(data):
             self._take(int(number), now - float(sent))
 
@@ -126,7 +130,7 @@ async def read(messages: Messages, url: str, pieces: str) -> None:
             _, reader = await asyncio.get_running_loop().create_connection(
                 lambda: Reader(request, seen), host, port, local_addr=source
             )
-            assert await reader.is_open, "the stream was refused"
+            await reader.is_open
         return reader
 
     following = await asyncio.gather(*(follow(number, *message) for number, message in enumerate(messages)))

@@ -7,11 +7,9 @@ from typing import Any
 from redis.asyncio import Redis
 
 from tests.benchmarks.figures import Figure, Figures
+from tests.benchmarks.model_stub import CHUNKS
 from tests.benchmarks.replies import USERS, send_all
 from tests.benchmarks.stage import Scale, Stage, staged
-
-#: The reply takes longer than two heartbeats, which are what a table must not pay for.
-_FIRST, _PAUSE = 1.0, 2.0
 
 #: Partitions count as their table.
 _TABLES = """
@@ -25,7 +23,8 @@ _SIZES = "SELECT sum(pg_total_relation_size(relid)) AS bytes FROM pg_stat_user_t
 
 async def measure(scale: Scale) -> Figures:
     count = scale.replies
-    async with staged(scale, first=_FIRST, pause=_PAUSE) as stage:
+    pause = scale.reply_seconds / CHUNKS
+    async with staged(scale, first=pause, pause=pause) as stage:
         f, people = await stage.f(), await stage.world.people(USERS)
         rooms = [(person, person.room) for person in people]
         stage.world.start_worker()
