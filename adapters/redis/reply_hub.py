@@ -156,30 +156,33 @@ class ReplyHub:
             await pool.release(connection)
 
     def _handle(self, message: list[Any]) -> None:
-        kind, channel, data = (*message, None, None)[:3]
-        if kind == b"unsubscribe":
+        kind, channel = message[:2]
+        if kind == b"message":
+            if topic := self._topics.get(channel):
+                self._take(topic, message[2])
+        elif kind == b"unsubscribe":
             self._heard.discard(channel)
-            return
-        topic = self._topics.get(channel) if channel else None
-        if kind == b"subscribe":
+        elif kind == b"subscribe":
             self._listening.ended()
             self._heard.add(channel)
-            if topic:
+            if topic := self._topics.get(channel):
                 self._begin(topic)
-        elif kind == b"message" and topic:
-            if data == WAKE:
-                missing = [reader.wake_after_pieces() for reader in topic.readers]
-            elif piece := _published(data):
-                if topic.published_during_read is not None:
-                    topic.published_during_read.append(piece)
-                missing = [reader.offer(piece) for reader in topic.readers]
-            else:
-                if thought := _thought(data):
-                    for reader in topic.readers:
-                        reader.offer_thought(thought)
-                return
-            if any(missing):
-                self.fetch(topic)
+
+    def _take(self, topic: Topic, data: bytes) -> None:
+        is_missing = False
+        if data == WAKE:
+            for reader in topic.readers:
+                is_missing |= reader.wake_after_pieces()
+        elif piece := _published(data):
+            if topic.published_during_read is not None:
+                topic.published_during_read.append(piece)
+            for reader in topic.readers:
+                is_missing |= reader.offer(piece)
+        elif thought := _thought(data):
+            for reader in topic.readers:
+                reader.offer_thought(thought)
+        if is_missing:
+            self.fetch(topic)
 
     def _begin(self, topic: Topic) -> None:
         """Its channel is subscribed now; what was published before must be read."""

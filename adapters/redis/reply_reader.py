@@ -64,17 +64,18 @@ class Reader(ReplyReader):
 
     def offer(self, piece: ReplyPiece) -> bool:
         """Queue the new part of a piece. True if a piece before it is missing, which was not known yet."""
-        end, position = self.end, piece.position
-        if position <= end:
-            return False
-        if position.attempt > end.attempt:
-            if piece.text:  # its beginning is missing
+        end, position, start = self.end, piece.position, piece.start
+        if position.attempt != end.attempt or start != end.characters or not piece.text:  # it does not just go on
+            if position <= end:
+                return False
+            if position.attempt > end.attempt:
+                if piece.text:  # its beginning is missing
+                    return self._fall_behind()
+                self._drop_pieces()
+            elif start > end.characters:
                 return self._fall_behind()
-            self._drop_pieces()
-        elif piece.start != end.characters:
-            if piece.start > end.characters:
-                return self._fall_behind()
-            piece = ReplyPiece(position, piece.text[end.characters - piece.start :])
+            else:
+                piece = ReplyPiece(position, piece.text[end.characters - start :])
         if len(self._queue) >= _QUEUE:  # a slow reader: better to fetch this later than to keep it
             self._drop_pieces()
             self._wake_later, self.end = self._wake_later or bool(self._queue), self._read_to

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+_WRITTEN = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class StreamPosition:
@@ -20,7 +22,7 @@ class StreamPosition:
     @classmethod
     def parse(cls, text: str) -> StreamPosition | None:
         """None if the text is not a position."""
-        found = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,9})", text)
+        found = _WRITTEN.fullmatch(text)
         return cls(int(found[1]), int(found[2])) if found else None
 
     def __str__(self) -> str:

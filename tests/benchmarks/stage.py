@@ -41,6 +41,8 @@ class Scale:
     replies: int = 1_500
     reply_seconds: float = 7.0
     """Longer than two heartbeats."""
+    settle_seconds: float = 11.0
+    """After which idle connections of Postgres have reported what they wrote."""
     one_by_one: int = 200
     readers: int = 5_000
     most_readers: int = 20_000
@@ -54,6 +56,7 @@ SMALL = Scale(
     rounds=1,
     replies=20,
     reply_seconds=0.4,
+    settle_seconds=0.5,
     one_by_one=5,
     readers=20,
     most_readers=30,

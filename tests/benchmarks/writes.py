@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from redis.asyncio import Redis
@@ -55,7 +56,7 @@ async def measure(scale: Scale) -> Figures:
 
 
 async def _state(stage: Stage) -> dict[str, Any]:
-    await stage.execute("SELECT pg_stat_force_next_flush()")
+    await asyncio.sleep(stage.scale.settle_seconds)
     rows = await stage.world.fetch(_TABLES)
     async with Redis.from_url(stage.world.valkey.url) as redis:
         facts: dict[str, Any] = await redis.info()

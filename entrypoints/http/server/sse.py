@@ -206,13 +206,13 @@ def _frame(request: Request, event: ReplyEvent) -> bytes:
 @lru_cache(maxsize=256)
 def _delta(attempt: int, characters: int, text: str) -> bytes:
     """Cached: all readers of a reply ask for the same piece at about the same time."""
-    return _event("delta", _json({"text": text}), StreamPosition(attempt, characters))
+    return b'id: %d-%d\nevent: delta\ndata: {"text":%b}\n\n' % (attempt, characters, encode(text))
 
 
 @lru_cache(maxsize=64)
 def _thought(text: str) -> bytes:
     """Without an id: a thought does not move the position."""
-    return _event("thought", _json({"text": text}))
+    return b'event: thought\ndata: {"text":%b}\n\n' % encode(text)
 
 
 def _event(name: str, data: str, position: StreamPosition | None = None) -> bytes:
