@@ -39,5 +39,5 @@ WORKDIR /
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 # No HEALTHCHECK: the image runs three kinds of processes. docker-compose.yml has one for each.
-ENTRYPOINT ["gemini-backend"]
-CMD ["serve"]
+# No ENTRYPOINT: some platforms put it before the command that they are given, others replace it.
+CMD ["gemini-backend", "serve"]

@@ -97,7 +97,8 @@ def migrate(arguments: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """validate settings and check all servers and keys: 0 if usable, 1 if not, 2 if a setting is wrong"""
-    settings = Settings.from_environment(environment, needs=SERVERS)
+    serves = environment.get("ACCESS_TOKEN_SECRET") or environment.get("ACCESS_TOKEN_SECRET_FILE")
+    settings = Settings.from_environment(environment, needs=SERVE_NEEDS if serves else SERVERS)
     from entrypoints.diagnosis import diagnose, has_failed
     from entrypoints.telemetry import configure_logs
 

@@ -69,7 +69,7 @@ async def diagnose(settings: Settings, *, started: float) -> list[Finding]:
         *(_probe(dependency.name, seconds, _dependency(dependency)) for dependency in container.watched()),
         _model(container, settings, seconds),
         _optional("stripe", bool(settings.stripe.secret_key.get_secret_value()), gateway, seconds),
-        _optional("sms", settings.login.otp_sender == "twilio", sender, seconds),
+        _optional("sms", bool(settings.twilio.auth_token.get_secret_value()), sender, seconds),
     ]
     resources = running([*container.resources(), gateway, sender])
     await resources.__aenter__()

@@ -11,11 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, ValidationInfo, model_validator
 
 from domain.chat.calls import ThinkingLevel
 from domain.chat.chatrooms import MAX_INSTRUCTIONS_CHARACTERS
 from entrypoints import setting_types as types
+from entrypoints.secret_files import SUFFIX, read_secret_files
 from entrypoints.setting_types import UNSET, Count, HttpUrl, NonNegative, PerWindow, Port, Seconds, Switch, written
 from entrypoints.validation import explanation
 
@@ -46,6 +47,12 @@ def _behind(prefix: str) -> Callable[[str], str]:
 
 def _missing(**values: object) -> list[str]:
     return [variable for variable, value in values.items() if not value]
+
+
+def _serves(info: ValidationInfo) -> bool:
+    """Whether they are for a process that serves the API: others need not know how codes are sent, for example."""
+    needs = (info.context or {}).get("needs")
+    return not needs or "ACCESS_TOKEN_SECRET" in needs
 
 
 class Group(BaseModel, frozen=True, extra="ignore", hide_input_in_errors=True, alias_generator=_behind("")):
@@ -146,13 +153,15 @@ class StripeSettings(Group, alias_generator=_behind("STRIPE_")):
         return frozenset([*types.split(self.price_id), *self.other_prices])
 
     @model_validator(mode="after")
-    def _all_or_none(self) -> Self:
-        missing = _missing(
-            STRIPE_SECRET_KEY=types.split(self.secret_key.get_secret_value()),
-            STRIPE_PRICE_ID=types.split(self.price_id),
-            STRIPE_WEBHOOK_SECRET=self.webhook_secret,
-        )
-        if len(missing) in (1, 2):
+    def _all_or_none(self, info: ValidationInfo) -> Self:
+        together: dict[str, object] = {
+            "STRIPE_SECRET_KEY": types.split(self.secret_key.get_secret_value()),
+            "STRIPE_PRICE_ID": types.split(self.price_id),
+        }
+        if _serves(info):
+            together["STRIPE_WEBHOOK_SECRET"] = self.webhook_secret
+        missing = _missing(**together)
+        if 0 < len(missing) < len(together):
             raise ValueError(f"{', '.join(missing)} must be set, too: STRIPE_* variables only work together")
         return self
 
@@ -271,14 +280,17 @@ class Settings(Group):
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], *, needs: Iterable[str] = ()) -> Self:
         """Raises SettingsError with a line for every variable that is missing or wrong."""
-        known: dict[str, Any] = {name: value for name, value in environment.items() if value}
+        needs = tuple(needs)
+        given, lines = read_secret_files(environment, cls.secret_names())
+        known: dict[str, Any] = {name: value for name, value in given.items() if value}
         if known.get("APP_ENV") == "production":
             known.setdefault("HOST", ANY_ADDRESS)  # a platform names only the port, and connects from outside
             known.setdefault("DRAIN_SECONDS", PRODUCTION_DRAIN_SECONDS)
         groups = {name.upper(): known for name, field in cls.model_fields.items() if isinstance(field.default, Group)}
-        lines = [f"{name} is not set." for name in needs if name not in known]
+        unreadable = {line.split()[0].removesuffix(SUFFIX) for line in lines}
+        lines += [f"{name} is not set." for name in needs if name not in known and name not in unreadable]
         try:
-            settings = cls.model_validate({**known, **groups})
+            settings = cls.model_validate({**known, **groups}, context={"needs": needs})
         except ValidationError as error:
             for detail in error.errors(include_url=False, include_input=False):
                 variable = [part for part in detail["loc"] if isinstance(part, str) and part not in groups]
@@ -287,8 +299,21 @@ class Settings(Group):
             raise SettingsError(dict.fromkeys(lines))
         return settings
 
+    @classmethod
+    def secret_names(cls) -> list[str]:
+        """The variables whose values are secrets."""
+        groups = [type(field.default) for field in cls.model_fields.values() if isinstance(field.default, Group)]
+        return [
+            str(field.alias)
+            for group in (cls, *groups)
+            for field in group.model_fields.values()
+            if "SecretStr" in repr(field.annotation)
+        ]
+
     @model_validator(mode="after")
-    def _twilio_as_a_whole(self) -> Self:
+    def _twilio_as_a_whole(self, info: ValidationInfo) -> Self:
+        if not _serves(info):
+            return self
         twilio = self.twilio
         missing = _missing(
             TWILIO_ACCOUNT_SID=twilio.account_sid, TWILIO_AUTH_TOKEN=twilio.auth_token, TWILIO_FROM=twilio.sender
@@ -302,8 +327,8 @@ class Settings(Group):
         return self
 
     @model_validator(mode="after")
-    def _safe_in_production(self) -> Self:
-        if not self.is_production:
+    def _safe_in_production(self, info: ValidationInfo) -> Self:
+        if not self.is_production or not _serves(info):
             return self
         pages = (self.billing.checkout_success_url, self.billing.checkout_cancel_url, self.billing.portal_return_url)
         is_default = self.public_url == type(self).model_fields["public_url"].default

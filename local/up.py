@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from domain.errors import ModelError, ModelNotConfigured
+from entrypoints.secret_files import read_secret_files
 from entrypoints.settings import Settings, SettingsError
 from local.files import LOCALHOST, LocalServerError, free_port, port_is_free, try_lock
 from local.processes import kill_group
@@ -42,7 +43,9 @@ def up(environment: Mapping[str, str], *, command: Sequence[str] = CLI) -> int:
         complain("`up` needs Linux or macOS. On Windows use WSL, or run `serve` and `worker` with your own servers.")
         return 1
     try:
-        _Run(settings, dict(environment), command).run()
+        # The programs are given values, not files, which is all that the rest of this package looks at.
+        values, _ = read_secret_files(environment, Settings.secret_names())
+        _Run(settings, values, command).run()
     except KeyboardInterrupt:
         pass
     except LocalServerError as error:

@@ -28,6 +28,7 @@ from local.valkey import EmbeddedValkey
 from tests.support.database import pooled
 from tests.support.gemini_standin import GeminiStandIn, gemini_standin, gemini_standin_server
 from tests.support.patience import PATIENT
+from tests.support.proxies import nginx
 from tests.support.stripe_standin import stripe_standin, stripe_standin_server
 
 __all__ = ["gemini_standin", "gemini_standin_server", "stripe_standin", "stripe_standin_server"]  # fixtures too
@@ -43,6 +44,12 @@ def _nothing_left_open() -> Iterator[None]:
 def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # what is loaded by now stays, and need not be looked at each time
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a machine like this one leaves out is said, not skipped in silence."""
+    if nginx() is None:
+        terminalreporter.write_line("nginx could not be had: its recipe was read, but not run.")
 
 
 @pytest.hookimpl(optionalhook=True)

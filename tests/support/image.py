@@ -37,7 +37,6 @@ class Image:
     workdir: str = "/"
     user: int = 0
     group: int = 0
-    entrypoint: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
 
     @property
@@ -194,9 +193,6 @@ class _Build:
 
     def _user(self, text: str) -> None:
         self.image.user, self.image.group = map(int, text.split(":"))
-
-    def _entrypoint(self, text: str) -> None:
-        self.image.entrypoint = json.loads(text)
 
     def _cmd(self, text: str) -> None:
         self.image.command = json.loads(text)
