@@ -15,6 +15,7 @@ VALUES = {
     "OTP_COUNTRIES": "IN",
     "PUBLIC_URL": "https://chat.example.com",
     "GEMINI_PROXY": "http://me:secret@proxy:3128",
+    "DATABASE_DIRECT_URL": "postgres://me:secret@db/name",
 }
 NEEDS = {"api": SERVE_NEEDS, "worker": WORKER_NEEDS, "migrate": MIGRATE_NEEDS}
 SECRETS = {

@@ -11,6 +11,7 @@ from entrypoints.settings import SERVE_NEEDS, WORKER_NEEDS, Settings, SettingsEr
 SECRET = "0123456789abcdef0123456789abcdef"
 TEXTS = {
     "DATABASE_URL": "postgres://me:hunter2@db/name",
+    "DATABASE_DIRECT_URL": "postgres://me:hunter2@db/name",
     "REDIS_URL": "redis://:hunter2@cache",
     "GEMINI_PROXY": "http://me:hunter2@proxy",
 }
