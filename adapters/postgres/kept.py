@@ -20,10 +20,11 @@ class Kept(NamedTuple):
 
 
 class KeptConnections:
-    """Hands out the connection that was used last. Taking it from asyncpg's pool and returning it there costs a timer,
-    two tasks and several turns of the event loop, more than a short statement.
+    """Hands the connection that was used last to whoever waits longest, or else to the next who comes.
 
-    The pool still decides how many there are: as soon as somebody waits for it, connections go back there.
+    Taking it from asyncpg's pool and returning it there costs a timer, two tasks and several turns of the event loop,
+    more than a short statement. The pool still makes the connections, limits their number, and cleans up those whose
+    use has failed.
     """
 
     def __init__(self, pool: Any, *, seconds: float = KEPT_SECONDS) -> None:
@@ -31,7 +32,8 @@ class KeptConnections:
         self._seconds = seconds
         self._free: deque[Kept] = deque()
         """The last used one is the last."""
-        self._waiting = 0
+        self._waiting: deque[asyncio.Future[Kept | None]] = deque()
+        self._taken = 0  # out of the pool, free or in use
         self._closed = False
 
     @property
@@ -39,27 +41,32 @@ class KeptConnections:
         return len(self._free)
 
     async def acquire(self, *, seconds: float) -> Kept:
-        while self._free:
-            kept = self._free.pop()
-            if _is_open(kept.connection):
-                return kept
-            await self._pool.release(kept.connection)
-        self._waiting += 1
-        try:
-            connection = await self._pool.acquire(timeout=seconds)
-        finally:
-            self._waiting -= 1
-        return Kept(connection, asyncio.get_running_loop().time() + self._seconds)
+        """Raises TimeoutError after so many seconds."""
+        if self._free and _is_open(self._free[-1].connection):
+            return self._free.pop()
+        async with asyncio.timeout(seconds):
+            has_waited = False
+            while True:
+                while self._free:
+                    kept = self._free.pop()
+                    if _is_open(kept.connection):
+                        return kept
+                    await self._return(kept)
+                if self._taken < self._pool.get_max_size():
+                    return await self._take()
+                if handed := await self._wait(first=has_waited):
+                    return handed
+                has_waited = True
 
     async def release(self, kept: Kept, *, failed: bool) -> None:
         """`failed`: its last use has raised, so a statement or a transaction may still have to be ended."""
         now = asyncio.get_running_loop().time()
-        if failed or self._waiting or self._closed or now >= kept.until:
-            await self._pool.release(kept.connection, timeout=_RELEASE_SECONDS)
-        else:
+        if failed or self._closed or now >= kept.until or not _is_open(kept.connection):
+            await self._return(kept)
+        elif not self._hand_over(kept):
             self._free.append(kept)
         while self._free and now >= self._free[0].until:
-            await self._pool.release(self._free.popleft().connection)
+            await self._return(self._free.popleft())
 
     async def close(self) -> None:
         """Return all to the pool, which is about to close."""
@@ -68,7 +75,44 @@ class KeptConnections:
 
     async def clear(self) -> None:
         while self._free:
-            await self._pool.release(self._free.pop().connection)
+            await self._return(self._free.pop())
+
+    async def _take(self) -> Kept:
+        self._taken += 1
+        try:
+            connection = await self._pool.acquire()
+        except BaseException:
+            self._taken -= 1
+            self._hand_over(None)
+            raise
+        return Kept(connection, asyncio.get_running_loop().time() + self._seconds)
+
+    async def _return(self, kept: Kept) -> None:
+        try:
+            await self._pool.release(kept.connection, timeout=_RELEASE_SECONDS)
+        finally:
+            self._taken -= 1
+            self._hand_over(None)
+
+    async def _wait(self, *, first: bool) -> Kept | None:
+        """None means that one can be taken from the pool now. `first`: this one has waited before."""
+        handed: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
+        (self._waiting.appendleft if first else self._waiting.append)(handed)
+        try:
+            return await handed
+        except asyncio.CancelledError:
+            if handed.done() and not handed.cancelled() and not self._hand_over(kept := handed.result()) and kept:
+                self._free.append(kept)
+            raise
+
+    def _hand_over(self, kept: Kept | None) -> bool:
+        """False if nobody waits."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if not waiting.done():
+                waiting.set_result(kept)
+                return True
+        return False
 
 
 def _is_open(connection: asyncpg.Connection) -> bool:

@@ -23,8 +23,9 @@ def own_database(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 async def pool(own_database: str) -> AsyncIterator[Any]:
-    async with asyncpg.create_pool(own_database, min_size=0, max_size=2) as pool:
-        yield pool
+    pool = await asyncpg.create_pool(own_database, min_size=0, max_size=2)
+    yield pool
+    pool.terminate()  # a failed test may not have returned all
 
 
 async def used(connections: KeptConnections, sql: str = "SELECT pg_backend_pid()", *, failed: bool = False) -> Any:
@@ -59,6 +60,63 @@ async def test_it_is_waited_for_no_longer_than_asked(pool: Any) -> None:
     for kept in held:
         await connections.release(kept, failed=False)
     assert connections.free == 2
+    await connections.close()
+
+
+async def test_who_waits_longest_is_next(pool: Any) -> None:
+    connections = KeptConnections(pool)
+    held = [await connections.acquire(seconds=HANG) for _ in range(2)]
+    order: list[int] = []
+
+    async def wait(number: int) -> None:
+        kept = await connections.acquire(seconds=HANG)
+        order.append(number)
+        await connections.release(kept, failed=number % 3 == 0)
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(9)]
+    await asyncio.sleep(0)
+    await connections.release(held[0], failed=False)
+    async with asyncio.timeout(HANG):
+        await asyncio.gather(*tasks)
+    assert order == sorted(order)
+    await connections.release(held[1], failed=False)
+    await connections.close()
+    assert pool.get_idle_size() == pool.get_size()
+
+
+async def test_one_handed_to_somebody_who_left_goes_to_the_next(pool: Any) -> None:
+    connections = KeptConnections(pool)
+    held = [await connections.acquire(seconds=HANG) for _ in range(2)]
+    first, second = (asyncio.create_task(connections.acquire(seconds=HANG)) for _ in range(2))
+    await asyncio.sleep(0)
+    await connections.release(held[0], failed=False)
+    first.cancel()  # in the same turn: it has the connection and cannot use it
+    async with asyncio.timeout(HANG):
+        handed = await second
+    assert first.cancelled()
+    assert handed.connection is held[0].connection
+    third = asyncio.create_task(connections.acquire(seconds=HANG))
+    await asyncio.sleep(0)
+    await connections.release(held[1], failed=False)
+    third.cancel()
+    await asyncio.wait([third])
+    assert connections.free == 1
+    await connections.release(handed, failed=False)
+    await connections.close()
+
+
+async def test_a_place_in_the_pool_that_becomes_free_is_taken(pool: Any) -> None:
+    connections = KeptConnections(pool)
+    held = [await connections.acquire(seconds=HANG) for _ in range(2)]
+    task = asyncio.create_task(connections.acquire(seconds=HANG))
+    await asyncio.sleep(0)
+    held[0].connection.terminate()
+    await connections.release(held[0], failed=True)
+    async with asyncio.timeout(HANG):
+        kept = await task
+    assert await kept.connection.fetchval("SELECT 1") == 1
+    await connections.release(kept, failed=False)
+    await connections.release(held[1], failed=False)
     await connections.close()
 
 
