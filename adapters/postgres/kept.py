@@ -20,7 +20,7 @@ class Kept(NamedTuple):
 
 
 class KeptConnections:
-    """Hands the connection that was used last to whoever waits longest, or else to the next who comes.
+    """Hands the connection that was used last to the caller that has waited longest, or else to the next caller.
 
     Taking it from asyncpg's pool and returning it there costs a timer, two tasks and several turns of the event loop,
     more than a short statement. The pool still makes the connections, limits their number, and cleans up those whose
@@ -41,7 +41,7 @@ class KeptConnections:
         return len(self._free)
 
     async def acquire(self, *, seconds: float) -> Kept:
-        """Raises TimeoutError after so many seconds."""
+        """Raises TimeoutError after `seconds`."""
         if self._free and _is_open(self._free[-1].connection):
             return self._free.pop()
         async with asyncio.timeout(seconds):

@@ -74,8 +74,13 @@ id, chatroom_id, input, created_at,
     charged, completed_at
 
 -- get_with_messages --
--- A room with a page of its messages, newest first, in one round trip. An empty room is one row without a message.
-SELECT room_name, instructions, auto_title, opened_at, id, chatroom_id, input, created_at, status, response, thoughts,
+-- A room with a page of its messages, newest first, in one round trip. The room, whose instructions may be long, is in
+-- the first row only. An empty room is one row without a message.
+SELECT
+    CASE WHEN row_number() OVER newest = 1 THEN room_name END AS room_name,
+    CASE WHEN row_number() OVER newest = 1 THEN instructions END AS instructions,
+    CASE WHEN row_number() OVER newest = 1 THEN auto_title END AS auto_title,
+    CASE WHEN row_number() OVER newest = 1 THEN opened_at END AS opened_at, id, chatroom_id, input, created_at, status, response, thoughts,
     thinking_seconds, finish_reason, input_tokens, cached_tokens, output_tokens, thought_tokens, error_code,
     error_detail, attempt, charged, completed_at
 FROM (
@@ -89,4 +94,5 @@ LEFT JOIN LATERAL (
     WHERE chatroom_id = room_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
     ORDER BY id DESC LIMIT :limit
 ) AS message ON true
+WINDOW newest AS (ORDER BY id DESC)
 ORDER BY id DESC;
