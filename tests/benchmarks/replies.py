@@ -49,6 +49,7 @@ async def rate(stage: Stage, rooms: list[tuple[Person, str]], f: float, *, worke
         stage.world.kill_worker(worker)
     return {
         "rate": Figure.once(count / seconds, "replies/s"),
+        "each": Figure.once(seconds / count / f, "f"),
         "queued.worker": Figure.once((now["worker"] - cpu["worker"]) / count / f, "f"),
         "queued.postgres": Figure.once((now["postgres"] - cpu["postgres"]) / count / f, "f"),
     }

@@ -18,7 +18,7 @@ from tests.benchmarks.figures import Figure, Figures
 from tests.benchmarks.load import CONNECTIONS, Load, Request, load, request_bytes
 from tests.chaos.client import Person
 from tests.chaos.world import World, world
-from tests.support.patience import PROCESS_HANG
+from tests.support.patience import PATIENT, PROCESS_HANG
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, wait_for_api
 
@@ -30,6 +30,16 @@ _CLONES = """
     FROM messages message, (SELECT id AS room, user_id AS owner FROM chatrooms) rooms, generate_series(1, $3)
     WHERE message.id = $1 AND room = ANY($2::uuid[])
 """
+
+
+#: Limits that nothing here reaches, and the timeouts of a machine that is busy with other things, too.
+_SETTINGS = {
+    **PATIENT,
+    "FREE_DAILY_MESSAGES": "1000000",
+    "STREAMS_PER_PROCESS": "100000",
+    "HEADER_SECONDS": "30",
+    "REQUEST_SECONDS": "60",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +202,7 @@ def send_bytes(token: str, room: str, *, accept: str = "", text: str = "Why is t
 async def staged(scale: Scale, *, pause: float = 0.0, first: float = 0.0, **settings: str) -> AsyncIterator[Stage]:
     """`first` and `pause` are the model's: seconds before its first chunk, and before each of three others."""
     with model_stub(pause=pause, first=first) as model, bare_server() as (bare_url, bare_pid):
-        environment = {"GEMINI_BASE_URL": model, "FREE_DAILY_MESSAGES": "1000000", "STREAMS_PER_PROCESS": "100000"}
-        async with world(apis=1, workers=0, **{**environment, **settings}) as made:
+        async with world(apis=1, workers=0, **{**_SETTINGS, "GEMINI_BASE_URL": model, **settings}) as made:
             yield Stage(scale, made, bare_url, bare_pid, made.urls[0])
 
 

@@ -25,6 +25,34 @@ _LAYERS = {
 }
 
 
+#: What is measured, its figure, and the most that it should be; if negative, the least.
+_GOALS = (
+    ("GET /user/me", "calls.me.api", 2.2),
+    ("GET /chatroom/, cached", "calls.list.api", 2.0),
+    ("calls a second, GET /user/me", "calls.me.rate", -0.45),
+    ("calls a second, GET /chatroom/", "calls.list.rate", -0.45),
+    ("GET /chatroom/:id, 20 messages", "calls.room.api", 6.5),
+    ("POST …/message, 20 users", "calls.post.api", 5.0),
+    ("rate limits, more", "calls.me-limits", 0.5),
+    ("a message with its reply, API and worker", "replies.fresh.both", 25.0),
+    ("one worker stores a reply every", "replies.each", 44.0),
+    ("to the stored reply, idle, p50", "delays.stored.p50-f", 40.0),
+    ("to the stored reply, idle, p99", "delays.stored.p99-f", 120.0),
+    ("to the first piece, idle, p50", "delays.first.p50", 10.0),
+    ("to the first piece, idle, p99", "delays.first.p99", 40.0),
+    ("5 pieces a second to each reader, p99", "streams.many.p99", 100.0),
+    ("… memory of the API", "streams.many.memory", 250.0),
+    ("… CPU of a piece", "streams.many.piece-f", 0.4),
+    ("1 piece a second to each reader, p99", "streams.most.p99", 250.0),
+    ("… memory of the API", "streams.most.memory", 500.0),
+    ("… pieces lost", "streams.most.lost", 0.0),
+    ("row versions of `messages`", "writes.messages.versions", 2.0),
+    ("HOT updates of what is in progress", "writes.queue_entries.hot", -90.0),
+    ("rate beside messages of others, GET /chatroom/:id", "growth.room.beside", -0.95),
+    ("rate in the longest chatroom", "growth.room-longest.rate", -0.9),
+)
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     columns = list(head)
     lines = [columns, ["---"] * len(columns), *map(list, rows)]
@@ -75,7 +103,8 @@ def _replies(results: Results) -> str:
         for name, title in (("fresh", "in new chatrooms"), ("long", "in chatrooms of 39 turns"))
     ]
     text = table(["a message with its reply", "API and worker", "API", "worker", "Postgres", "Redis"], rows)
-    return text + _prose(f"One worker stores {results['replies.rate']} to a model that answers at once.")
+    rate, each = results["replies.rate"], results["replies.each"]
+    return text + _prose(f"One worker stores {rate} to a model that answers at once: one every {each}.")
 
 
 def _delays(results: Results) -> str:
@@ -149,7 +178,18 @@ def _processes(results: Results) -> str:
     return table(["", "processes", "rate", "API or worker", "Postgres"], rows)
 
 
+def _goals(results: Results) -> str:
+    rows = []
+    for title, name, bound in _GOALS:
+        figure = results[name]
+        is_met = figure.value <= bound if bound >= 0 else figure.value >= -bound
+        sign = "at most" if bound >= 0 else "at least"
+        rows.append([title, f"{sign} {short(abs(bound))}", str(figure), "yes" if is_met else "no"])
+    return table(["", "goal", "measured", "met"], rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
+    "goals": _goals,
     "runs": _runs,
     "calls": _calls,
     "layers": _layers,
