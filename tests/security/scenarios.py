@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from tests.security import scenarios_access as access
+from tests.security import scenarios_accounts as accounts
 from tests.security import scenarios_addresses as addresses
 from tests.security import scenarios_contract as contract
 from tests.security import scenarios_hostile as hostile
@@ -20,6 +21,10 @@ SCENARIOS: dict[str, Callable[[Stage, Scale, int], Awaitable[Row]]] = {
         access.authorisation,
         access.tampering,
         access.revocation,
+        accounts.locking_out,
+        accounts.returning,
+        accounts.lost_refreshes,
+        accounts.crowd,
         addresses.forged_addresses,
         addresses.known_numbers,
         hostile.bytes_that_mean_harm,
