@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from domain.errors import HashingBusy
@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 MAX_WAITING = 32
 MAX_WAITING_PER_CALLER = 8
+MAX_UNDER_WAY = 60
+MAX_UNDER_WAY_PER_CALLER = 10
 
 
 class FairThreads:
@@ -29,6 +31,23 @@ class FairThreads:
         self._free = threads
         #: By caller, in the order of their turns.
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._under_way: Counter[str] = Counter()
+
+    @contextmanager
+    def admitted(self, caller: str) -> Iterator[None]:
+        """Around all that belongs to a caller's work, such as its statements, so that these are bounded, too.
+
+        Raises HashingBusy at once if too much is under way.
+        """
+        if self._under_way[caller] >= MAX_UNDER_WAY_PER_CALLER or self._under_way.total() >= MAX_UNDER_WAY:
+            raise HashingBusy
+        self._under_way[caller] += 1
+        try:
+            yield
+        finally:
+            self._under_way[caller] -= 1
+            if not self._under_way[caller]:
+                del self._under_way[caller]
 
     async def run(self, caller: str, function: Callable[..., T], *arguments: object) -> T:
         """Raises HashingBusy."""

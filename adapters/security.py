@@ -8,6 +8,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
@@ -55,6 +56,9 @@ class Argon2Hasher(SecretHasher):
         self._turns = FairThreads(threads)
         # Compared with if there is no hash, so that an unknown account takes the same time.
         self._decoy = self._argon2.hash(secrets.token_bytes(16))
+
+    def admitted(self, caller: str) -> AbstractContextManager[None]:
+        return self._turns.admitted(caller)
 
     async def hash(self, secret: str, *, caller: str = "") -> str:
         return await self._turns.run(caller, self._argon2.hash, self._keyed(secret))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Protocol
@@ -309,6 +310,9 @@ class MemoryOtpSender(OtpSender):
 
 class PlainHasher(SecretHasher):
     """No hash: for tests, where a slow one would only cost time."""
+
+    def admitted(self, caller: str) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def hash(self, secret: str, *, caller: str = "") -> str:
         return f"plain:{secret}"

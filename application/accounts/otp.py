@@ -68,6 +68,10 @@ class SendOtp:
         number = self.mobile_numbers.parse(mobile)
         if self.countries and self.mobile_numbers.country(number) not in self.countries:
             raise CountryNotAllowed
+        with self.code_hasher.admitted(device.network):
+            return await self._send(number, purpose, device)
+
+    async def _send(self, number: MobileNumber, purpose: OtpPurpose, device: Device) -> SentOtp:
         has_account = await self.users.find_by_mobile(number) is not None
         if self.sender.in_reply and not has_account:
             raise UserNotFound
@@ -151,10 +155,16 @@ class CheckOtp:
         self, *, mobile: MobileNumber, code: str, purpose: OtpPurpose, device: Device, challenge: str | None
     ) -> CheckedCode:
         """For a caller who is not logged in."""
-        known = await self.recognise.known(mobile, device)
-        return await self(
-            mobile=mobile, code=code, purpose=purpose, challenge=challenge, known_device=known, caller=device.network
-        )
+        with self.code_hasher.admitted(device.network):
+            known = await self.recognise.known(mobile, device)
+            return await self(
+                mobile=mobile,
+                code=code,
+                purpose=purpose,
+                challenge=challenge,
+                known_device=known,
+                caller=device.network,
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,6 +211,10 @@ class LogIn:
 
     async def __call__(self, *, mobile: str, password: str, device: Device) -> SignedIn:
         number = self.mobile_numbers.parse(mobile)
+        with self.match_password.password_hasher.admitted(device.network):
+            return await self._log_in(number, password, device)
+
+    async def _log_in(self, number: MobileNumber, password: str, device: Device) -> SignedIn:
         known = await self.recognise.known(number, device)
         await self.guess_limits.record_wrong(number, GuessKind.PASSWORD, now=self.clock.now(), device=known)
         user = await self.users.find_by_mobile(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
@@ -243,6 +244,13 @@ class SecretHasher(Protocol):
     Work for different callers is done in turn, so that a crowd behind one network delays itself. Raises HashingBusy
     instead of letting anybody wait for long. `caller` is a network, or whatever else callers share.
     """
+
+    @abstractmethod
+    def admitted(self, caller: str) -> AbstractContextManager[None]:
+        """Around the work of a caller who is not logged in, before its first statement.
+
+        Raises HashingBusy if too much of it is under way, so that a crowd does not occupy the database either.
+        """
 
     @abstractmethod
     async def hash(self, secret: str, *, caller: str = "") -> str: ...

@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
+from contextlib import ExitStack
 
 import pytest
 
-from adapters.fair_threads import MAX_WAITING, MAX_WAITING_PER_CALLER, FairThreads
+from adapters.fair_threads import (
+    MAX_UNDER_WAY,
+    MAX_UNDER_WAY_PER_CALLER,
+    MAX_WAITING,
+    MAX_WAITING_PER_CALLER,
+    FairThreads,
+)
 from adapters.security import Argon2Hasher
 from domain.errors import HashingBusy
 from tests.support.patience import HANG
@@ -139,6 +146,24 @@ async def test_a_turn_that_comes_with_a_cancellation_is_passed_on(work: Work) ->
     async with asyncio.timeout(HANG):
         while work.threads._free < 2:  # noqa: ASYNC110, SLF001 - no thread is lost
             await asyncio.sleep(0.001)
+
+
+def test_of_a_caller_only_so_much_is_under_way_at_once() -> None:
+    threads = FairThreads(2)
+    with ExitStack() as crowd:
+        for _ in range(MAX_UNDER_WAY_PER_CALLER):
+            crowd.enter_context(threads.admitted("crowd"))
+        with pytest.raises(HashingBusy), threads.admitted("crowd"):
+            pytest.fail("it is admitted")
+        with threads.admitted("owner"):
+            pass
+        for number in range(MAX_UNDER_WAY - MAX_UNDER_WAY_PER_CALLER):
+            crowd.enter_context(threads.admitted(f"caller {number}"))
+        with pytest.raises(HashingBusy), threads.admitted("owner"):
+            pytest.fail("it is admitted")
+    for _ in range(100):
+        with threads.admitted("crowd"), threads.admitted("owner"):
+            pass
 
 
 async def test_codes_and_passwords_have_threads_of_their_own() -> None:
