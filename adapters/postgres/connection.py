@@ -15,6 +15,7 @@ from tortoise.connection import get_connections
 
 from adapters.postgres.dsn import Dsn, read
 from adapters.postgres.faults import WRAPPED, SettingRefused, is_read_only, translated
+from adapters.postgres.hosts import Hosts
 from adapters.postgres.kept import KeptConnections
 from domain.errors import DatabaseUnavailable
 
@@ -102,6 +103,7 @@ class PostgresClient(AsyncpgDBClient):
     ) -> None:
         super().__init__(**settings)
         self.dsn = dsn
+        self._hosts = Hosts(dsn)
         self.pooler = pooler
         self.acquire_seconds = acquire_seconds
         self.kept: KeptConnections | None = None
@@ -130,7 +132,12 @@ class PostgresClient(AsyncpgDBClient):
             self.pooler = await has_pooler(self.dsn, seconds=self.acquire_seconds)
         with _connecting():
             return await asyncpg.create_pool(
-                self.dsn.url, reset=_reset, **self.dsn.arguments, **_session(self.dsn, self.pooler), **settings
+                self.dsn.url,
+                connect=self._hosts.connect,
+                reset=_reset,
+                **self.dsn.arguments,
+                **_session(self.dsn, self.pooler),
+                **settings,
             )
 
     async def expire(self) -> None:
@@ -156,7 +163,7 @@ client_class = PostgresClient  # the name that Tortoise looks up in the engine m
 async def connect(dsn: Dsn, *, seconds: float, **settings: str) -> asyncpg.Connection:
     """A connection outside of the pool, which works behind a pooler too."""
     with _connecting():
-        return await asyncpg.connect(
+        return await Hosts(dsn).connect(
             dsn.url,
             **dsn.arguments,
             server_settings={**dsn.settings, **settings},

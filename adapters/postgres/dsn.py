@@ -43,6 +43,8 @@ class Dsn:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     #: Startup parameters that the URL asks for.
     settings: Mapping[str, str] = field(default_factory=dict)
+    #: Host, or folder of a socket, and port of each that the URL names.
+    addresses: tuple[tuple[str, int], ...] = ()
     #: For people: hosts and ports, without user and password.
     hosts: str
     #: Behind a pooler that does not keep sessions; None if the URL does not say.
@@ -69,13 +71,15 @@ def read(text: str) -> Dsn:
     settings = {name: query.pop(name) for name in _OF_THE_SERVER if name in query}
     for name in _FILES:
         _readable(name, query.get(name))
-    if "," in parts.netloc or "," in query.get("host", ""):
+    has_several = "," in parts.netloc or "," in query.get("host", "")
+    if has_several:
         query.setdefault("target_session_attrs", "read-write")  # every process writes
     arguments = _arguments(query)
     url = _url(parts, query)
-    _check(url, arguments)
+    addresses = _check(url, arguments)
     return Dsn(
         url=url,
+        addresses=addresses if has_several else (),
         arguments=arguments,
         settings=settings,
         hosts=_hosts(parts, query),
@@ -220,22 +224,31 @@ def _url(parts: SplitResult, query: Mapping[str, str]) -> str:
     return parts._replace(query=text).geturl() if parts.netloc else f"postgresql://{parts.path}{'?' * bool(text)}{text}"
 
 
-def _check(url: str, arguments: Mapping[str, Any]) -> None:
-    """The driver's own verdict, in our words: its own may quote the URL."""
+def _check(url: str, arguments: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Its addresses, or the driver's verdict in our words: its own may quote the URL."""
     unset = dict.fromkeys(
         ("host", "port", "user", "password", "passfile", "database", "service", "servicefile", "direct_tls",
          "server_settings", "target_session_attrs", "krbsrvname", "gsslib", "ssl")
     )  # fmt: skip
     try:
-        addresses, _ = parsed_by_driver(dsn=url, **{**unset, **arguments})
-        if not all(isinstance(address, str) or 0 < address[1] < 65_536 for address in addresses):
+        found, _ = parsed_by_driver(dsn=url, **{**unset, **arguments})
+        addresses = tuple(_address(address) for address in found)
+        if not all(0 < port < 65_536 for _, port in addresses):
             raise ValueError
+        return addresses
     except ssl.SSLError:
         raise DsnError("has a certificate or a key that is not in PEM form, or that do not belong together") from None
     except asyncpg.ClientConfigurationError as error:
         raise DsnError(_driver_complaint(str(error))) from None
     except (ValueError, LookupError, OSError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         raise DsnError(_FORM) from None
+
+
+def _address(address: str | tuple[str, int]) -> tuple[str, int]:
+    """Of a socket, whose file has the port in its name, the folder."""
+    if isinstance(address, tuple):
+        return address
+    return str(Path(address).parent), int(address.rpartition(".")[2])
 
 
 def _driver_complaint(message: str) -> str:

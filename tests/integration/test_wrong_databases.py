@@ -187,10 +187,13 @@ async def test_a_certificate_of_another_name_by_its_authority(world: World) -> N
         await postgres.check()
 
 
-async def test_a_host_that_is_away_is_passed_over(world: World) -> None:
+@pytest.mark.parametrize("how", ["refuses", "never answers"])
+async def test_a_host_that_is_away_is_passed_over(world: World, how: str) -> None:
+    away = f"127.0.0.1:{free_port()}" if how == "refuses" else urlsplit(world.silent).netloc.rpartition("@")[2]
     own = urlsplit(world.url).netloc.rpartition("@")[2]
-    async with connected(world.url.replace(own, f"127.0.0.1:{free_port()},{own}")) as postgres:
-        await postgres.check()
+    async with connected(world.url.replace(own, f"{away},{own}"), acquire_seconds=3):
+        found = await asyncio.gather(*(rows("SELECT 1 AS one, pg_sleep(0.01)") for _ in range(5)))
+        assert [row["one"] for (row,) in found] == [1] * 5
 
 
 async def test_privileges_that_are_missing(world: World) -> None:
