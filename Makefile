@@ -36,12 +36,13 @@ test-postman: setup ## run the Postman collection's story with newman; needs npm
 test-clients: setup ## test a TypeScript client and the guide's JavaScript; needs npm
 	@$(BIN)/pytest tests/vendor_tools/clients.py
 
-check: setup ## check style, types, imports and language
+check: setup ## check style, types, imports, language and migrations
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m tests.language
+	@$(BIN)/python -m tests.migrations
 
 format: setup ## format the code and fix what the linter can
 	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
@@ -66,6 +67,7 @@ web: setup ## build the page into entrypoints/web/dist; needs npm
 migration: setup ## write a migration for changed tables: make migration name=add_nickname
 	@test -n "$(name)" || { echo "Name it: make migration name=add_nickname" >&2; exit 1; }
 	@$(BIN)/aerich migrate --offline --no-input --name $(name)
+	@$(BIN)/python -m tests.migrations
 
 # No download address may enter the lock file: names, versions and hashes only.
 lock: setup ## resolve requirements.lock from pyproject.toml
