@@ -104,7 +104,7 @@ def check(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
     configure_logs(settings.model_copy(update={"log_level": "error"}))  # the findings say the rest
     with asyncio.Runner() as runner:
-        findings = runner.run(diagnose(settings, started=_STARTED))
+        findings = runner.run(diagnose(settings, until=_STARTED + arguments.seconds))
         code = 1 if has_failed(findings) else 0
         if arguments.json:
             report = {"usable": not code, "parts": [finding.as_json() for finding in findings]}
@@ -212,7 +212,9 @@ def _parser() -> argparse.ArgumentParser:
     migrating.add_argument(
         "--wait", type=_count, default=600, metavar="SECONDS", help="how long to try again for what is locked (600)"
     )
-    add(check).add_argument("--json", action="store_true", help="print the findings as JSON")
+    checking = add(check)
+    checking.add_argument("--json", action="store_true", help="print the findings as JSON")
+    checking.add_argument("--seconds", type=_count, default=2, help="when the answer is due (2)")
     actions = add(messages).add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="newest first: id, time, attempts and error code")
     listing.add_argument("--status", type=MessageStatus, choices=list(MessageStatus), default=MessageStatus.FAILED)

@@ -218,8 +218,9 @@ def tortoise_config(url: str, *, pool: int = 5, **credentials: Any) -> dict[str,
     }
 
 
-#: For aerich's command line, which derives a migration from the last one, without a connection.
-MIGRATION_CONFIG = tortoise_config("postgres://localhost")
+#: For aerich's command line, which derives a migration from the last one, without a connection. With a user: without
+#: one the driver asks the system, where a container's user has no name.
+MIGRATION_CONFIG = tortoise_config("postgres://nobody@localhost/nothing")
 
 
 #: Whether the current task is in a unit of work. Each look-up asks; to find Tortoise's connection takes 2 µs.

@@ -240,6 +240,8 @@ def _check(url: str, arguments: Mapping[str, Any]) -> tuple[tuple[str, int], ...
         raise DsnError("has a certificate or a key that is not in PEM form, or that do not belong together") from None
     except asyncpg.ClientConfigurationError as error:
         raise DsnError(_driver_complaint(str(error))) from None
+    except KeyError:  # the driver asks the system for the user's name, which a container's has not
+        raise DsnError("must name the user, as in postgres://user:password@host:5432/name") from None
     except (ValueError, LookupError, OSError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         raise DsnError(_FORM) from None
 

@@ -25,7 +25,7 @@ from adapters.clocks import clock_fact
 from local.valkey import EmbeddedValkey
 from tests.support.database import execute, new_database
 from tests.support.gemini_standin import GeminiStandIn
-from tests.support.patience import PROCESS_HANG
+from tests.support.patience import HANG, PROCESS_HANG
 from tests.support.processes import ROOT
 from tests.support.stripe_standin import PRICE, StripeStandIn
 from tests.support.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
@@ -33,9 +33,9 @@ from tests.support.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, 
 CANARY = "hunter2hunter2"
 
 
-def check(environment: dict[str, str], *, code: int) -> dict[str, Any]:
+def check(environment: dict[str, str], *, code: int, seconds: float = HANG) -> dict[str, Any]:
     """Each part by its name. What is printed for people says the same."""
-    command = [sys.executable, "-m", "entrypoints.cli", "check"]
+    command = [sys.executable, "-m", "entrypoints.cli", "check", "--seconds", f"{seconds:.0f}"]
     printed = {}
     for option in ("--json", ""):
         done = subprocess.run(
@@ -193,7 +193,7 @@ def test_servers_that_hang_do_not_hold_it_up() -> None:
             "POSTGRES_ACQUIRE_SECONDS": "1000",
             "REDIS_COMMAND_SECONDS": "1000",
         }
-        parts = check(hanging, code=1)
+        parts = check(hanging, code=1, seconds=2)
     assert [parts[name]["state"] for name in ("postgres", "redis", "gemini")] == ["failed", "failed", "unknown"]
 
 
