@@ -23,6 +23,7 @@ from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
 from adapters.batching import Batched
+from adapters.redis_causes import cause_of
 from adapters.redis_clients import redis_client, redis_pool
 from application.patience import Backoff
 from application.ports.runtime import JobQueue, Resource
@@ -194,7 +195,8 @@ class TaskiqJobQueue(JobQueue):
         try:
             await self._broker.send(self._job, [str(id) for id in ids])
         except (RedisError, OSError) as error:
-            log.warning("bell_not_rung", job=self._job, error=type(error).__name__, ids=len(ids))
+            cause = cause_of(error).words
+            log.warning("bell_not_rung", job=self._job, error=type(error).__name__, cause=cause, ids=len(ids))
             self._broker.repeat(self._job, [str(id) for id in ids])
             return False
         return True
@@ -233,7 +235,7 @@ class JobReceiver:
                 if self._broker.has_listened:  # a server that lets us in and then refuses has not worked
                     backoff.reset()
                 pause = backoff.pause()
-                log.warning("job_queue_lost", error=type(error).__name__, again_in=pause)
+                log.warning("job_queue_lost", error=type(error).__name__, cause=cause_of(error).words, again_in=pause)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), pause)
         self._stopped = True

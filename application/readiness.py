@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from application.ports.chat import ModelSetup
 from application.ports.runtime import Dependency
-from domain.errors import DatabaseUnavailable, DomainError, Unavailable
+from domain.errors import DatabaseUnavailable, DomainError, RedisUnavailable, Unavailable
 
 
 class NotReady(DatabaseUnavailable):
     def __init__(self, dependencies: dict[str, str]) -> None:
-        unavailable = ", ".join(name for name, state in dependencies.items() if state == "away")
+        unavailable = ", ".join(name for name, state in dependencies.items() if state.startswith("away"))
         super().__init__(f"Unavailable: {unavailable}.")
 
 
@@ -60,6 +60,8 @@ class CheckReadiness:
 async def _state(dependency: Dependency) -> str:
     try:
         await dependency.check()
+    except RedisUnavailable as error:
+        return f"away ({error.state})" if error.state else "away"
     except DomainError:
         return "away"
     return "ok"

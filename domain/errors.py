@@ -36,6 +36,7 @@ DomainError
 ├── Unavailable                  a dependency is unavailable; try again later
 │   ├── DatabaseUnavailable
 │   ├── RedisUnavailable
+│   │   └── RedisMisconfigured   waiting does not help
 │   ├── StreamsExhausted         this process's limit of open streams
 │   ├── HashingBusy              too many passwords and codes are being checked
 │   ├── CodesExhausted           the service has sent all codes that it may send today
@@ -308,8 +309,18 @@ class DatabaseUnavailable(Unavailable):
 
 
 class RedisUnavailable(Unavailable):
+    """`state` says in a word or two what is wrong with it, such as `full`; it is empty if it does not answer."""
+
     code = "redis_unavailable"
     detail = "Redis is unavailable. Try again shortly."
+
+    def __init__(self, detail: str | None = None, *, cause: str = "", state: str = "") -> None:
+        super().__init__(detail, cause=cause)
+        self.state = state
+
+
+class RedisMisconfigured(RedisUnavailable):
+    """It will not become available by itself: the deployment has to be corrected."""
 
 
 class StreamsExhausted(Unavailable):

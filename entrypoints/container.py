@@ -118,6 +118,7 @@ class Container(containers.DeclarativeContainer):
     redis = single(
         RedisConnection,
         settings.provided.redis.url.get_secret_value.call(),
+        namespace=settings.provided.redis.namespace,
         command_seconds=settings.provided.redis.command_seconds,
     )
     broker = single(

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from application.ports.chat import LanguageModel
-from application.ports.runtime import Dependency, Described, Fact
+from application.ports.runtime import Dependency, Described, Fact, Verified
 from domain.errors import DomainError, ModelError, ModelNotConfigured, ModelRejectedRequest, Unavailable
 from entrypoints.container import Container, running
 from entrypoints.settings import Settings
@@ -115,7 +115,8 @@ def _dependency(dependency: Dependency) -> Callable[[Finding], Awaitable[None]]:
 
     async def ask(finding: Finding) -> None:
         # A server that is not usable yet, such as one without our tables, can still be described.
-        checked, _ = await asyncio.gather(dependency.check(), describe(finding), return_exceptions=True)
+        check = dependency.verify if isinstance(dependency, Verified) else dependency.check
+        checked, _ = await asyncio.gather(check(), describe(finding), return_exceptions=True)
         if isinstance(checked, Exception):
             raise checked
         for fact in finding.facts:

@@ -15,6 +15,7 @@ from domain.ids import MessageId, UserId
 from entrypoints import health, metrics
 from entrypoints.container import Container, running
 from entrypoints.lag import LoopLag
+from entrypoints.preflight import refuse_mistakes
 from entrypoints.settings import Settings
 from entrypoints.stopping import StopSignals, until
 from entrypoints.supervisor import Supervisor
@@ -95,7 +96,9 @@ def _handlers(container: Container) -> dict[str, Callable[[Any], Awaitable[None]
 
 
 def run(settings: Settings, *, workers: int) -> int:
-    """Run one worker in this process, or supervise several."""
+    """Run one worker in this process, or supervise several. Raises RedisMisconfigured."""
+    configure_logs(settings)
+    refuse_mistakes(settings)
     with metrics.shared() if workers > 1 else contextlib.nullcontext():
         if settings.metrics_port:
             probes = health.WorkerHealth(settings).probes

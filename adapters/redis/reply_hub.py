@@ -20,6 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from adapters.redis.reply_reader import Reader, Topic
 from adapters.redis.subscription import Subscription
+from adapters.redis_causes import cause_of
 from adapters.redis_clients import Demoted
 from application.patience import Backoff
 from application.ports.chat import ReplyReader
@@ -50,7 +51,8 @@ class Outage:
 
     def started(self, error: Exception) -> None:
         if not self.is_on:
-            log.warning("reply_stream_lost", part=self._part, error=type(error).__name__)
+            cause = cause_of(error).words
+            log.warning("reply_stream_lost", part=self._part, error=type(error).__name__, cause=cause)
         self.is_on = True
 
     def ended(self) -> None:

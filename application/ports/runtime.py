@@ -171,6 +171,15 @@ class Described(Protocol):
         """What `check` shows. Raises DomainError if it cannot be asked."""
 
 
+@runtime_checkable
+class Verified(Protocol):
+    """Something outside this process that can be tested more thoroughly than every few seconds."""
+
+    @abstractmethod
+    async def verify(self) -> None:
+        """Return within two seconds if it does all that the product needs; raise DomainError otherwise."""
+
+
 class Resource(Protocol):
     """Something that is opened before the first request or job and closed after the last."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from entrypoints import metrics
 from entrypoints.http.server.app import create_app
 from entrypoints.http.server.protocol import StrictProtocol
+from entrypoints.preflight import refuse_mistakes
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.stopping import StopSignals, until
 from entrypoints.supervisor import Supervisor
@@ -31,13 +32,14 @@ def serve(settings: Settings, *, host: str, port: int, workers: int) -> int:
 
     All of that ends within SHUTDOWN_SECONDS of the signal.
 
-    Raises SettingsError if the address cannot be listened on.
+    Raises SettingsError if the address cannot be listened on, and RedisMisconfigured.
     """
     configure_logs(settings)
     _raise_file_limit()
     with _listen(host, port) as listener, metrics.shared() if workers > 1 else nullcontext():
         if settings.metrics_port:
             metrics.listen(settings.host, settings.metrics_port)
+        refuse_mistakes(settings)
         if workers == 1:
             _serve_one(settings, listener)
             return 0

@@ -22,7 +22,8 @@ class ReadyReply(ReplySchema):
     dependencies: Annotated[
         dict[str, str],
         Field(
-            description="State of Postgres and Redis: `ok` or `away`. If the model refuses the workers' API key,"
+            description="State of Postgres and Redis: `ok` or `away`; what is known of the reason follows, as in"
+            " `away (read-only)`. If the model refuses the workers' API key,"
             " `model` gives the reason: `not configured (API_KEY_INVALID)`.",
             examples=[{"postgres": "ok", "redis": "ok"}],
         ),
