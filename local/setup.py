@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,14 @@ _NETWORK = re.compile(
 )
 
 
+_DISK = re.compile(r"No space left on device|Disk quota exceeded|os error 28|Errno 28", re.IGNORECASE)
+_FOLDER = re.compile(r"Read-only file system|Permission denied", re.IGNORECASE)
+
+
+_DISK_FULL = "The disk is full: the environment in .venv needs about 900 MB. Make room and try again."
+_LEAST_FREE = 100 * 2**20  # with less it fails in any case, whatever is cached
+
+
 class SetupFailed(Exception):
     """One clear sentence for the person at the terminal, if needed after the output of the tool."""
 
@@ -44,6 +53,9 @@ def main() -> int:
         set_up(Path.cwd(), dict(os.environ))
     except SetupFailed as error:
         complain(str(error))
+        return 1
+    except OSError as error:
+        complain(_sentence(f"{error}") or f"The set-up failed: {error}.")
         return 1
     except KeyboardInterrupt:
         return 130
@@ -55,6 +67,8 @@ def set_up(root: Path, environment: dict[str, str]) -> None:
     venv = root / ".venv"
     python, log = str(venv / "bin" / "python"), venv / "setup.log"
     lock = (root / LOCK).read_text()
+    if shutil.disk_usage(root).free < _LEAST_FREE:
+        raise SetupFailed(_DISK_FULL)
     with step("Creating the environment in .venv"):
         _create(venv)
     environment |= certificates(_pip_version(venv), environment, pip_config=_pip_config(python))
@@ -89,12 +103,15 @@ def certificates(pip: tuple[int, ...], environment: Mapping[str, str], *, pip_co
         return found
     if pip >= (23, 3):
         return {**found, "PIP_USE_FEATURE": f"{environment.get('PIP_USE_FEATURE', '')} truststore".strip()}
-    bundle = next((bundle for bundle in _BUNDLES if Path(bundle).exists()), None)
+    bundles = (environment.get("SSL_CERT_FILE", ""), *_BUNDLES)
+    bundle = next((bundle for bundle in bundles if bundle and Path(bundle).exists()), None)
     return {**found, "PIP_CERT": bundle} if bundle else found
 
 
 def explanation(output: str) -> str:
     """A sentence about a tool that failed with this output."""
+    if sentence := _sentence(output):
+        return sentence
     if _CERTIFICATE.search(output):
         return (
             "This machine does not trust the certificate of the package index. Behind a proxy that re-signs TLS, add"
@@ -107,6 +124,15 @@ def explanation(output: str) -> str:
         )
     tail = "\n".join(f"  {line}" for line in output.splitlines()[-15:])
     return f"{tail}\nThe set-up failed. .venv/setup.log has the details."
+
+
+def _sentence(output: str) -> str:
+    """What the machine lacks, if that is what the output is about."""
+    if _DISK.search(output):
+        return _DISK_FULL
+    if _FOLDER.search(output):
+        return "This folder cannot be written to. Choose another one, or change its owner, and try again."
+    return ""
 
 
 def pinned_version(lock: str, name: str) -> str:
@@ -123,7 +149,8 @@ def _create(venv: Path) -> None:
     if done.returncode != 0:
         output = f"{done.stdout}{done.stderr}".rstrip()
         raise SetupFailed(
-            f"{output}\n{sys.executable} cannot make a virtual environment (on Debian: apt install python3-venv)."
+            _sentence(output)
+            or f"{output}\n{sys.executable} cannot make a virtual environment (on Debian: apt install python3-venv)."
         )
 
 

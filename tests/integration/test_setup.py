@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shlex
+import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version as distribution_version
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -16,11 +23,15 @@ import stripe
 
 from local.setup import PRODUCT, certificates, explanation
 from local.steps import step
+from tests.support.certificates import signed_by_an_authority
 from tests.support.patience import PROCESS_HANG
 from tests.support.processes import ROOT
 
 CANNOT_BE_REACHED = "The package index cannot be reached. "
 IS_NOT_TRUSTED = "This machine does not trust the certificate of the package index."
+
+
+IN_OWN_MOUNTS = ("unshare", "--user", "--map-root-user", "--mount")
 
 
 def test_without_a_network_it_ends_in_one_clear_sentence(tmp_path: Path) -> None:
@@ -64,6 +75,154 @@ def test_without_a_network_it_ends_in_one_clear_sentence(tmp_path: Path) -> None
 def test_what_the_tools_complain_of_is_put_into_a_sentence(output: str, sentence: str) -> None:
     assert explanation(output).startswith(sentence)
     assert "\n" not in explanation(output)
+
+
+@pytest.mark.parametrize(
+    ("output", "sentence"),
+    [
+        ("error: Failed to write: No space left on device (os error 28)", "The disk is full"),
+        ("OSError: [Errno 28] No space left on device: '/x'", "The disk is full"),
+        ("Error: [Errno 30] Read-only file system: '/x/.venv'", "This folder cannot be written to."),
+        ("Error: [Errno 13] Permission denied: '/x/.venv'", "This folder cannot be written to."),
+    ],
+)
+def test_what_the_machine_lacks_is_put_into_a_sentence(output: str, sentence: str) -> None:
+    assert explanation(f"some\nlines before\n{output}").startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [("ro", "This folder cannot be written to. "), ("size=1m", "The disk is full: ")],
+)
+def test_a_folder_that_cannot_hold_it_ends_in_one_clear_sentence(tmp_path: Path, options: str, sentence: str) -> None:
+    """Root may write anywhere, so the folder is its own file system."""
+    lock = (ROOT / "requirements.lock").read_bytes()
+    (tmp_path / "requirements.lock").write_bytes(lock)
+    script = (
+        'set -e; mount -t tmpfs tmpfs "$1"; cp "$2" "$1/requirements.lock"; mount -o "remount,$3" "$1"; cd "$1";'
+        ' exec "$4" -m local.setup'
+    )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    done = subprocess.run(
+        [*IN_OWN_MOUNTS, "sh", "-c", script, "sh", folder, tmp_path / "requirements.lock", options, sys.executable],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_HANG,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(sentence), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+class Index(SimpleHTTPRequestHandler):
+    """A package index with one package, by HTTPS."""
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/").rpartition("/")[2]
+        body = WHEEL if name.endswith(".whl") else f'<a href="/files/{WHEEL_NAME}">{WHEEL_NAME}</a>'.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream" if body is WHEEL else "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
+
+    def log_message(self, format: str, *values: object) -> None: ...
+
+
+WHEEL_NAME = "nothing_at_all-1.0-py3-none-any.whl"
+
+
+def _wheel() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        info = "nothing_at_all-1.0.dist-info"
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: nothing-at-all\nVersion: 1.0\n")
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return content.getvalue()
+
+
+WHEEL = _wheel()
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """Its URL, and the certificate of the authority that signed its own: as behind a proxy that re-signs TLS."""
+    certificate, authority = tmp_path / "certificate.pem", tmp_path / "authority.pem"
+    signed_by_an_authority(certificate, authority)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Index)
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_address[1]}/simple", authority
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_tools_trust_whom_the_system_trusts(
+    index: tuple[str, Path], tmp_path: Path, tool: str, trusted: bool
+) -> None:
+    url, authority = index
+    given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
+    if trusted:
+        given["SSL_CERT_FILE"] = str(authority)  # as the system's own list of certificates
+    version = tuple(int(part) for part in distribution_version("pip").split(".")[:2])
+    installers = {
+        "uv": ["uv", "pip", "install", "--no-cache", "--python", sys.executable],
+        "pip": ["pip", "install", "--no-cache-dir", "--retries", "0", "--disable-pip-version-check"],
+    }
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            *installers[tool],
+            "--target",
+            tmp_path / "target",
+            "--index-url",
+            url,
+            "nothing-at-all",
+        ],
+        env={**given, **certificates(version, given)},
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_HANG,
+        check=False,
+    )
+    assert (done.returncode == 0) == trusted, done.stdout + done.stderr
+    if not trusted:
+        assert explanation(done.stdout + done.stderr).startswith(IS_NOT_TRUSTED), done.stdout + done.stderr
+
+
+def test_a_python_that_is_too_old_is_one_line(tmp_path: Path) -> None:
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    old = tmp_path / "python3"
+    pretend = "import sys; sys.version_info = (3, 10, 9); exec(sys.argv[1])"
+    old.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{pretend}' \"$2\"\n")
+    old.chmod(0o755)
+    done = subprocess.run(["make", "PYTHON=./python3"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "setup" in done.stdout, "without a target it prints its help"
+    done = subprocess.run(
+        ["make", "PYTHON=./python3", "run"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "Python 3.11 or newer is needed; name it with: make PYTHON=/path/to/python3"
+    assert "Traceback" not in done.stderr
 
 
 def test_anything_else_is_shown_as_it_is() -> None:
