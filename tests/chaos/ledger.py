@@ -53,7 +53,8 @@ CREATE TRIGGER attempted_ending AFTER UPDATE OF response ON messages FOR EACH ST
 """
 
 _STORED = """
-SELECT messages.*, lease_until, entry.due_at, notified_at, entry.attempt AS last_attempt, entry.deaths AS last_deaths
+SELECT messages.*, workers.lease_until, entry.due_at, notified_at, entry.attempt AS last_attempt,
+    entry.deaths AS last_deaths
 FROM messages LEFT JOIN queue_entries entry ON message_id = messages.id LEFT JOIN workers ON workers.id = worker_id
 """
 _FINAL = {"completed", "failed", "blocked", "cancelled"}
