@@ -24,12 +24,14 @@ DomainError
 ├── MessageNotEnded              too early to regenerate or to continue
 ├── MessageNotContinuable        its reply was not cut off
 ├── QuotaExceeded                the day's allowance is used up
+├── TooManyChatrooms             the user's limit of chatrooms
 ├── TooManyRequests              the request is valid, but must wait
 │   ├── TooManyInFlight          the user's limit of unanswered messages
 │   ├── SendingTooFast           fair use: the user's messages per minute
 │   ├── TooManyStreams           the user's limit of open streams
 │   ├── TooManyGuesses           wrong codes or passwords for a number: wait before the next
 │   ├── CodesSentTooOften        to one number
+│   ├── TooManyConcurrent        the user's limit of requests at a time
 │   └── RateLimited              calls by one address or user
 ├── IdempotencyKeyReused         the key was used for another request
 ├── IdempotencyKeyInUse          the request with this key is still running
@@ -219,6 +221,11 @@ class QuotaExceeded(DomainError):
         self.resets_at = resets_at
 
 
+class TooManyChatrooms(DomainError):
+    code = "too_many_chatrooms"
+    detail = "You have as many chatrooms as an account can have. Delete one."
+
+
 class TooManyRequests(DomainError):
     """`retry_after` is in seconds."""
 
@@ -264,6 +271,11 @@ class CodesSentTooOften(TooManyRequests):
     def __init__(self, *, retry_after: float) -> None:
         super().__init__()
         self.retry_after = retry_after
+
+
+class TooManyConcurrent(TooManyRequests):
+    code = "too_many_concurrent"
+    detail = "Too many of your requests are running at the same time. Wait for one to end."
 
 
 class RateLimited(TooManyRequests):

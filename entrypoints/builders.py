@@ -12,6 +12,7 @@ from application.ports.chat import LanguageModel
 from application.ports.runtime import Clock
 from domain.billing import SendingLimits, Tier
 from domain.chat.calls import ReplyPlan
+from domain.rates import Rate
 from entrypoints.setting_types import secrets
 from entrypoints.settings import Settings
 
@@ -49,6 +50,10 @@ def payment_timeout(settings: Settings) -> float:
     return settings.http.request_seconds * 0.8
 
 
+def payment_rate(settings: Settings) -> Rate | None:
+    return settings.rates.payments if settings.limits.enabled else None
+
+
 def sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
     """The daily allowance is part of the product; the other limits protect the service, and tests may disable them."""
     on = settings.limits.enabled
@@ -61,6 +66,10 @@ def sending_limits(settings: Settings) -> dict[Tier, SendingLimits]:
             per_minute=settings.limits.pro_messages_per_minute if on else None,
         ),
     }
+
+
+def most_chatrooms(settings: Settings) -> int | None:
+    return settings.limits.chatrooms_per_user if settings.limits.enabled else None
 
 
 def reply_plans(settings: Settings) -> dict[Tier, ReplyPlan]:

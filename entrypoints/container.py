@@ -52,9 +52,11 @@ from application.accounts.sessions import (
     OpenSession,
     RecogniseDevice,
     RefreshSession,
+    SessionWatch,
 )
 from application.accounts.signup import SignUp
 from application.accounts.unlocking import UnlockNumber
+from application.billing.calls import PaymentCalls
 from application.billing.subscriptions import GetSubscription, OpenPortal, UpgradeTier
 from application.billing.syncing import ReconcileAll, ReconcileUser, ResumeSyncs, SyncSubscriptions
 from application.billing.webhooks import AcceptWebhookEvent
@@ -99,6 +101,8 @@ class Container(containers.DeclarativeContainer):
     settings = providers.Dependency(instance_of=Settings)
     _wiring.add(Settings, settings)
     _checkouts_after = providers.Callable(timedelta, minutes=settings.provided.billing.checkout_reconcile_minutes)
+    _most_chatrooms = providers.Callable(builders.most_chatrooms, settings)
+    _payment_rate = providers.Callable(builders.payment_rate, settings)
     _payment_timeout = providers.Callable(builders.payment_timeout, settings)
 
     host_clock = providers.Singleton(SystemClock)
@@ -136,6 +140,7 @@ class Container(containers.DeclarativeContainer):
     chatrooms = single(PostgresChatrooms)
     messages = single(PostgresMessages)
     chatroom_lists = single(RedisChatroomLists, redis, namespace=settings.provided.redis.namespace)
+    process_rate_limiter = providers.Singleton(ProcessRateLimiter, clock)
     rate_limiter = single(
         FallbackRateLimiter,
         providers.Singleton(
@@ -144,7 +149,7 @@ class Container(containers.DeclarativeContainer):
             namespace=settings.provided.redis.namespace,
             key=providers.Callable(builders.key_for, settings, "rate limits"),
         ),
-        providers.Singleton(ProcessRateLimiter, clock),
+        process_rate_limiter,
     )
     queue = single(TaskiqJobQueue, broker, GENERATE_REPLY)
     reply_stream = single(
@@ -190,6 +195,7 @@ class Container(containers.DeclarativeContainer):
     end_other_sessions = wired(EndOtherSessions)
     rename_user = wired(RenameUser)
     authenticate = wired(Authenticate)
+    session_watch = single(SessionWatch, sessions)
     log_in = wired(LogIn)
     send_otp = wired(
         SendOtp,
@@ -205,10 +211,11 @@ class Container(containers.DeclarativeContainer):
     reset_password = wired(ResetPassword)
     prove_caller = wired(ProveCaller)
     change_password = wired(ChangePassword)
+    payment_calls = wired(PaymentCalls, rate=_payment_rate)
     delete_user = wired(DeleteUser, timeout=_payment_timeout)
     unlock_number = wired(UnlockNumber)
 
-    create_chatroom = wired(CreateChatroom)
+    create_chatroom = wired(CreateChatroom, limit=_most_chatrooms)
     list_chatrooms = wired(ListChatrooms)
     open_chatroom = wired(OpenChatroom)
     change_chatroom = wired(ChangeChatroom)

@@ -59,7 +59,9 @@ LOOP_LAG = Histogram(
     "How late the event loop runs what is due, measured four times a second.",
     buckets=_SECONDS,
 )
-STREAMS_OPEN = Gauge("http_streams_open", "Open reply streams.", multiprocess_mode="livesum")
+STREAMS_OPEN = Gauge(
+    "http_streams_open", "Open reply streams, and requests that wait for a reply.", multiprocess_mode="livesum"
+)
 RATE_LIMITED = Counter("rate_limited", "Calls refused by a rate limit.", ["rule"])
 RATE_LIMITS_IN_PROCESS = Counter(
     "rate_limits_in_process", "Calls that one process counted by itself because Redis was unavailable."

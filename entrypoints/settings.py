@@ -181,6 +181,10 @@ class LimitSettings(Group):
     basic_in_flight: Count = 3
     pro_in_flight: Count = 10
     pro_messages_per_minute: Count = 40
+    chatrooms_per_user: Count = 1000
+    idempotency_keys_per_user: Count = 1000
+    #: In one process.
+    requests_per_user: Count = 10
 
 
 class RateSettings(Group, alias_generator=_behind("RATE_")):
@@ -191,6 +195,11 @@ class RateSettings(Group, alias_generator=_behind("RATE_")):
     codes: PerWindow = written("30/3600")
     codes_prefix: PerWindow = written("20/3600")
     reads: PerWindow = written("300/60")
+    writes: PerWindow = written("60/60")
+    messages: PerWindow = written("120/60")
+    billing: PerWindow = written("10/60")
+    payments: PerWindow = written("5/60")
+    sessions: PerWindow = written("30/60")
 
 
 class WorkerSettings(Group):

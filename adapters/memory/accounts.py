@@ -178,6 +178,9 @@ class MemorySessions(Sessions):
         session = self.table.get(session_id)
         return None if session is None or session.ended_at else self._users.table.get(session.user_id)
 
+    async def ended(self, session_ids: Sequence[SessionId]) -> list[SessionId]:
+        return [session_id for session_id in session_ids if await self.find_user(session_id) is None]
+
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
         for session in self.table.all():
             if session.user_id == user_id and session.id != keep:

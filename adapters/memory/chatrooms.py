@@ -10,7 +10,7 @@ from adapters.memory.chat import MemoryMessages
 from application.ports.chat import ChatroomLists, Chatrooms, RoomMessages
 from domain.accounts import User
 from domain.chat.chatrooms import Chatroom
-from domain.errors import ChatroomNotFound, UserNotFound
+from domain.errors import ChatroomNotFound, TooManyChatrooms, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
 
@@ -33,10 +33,13 @@ class MemoryChatrooms(Chatrooms, Belongings):
     def purge(self, today: date) -> None:
         self._messages.purge_days_use(today)
 
-    async def add(self, chatroom: Chatroom) -> Chatroom:
+    async def add(self, chatroom: Chatroom, *, limit: int | None = None) -> Chatroom:
         if self._users.table.get(chatroom.user_id) is None:
             raise UserNotFound
         stored = self.table.get(chatroom.id) or chatroom
+        owned = [room for room in self.table.all() if room.user_id == chatroom.user_id]
+        if limit is not None and len(owned) >= limit and stored not in owned:
+            raise TooManyChatrooms
         self._put(stored)
         return stored
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -56,6 +57,16 @@ class MemoryIdempotencyKeys(IdempotencyKeys):
         kept = self.table.get((scope, key))
         if kept and kept.reply is None:
             self.table.put((scope, key), None)
+
+    async def trim(self, scopes: Sequence[str], *, keep: int) -> None:
+        now = self._clock.now()
+        found = [
+            (kept.created_at, name)
+            for name, kept in self.table.items()
+            if name[0] in scopes and (kept.reply is not None or kept.busy_until <= now)
+        ]
+        for _, name in sorted(found, reverse=True)[keep:]:
+            self.table.put(name, None)
 
     async def purge(self) -> None:
         for key in [key for key, kept in self.table.items() if kept.created_at <= self._clock.now() - KEY_RETENTION]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime
 from functools import partial
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -193,6 +194,9 @@ class PostgresSessions(Sessions):
 
     async def find_user(self, session_id: SessionId) -> User | None:
         return await self._find_user(session_id)
+
+    async def ended(self, session_ids: Sequence[SessionId]) -> list[SessionId]:
+        return [SessionId(UUID(int=row["key"].int)) for row in await SESSIONS.ended(keys=session_ids)]
 
     async def end_all(self, user_id: UserId, *, now: datetime, keep: SessionId | None = None) -> None:
         await SESSIONS.end_all(user_id=user_id, now=now, keep=keep)

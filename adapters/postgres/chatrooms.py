@@ -10,18 +10,32 @@ from adapters.postgres.statements import Statements
 from application.ports.chat import Chatrooms, RoomMessages
 from domain.chat.chatrooms import Chatroom
 from domain.chat.messages import MessageView
-from domain.errors import ChatroomNotFound, UserNotFound
+from domain.errors import ChatroomNotFound, TooManyChatrooms, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
 
 SQL = Statements("chatrooms")
 
+_UNLIMITED = 2**31
+#: More rooms than one user can be adding at the same time, at all processes.
+_CONCURRENT = 200
+
 
 class PostgresChatrooms(Chatrooms):
-    async def add(self, chatroom: Chatroom) -> Chatroom:
-        stored = await SQL.add(**to_row(chatroom))
-        if not stored:
-            raise UserNotFound
-        return to_entity(Chatroom, stored[0])
+    async def add(self, chatroom: Chatroom, *, limit: int | None = None) -> Chatroom:
+        most = _UNLIMITED if limit is None else limit
+        # What concurrent requests add meanwhile is not counted, so this leaves more room than they can take.
+        if stored := await SQL.add(**to_row(chatroom), limit=most - _CONCURRENT):
+            return to_entity(Chatroom, stored[0])
+
+        async def run(connection: asyncpg.Connection) -> Chatroom:
+            if not await SQL.lock_owner.on(connection, id=chatroom.user_id):
+                raise UserNotFound
+            added = await SQL.add.on(connection, **to_row(chatroom), limit=most)
+            if not added:
+                raise TooManyChatrooms
+            return to_entity(Chatroom, added[0])
+
+        return await transaction(run)
 
     async def change(
         self,

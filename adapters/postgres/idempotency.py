@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -39,6 +40,9 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
 
     async def forget(self, scope: str, key: str) -> None:
         await SQL.forget(scope=scope, key=key)
+
+    async def trim(self, scopes: Sequence[str], *, keep: int) -> None:
+        await SQL.trim(scopes=scopes, keep=keep)
 
     async def purge(self) -> None:
         await SQL.purge(kept_for=KEY_RETENTION)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from application.accounts.passwords import ProveCaller
 from application.accounts.sessions import Caller
+from application.billing.calls import PaymentCalls
 from application.billing.subscriptions import CHECKOUT_LOCK, POLL_SECONDS
 from application.ports.accounts import GuessLimits, Users
 from application.ports.billing import Checkouts, CustomerGone, Customers, PaymentGateway
@@ -41,6 +42,7 @@ class DeleteUser:
     checkouts: Checkouts
     customers: Customers
     gateway: PaymentGateway
+    calls: PaymentCalls
     timeout: float
 
     async def __call__(
@@ -68,8 +70,10 @@ class DeleteUser:
 
     async def _end_at_stripe(self, user: User) -> None:
         for checkout in await self.checkouts.open_checkouts(user.id):
+            await self.calls.count(user.id)
             await self.gateway.close_checkout(checkout.id)
         customer_id = await self.customers.customer(user.id)
         if customer_id is not None:
+            await self.calls.count(user.id)
             with suppress(CustomerGone):
                 await self.gateway.delete_customer(customer_id)

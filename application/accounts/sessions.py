@@ -16,6 +16,7 @@ from application.ports.accounts import (
     Users,
 )
 from application.ports.runtime import Clock, Ids
+from application.watching import EndWatch
 from domain.accounts import Device, GuessKind, MobileNumber, Session, Standing, User
 from domain.errors import CredentialsInvalid, RefreshTokenInvalid, TokenInvalid
 from domain.ids import SessionId
@@ -163,6 +164,13 @@ class Authenticate:
         if user is None or user.id != claims.user_id:
             raise TokenInvalid
         return Caller(user, claims.session_id)
+
+
+class SessionWatch(EndWatch[SessionId]):
+    """Ends what a session has open, such as streams, when the session ends, at whichever process that happens."""
+
+    def __init__(self, sessions: Sessions, *, seconds: float = 1.0) -> None:
+        super().__init__(sessions.ended, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)

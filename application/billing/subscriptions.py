@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from application.billing.calls import PaymentCalls
 from application.ports.billing import (
     CheckoutBusy,
     CheckoutLock,
@@ -36,6 +37,7 @@ class UpgradeTier:
     checkouts: Checkouts
     customers: Customers
     gateway: PaymentGateway
+    calls: PaymentCalls
     clock: Clock
     recheck_after: timedelta
     timeout: float
@@ -61,27 +63,34 @@ class UpgradeTier:
         try:
             await self._close_what_ends_soon(user)
             try:
-                checkout = await self.gateway.open_checkout(account, await self._customer(user, account))
+                checkout = await self._open_checkout(user, account)
             except CustomerGone:
                 if account.customer_id:
                     await self.customers.drop_customer(user.id, account.customer_id)
                 account = account.without_customer()
-                checkout = await self.gateway.open_checkout(account, await self._customer(user, account))
+                checkout = await self._open_checkout(user, account)
             await self.checkouts.add_checkout(checkout, due_in=self.recheck_after)
         except BaseException:
             await self.checkouts.unlock_checkout(user.id)
             raise
         return checkout
 
+    async def _open_checkout(self, user: User, account: BillingAccount) -> Checkout:
+        customer_id = await self._customer(user, account)
+        await self.calls.count(user.id)
+        return await self.gateway.open_checkout(account, customer_id)
+
     async def _close_what_ends_soon(self, user: User) -> None:
         """On two open pages somebody could pay twice."""
         for earlier in await self.checkouts.open_checkouts(user.id):
             if earlier.is_open(self.clock.now()):
+                await self.calls.count(user.id)
                 await self.gateway.close_checkout(earlier.id)
 
     async def _customer(self, user: User, account: BillingAccount) -> str:
         if account.customer_id is not None:
             return account.customer_id
+        await self.calls.count(user.id)
         customer_id = await self.gateway.create_customer(user.id, name=user.name, number=account.customer_count)
         if await self.customers.add_customer(user.id, customer_id):
             return customer_id
@@ -95,11 +104,13 @@ class OpenPortal:
 
     customers: Customers
     gateway: PaymentGateway
+    calls: PaymentCalls
 
     async def __call__(self, *, user: User) -> str:
         customer_id = await self.customers.customer(user.id)
         if customer_id is None:
             raise NotSubscribed
+        await self.calls.count(user.id)
         try:
             return await self.gateway.open_portal(customer_id)
         except CustomerGone:

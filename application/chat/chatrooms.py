@@ -37,7 +37,8 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class CreateChatroom:
-    """Open a new chatroom. With the caller's own `chatroom_id`, repeating it has no further effect.
+    """Open a new chatroom, unless the user has `limit` of them. With the caller's own `chatroom_id`, repeating it has
+    no further effect.
 
     `instructions` are the system instruction of every conversation in it; with `auto_title` the model
     renames it after the first exchange.
@@ -46,6 +47,7 @@ class CreateChatroom:
     chatrooms: Chatrooms
     clock: Clock
     ids: Ids
+    limit: int | None = None
 
     async def __call__(
         self,
@@ -64,7 +66,7 @@ class CreateChatroom:
             auto_title=auto_title,
             created_at=self.clock.now(),
         )
-        return await self.chatrooms.add(room)
+        return await self.chatrooms.add(room, limit=self.limit)
 
 
 @dataclass(frozen=True, slots=True)

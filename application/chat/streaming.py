@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from application.patience import retry_until_available
 from application.ports.chat import Messages, ReplyReader, ReplyStream
-from application.ports.runtime import Resource
+from application.watching import EndWatch
 from domain.accounts import User
 from domain.chat.messages import Message, MessageStatus
 from domain.chat.streams import START, ReplyPiece, StreamPosition
-from domain.errors import MessageNotFound, Unavailable
+from domain.errors import MessageNotFound
 from domain.ids import ChatroomId, MessageId
-
-log = logging.getLogger(__name__)
 
 #: The length in the end position of an attempt without text: what it wrote before, now void, had any length.
 _VOID_LENGTH = 999_999_999
@@ -65,60 +61,14 @@ class Gone:
 ReplyEvent: TypeAlias = Delta | Thought | Reset | Ended | Gone
 
 
-class ReplyWatch(Resource):
-    """Checks the store regularly for followed messages that have ended, and wakes their readers.
+class ReplyWatch(EndWatch[MessageId]):
+    """Wakes the readers of messages that have ended.
 
     So no reader hangs when the end could not be published because Redis was unavailable or the worker died.
-    One statement per tick for the whole process.
     """
 
     def __init__(self, messages: Messages, *, seconds: float = 2.0) -> None:
-        self._messages = messages
-        self._seconds = seconds
-        self._wakes: dict[MessageId, list[Callable[[], None]]] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def __len__(self) -> int:
-        """How many messages are followed."""
-        return len(self._wakes)
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._watch())
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-
-    @contextmanager
-    def watching(self, message_id: MessageId, wake: Callable[[], None]) -> Iterator[None]:
-        """Inside the block, call `wake` at each tick once the message has ended."""
-        wakes = self._wakes.setdefault(message_id, [])
-        wakes.append(wake)
-        try:
-            yield
-        finally:
-            wakes.remove(wake)
-            if not wakes:
-                del self._wakes[message_id]
-
-    async def check(self) -> None:
-        """Raises DatabaseUnavailable."""
-        if self._wakes:
-            for message_id in await self._messages.ended(list(self._wakes)):
-                for wake in self._wakes.get(message_id, ()):
-                    wake()
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(self._seconds)
-            try:
-                await self.check()
-            except Unavailable:
-                pass  # nothing can be learned until it is back
-            except Exception:
-                log.exception("reply_watch_failed")
+        super().__init__(messages.ended, seconds=seconds)
 
 
 class ReplyCursor:

@@ -94,6 +94,10 @@ class Sessions(Protocol):
         """The owner of a session that has not ended, as stored now; else None."""
 
     @abstractmethod
+    async def ended(self, session_ids: Sequence[SessionId]) -> list[SessionId]:
+        """Those of them that have ended or do not exist."""
+
+    @abstractmethod
     async def rotate(self, spent_hash: bytes, next_hash: bytes, *, now: datetime) -> Session:
         """Spend a refresh token for its successor, and return the session, seen now.
 

@@ -29,10 +29,11 @@ class Chatrooms(Protocol):
     """Ids are time-ordered: sorting by id sorts by creation, and an id serves as a page's cursor."""
 
     @abstractmethod
-    async def add(self, chatroom: Chatroom) -> Chatroom:
+    async def add(self, chatroom: Chatroom, *, limit: int | None = None) -> Chatroom:
         """Store the room and raise its owner's `chatrooms_version`, both or neither; returns the stored room.
 
-        That is the earlier one if a room has this id already. Raises UserNotFound if the owner was deleted.
+        That is the earlier one if a room has this id already. Raises UserNotFound if the owner was deleted, and
+        TooManyChatrooms if they have `limit` rooms, however many are added at once.
         """
 
     @abstractmethod

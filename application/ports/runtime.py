@@ -86,6 +86,10 @@ class IdempotencyKeys(Protocol):
         """Delete the key of an unfinished request that certainly had no effect."""
 
     @abstractmethod
+    async def trim(self, scopes: Sequence[str], *, keep: int) -> None:
+        """Remove all but the newest `keep` keys of these scopes together, except those of running requests."""
+
+    @abstractmethod
     async def purge(self) -> None:
         """Remove the keys older than KEY_RETENTION."""
 

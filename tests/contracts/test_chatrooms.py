@@ -12,9 +12,13 @@ from domain.billing import SendingLimits
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context
 from domain.chat.messages import Message
-from domain.errors import ChatroomNotFound, MessageNotFound
+from domain.errors import ChatroomNotFound, MessageNotFound, UserNotFound
 from domain.ids import ChatroomId, MessageId
 from tests.contracts.conftest import BLOCKED, CANCELLED, COMPLETED, FAILED, HOUR, Adapters, names
+
+
+def new_room(adapters: Adapters, user: User) -> Chatroom:
+    return Chatroom(id=ChatroomId(adapters.ids.new()), user_id=user.id, name="A room", created_at=adapters.clock.now())
 
 
 class TestChatrooms:
@@ -79,6 +83,27 @@ class TestChatrooms:
         results = await adapters.race(*(adapters.chatrooms.add(room) for room in rooms), rows_of="users")
         assert await adapters.chatrooms.list_for_user(owner.id, limit=10) == results[:1]
         assert results == results[:1] * 10
+
+    async def test_no_user_has_more_rooms_than_the_limit(self, adapters: Adapters) -> None:
+        user, other = await adapters.user(), await adapters.user()
+        first, *_ = [await adapters.room(user) for _ in range(3)]
+        rooms = [new_room(adapters, user) for _ in range(10)]
+        results = await adapters.race(*(adapters.chatrooms.add(room, limit=5) for room in rooms), rows_of="users")
+        assert sorted(type(result).__name__ for result in results) == ["Chatroom"] * 2 + ["TooManyChatrooms"] * 8
+        assert len(await adapters.chatrooms.list_for_user(user.id, limit=50)) == 5
+        assert await adapters.chatrooms.add(first, limit=5) == first, "it is there already"
+        await adapters.chatrooms.add(new_room(adapters, other), limit=5)
+        await adapters.chatrooms.delete(first.id, user.id)
+        added = new_room(adapters, user)
+        assert await adapters.chatrooms.add(added, limit=5) == added
+        with pytest.raises(UserNotFound):
+            await adapters.chatrooms.add(new_room(adapters, adapters.new_user()), limit=5)
+
+    async def test_far_below_the_limit_rooms_are_added_as_without_one(self, adapters: Adapters) -> None:
+        user = await adapters.user()
+        rooms = [new_room(adapters, user) for _ in range(5)]
+        adding = (adapters.chatrooms.add(room, limit=1000) for room in rooms)
+        assert await adapters.race(*adding, rows_of="users") == rooms
 
     async def test_opens_with_the_newest_messages_in_pages(self, adapters: Adapters) -> None:
         user = await adapters.user()

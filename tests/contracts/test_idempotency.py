@@ -283,3 +283,36 @@ class TestADayLater:
         for key in ("old", "old and finished"):
             new_id = adapters.ids.new()
             assert await begin(adapters, b"another", key=key, new_id=new_id) == new_id
+
+
+class TestTrim:
+    async def test_the_newest_stay_and_so_do_those_that_run(self, adapters: Adapters) -> None:
+        ids = {}
+        for number in range(6):
+            scope = f"user call{number % 2}"
+            ids[number] = await begin(adapters, scope=scope, key=f"key {number}")
+            if number not in (0, 1):
+                await adapters.keys.finish(scope, f"key {number}", REPLY)
+            await adapters.wait(1)
+        await begin(adapters, scope="somebody else", key="theirs")
+        await adapters.keys.finish("somebody else", "theirs", REPLY)
+        await adapters.keys.trim(["user call0", "user call1", "user call2"], keep=2)
+        replayed = [await begin(adapters, scope=f"user call{n % 2}", key=f"key {n}") == REPLY for n in (2, 3, 4, 5)]
+        assert replayed == [False, False, True, True]
+        for number in (0, 1):
+            with pytest.raises(IdempotencyKeyInUse):
+                await begin(adapters, scope=f"user call{number}", key=f"key {number}")
+        assert await begin(adapters, scope="somebody else", key="theirs") == REPLY
+
+    async def test_a_request_that_never_came_back_is_no_reason_to_stay(self, adapters: Adapters) -> None:
+        first = await begin(adapters)
+        await adapters.wait(31)
+        await adapters.keys.trim([SCOPE], keep=0)
+        assert await begin(adapters, b"another") != first
+
+    async def test_rolled_back_they_stay(self, adapters: Adapters) -> None:
+        await begin(adapters)
+        await adapters.keys.finish(SCOPE, KEY, REPLY)
+        async with adapters.rolled_back():
+            await adapters.keys.trim([SCOPE], keep=0)
+        assert await begin(adapters) == REPLY

@@ -58,6 +58,19 @@ class TestOpening:
     async def test_an_unknown_session_is_nobodys(self, adapters: Adapters) -> None:
         assert await adapters.sessions.find_user(SessionId(adapters.ids.new())) is None
 
+    async def test_tells_which_of_many_have_ended(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        open_one, ended, deleted = [await adapters.session(user) for user in (ann, ann, bob)]
+        unknown = SessionId(adapters.ids.new())
+        await adapters.sessions.end(ended.id, ann.id, now=adapters.clock.now())
+        await adapters.users.delete(bob.id)
+        found = await adapters.sessions.ended([open_one.id, ended.id, deleted.id, unknown])
+        assert set(found) == {ended.id, deleted.id, unknown}
+        assert await adapters.sessions.ended([]) == []
+        async with adapters.rolled_back():
+            await adapters.sessions.end_all(ann.id, now=adapters.clock.now())
+        assert await adapters.sessions.ended([open_one.id]) == []
+
     async def test_a_rolled_back_session_never_was(self, adapters: Adapters) -> None:
         ann = await adapters.user()
         async with adapters.rolled_back():

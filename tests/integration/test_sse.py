@@ -24,7 +24,7 @@ from application.ports.chat import ReplyWriter
 from domain.chat.messages import MessageStatus, Outcome
 from domain.ids import MessageId
 from tests.support.database import connected
-from tests.support.http_client import Person, http_client, sign_up
+from tests.support.http_client import Person, http_client, log_in, sign_up
 from tests.support.patience import HANG
 from tests.support.processes import api_process
 from tests.support.sse_client import Reply, Stream, open_stream
@@ -421,6 +421,55 @@ class TestLimits:
         await hand.answer(one.message)
         for _ in range(8):
             assert (await one.read()).text == TEXT
+
+
+class TestEndOfSession:
+    """Whichever process hears of it, nothing of the session goes on at any."""
+
+    @pytest.mark.parametrize("by", ["logging out", "another session", "a new password", "deleting the account"])
+    async def test_streams_and_waits_end_with_it(
+        self, room: Room, hand: Hand, second_http: httpx.AsyncClient, by: str
+    ) -> None:
+        await hand.begin(room.message, "Half a")
+        here, there, owner = room, room.at(second_http), room.person
+        other = await log_in(room.person.http, owner.mobile, owner.id)
+        async with here.stream() as first, there.stream() as second:
+            waiting = [asyncio.create_task(at.ask(prefer="wait=60")) for at in (here, there)]
+            sending = asyncio.create_task(
+                owner.ask("POST", room.path, {"input": "And?"}, headers={"Prefer": "wait=60"})
+            )
+            await newest(room)
+            match by:
+                case "logging out":
+                    response = await owner.at(second_http).ask("POST", "/auth/logout")
+                case "another session":
+                    response = await other.ask("DELETE", "/auth/sessions")
+                case "a new password":
+                    code = await owner.http.post("/auth/forgot-password", json={"mobile": owner.mobile})
+                    body = {"otp": code.json()["otp"], "newPassword": "a dozen red herons"}
+                    response = await other.ask("POST", "/auth/change-password", body)
+                case _:
+                    response = await other.ask("DELETE", "/user/me")
+            assert response.status_code == 200, response.text
+            for stream in (first, second):
+                reply = await stream.read_to_end(seconds=HANG)
+                assert reply.ended is not None
+                gone = "message_not_found" if by == "deleting the account" else "token_invalid"
+                assert reply.ended.name == "error"
+                assert reply.ended.data["code"] in ("token_invalid", gone)
+            for reply in await asyncio.gather(*waiting, sending):
+                assert reply.json()["code"] in ("token_invalid", gone)
+
+    async def test_other_sessions_of_the_user_go_on(self, room: Room, hand: Hand) -> None:
+        await hand.begin(room.message, "Half a")
+        other = Room(await log_in(room.person.http, room.person.mobile, room.person.id), room.room, room.message)
+        async with room.stream() as ended, other.stream() as stream:
+            assert (await room.person.ask("POST", "/auth/logout")).status_code == 200
+            assert (await ended.read_to_end(seconds=HANG)).ended is not None
+            await hand.say(room.message, " word")
+            await hand.end(room.message, "Half a word")
+            reply = await stream.read_to_end(seconds=HANG)
+        assert (reply.text, reply.ended and reply.ended.name) == ("Half a word", "done")
 
 
 async def becomes_free(room: Room) -> None:

@@ -1,12 +1,19 @@
 -- add --
--- Store a room, or find the one with its id, and increment its owner's version. No row if the owner was deleted.
+-- Store a room, or find the one with its id, and increment its owner's version. No row if the owner was deleted, or has
+-- as many rooms as they may have.
 WITH owner AS (
     UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = :user_id RETURNING id AS owner_id
 )
 INSERT INTO chatrooms (id, user_id, name, instructions, auto_title, created_at)
 SELECT :id, owner_id, :name, :instructions, :auto_title, :created_at FROM owner
+WHERE (SELECT count(*) FROM (SELECT FROM chatrooms WHERE user_id = :user_id LIMIT greatest(:limit, 0)) AS owned) < :limit
+    OR EXISTS (SELECT FROM chatrooms WHERE id = :id)
 ON CONFLICT (id) DO UPDATE SET id = excluded.id
 RETURNING id, user_id, name, instructions, auto_title, created_at;
+
+-- lock_owner --
+-- Let one request at a time count the user's rooms.
+SELECT FROM users WHERE id = :id FOR NO KEY UPDATE;
 
 -- versioned --
 -- Increment the version of the changed room's owner.

@@ -31,6 +31,14 @@ UPDATE idempotency_keys SET busy_until = now() WHERE scope = :scope AND key = :k
 -- Drop the key of a request that had no effect.
 DELETE FROM idempotency_keys WHERE scope = :scope AND key = :key AND status IS NULL;
 
+-- trim --
+-- Remove all but the newest keys of a user that no request holds.
+DELETE FROM idempotency_keys WHERE (scope, key) IN (
+    SELECT scope, key FROM idempotency_keys
+    WHERE scope = ANY(:scopes::text[]) AND (status IS NOT NULL OR busy_until <= now())
+    ORDER BY created_at DESC OFFSET :keep
+);
+
 -- purge --
 -- Remove what is no longer replayed.
 DELETE FROM idempotency_keys WHERE created_at <= now() - :kept_for::interval;

@@ -41,6 +41,11 @@ SELECT sessions.id AS key, users.id, mobile, name, password_hash, pro_until, cha
 FROM sessions JOIN users ON users.id = sessions.user_id
 WHERE sessions.id = ANY(:keys::uuid[]) AND sessions.ended_at IS NULL;
 
+-- ended --
+-- Those of these sessions that have ended or do not exist.
+SELECT key FROM unnest(:keys::uuid[]) AS key
+WHERE NOT EXISTS (SELECT FROM sessions WHERE id = key AND ended_at IS NULL);
+
 -- rotate --
 -- Exchange a refresh token for the next one. Concurrent requests with the same token wait here for the first and then
 -- find no row. The session is locked before its tokens, as in its deletion.

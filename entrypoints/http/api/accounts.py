@@ -114,7 +114,7 @@ async def refresh(refresh_session: RefreshSession, body: schemas.RefreshBody) ->
     )
 
 
-@endpoints.post("/auth/logout", refresh_cookie=True, idempotent=True)
+@endpoints.post("/auth/logout", limits=("sessions",), urgent=True, refresh_cookie=True, idempotent=True)
 async def log_out(end_session: EndSession, caller: Caller) -> Reply:
     """End this session. Its tokens are no longer valid.
 
@@ -134,14 +134,14 @@ async def list_sessions(find: ListSessions, caller: Caller) -> schemas.SessionsR
     )
 
 
-@endpoints.delete("/auth/sessions")
+@endpoints.delete("/auth/sessions", limits=("sessions",), urgent=True)
 async def end_other_sessions(end_others: EndOtherSessions, caller: Caller) -> Reply:
     """Log out all other devices."""
     await end_others(caller=caller)
     return Reply(message="All other sessions have ended.")
 
 
-@endpoints.delete("/auth/sessions/<session_id>", errors=(SessionNotFound,))
+@endpoints.delete("/auth/sessions/<session_id>", limits=("sessions",), urgent=True, errors=(SessionNotFound,))
 async def end_session(end: EndSession, caller: Caller, session_id: SessionId) -> Reply:
     """Log out one device."""
     await end(caller=caller, session_id=session_id)
@@ -184,7 +184,8 @@ async def reset_password(reset: ResetPassword, body: schemas.ResetPasswordBody, 
 
 @endpoints.post(
     "/auth/change-password",
-    limits=("verify",),
+    limits=("verify", "sessions"),
+    urgent=True,
     idempotent=True,
     errors=(OtpInvalid, PasswordWrong, TooManyGuesses, OtpLocked, HashingBusy),
 )

@@ -30,7 +30,12 @@ endpoints = Endpoints("Billing")
 WEBHOOK = "/webhook/stripe"
 
 
-@endpoints.post("/subscribe/pro", idempotent=True, errors=(AlreadySubscribed, PaymentsUnavailable, PaymentsRefused))
+@endpoints.post(
+    "/subscribe/pro",
+    limits=("billing",),
+    idempotent=True,
+    errors=(AlreadySubscribed, PaymentsUnavailable, PaymentsRefused),
+)
 async def subscribe_pro(upgrade_tier: UpgradeTier, caller: Caller) -> UrlReply:
     """Open a checkout for Pro.
 
@@ -52,7 +57,12 @@ async def get_subscription(get: GetSubscription, clock: Clock, caller: Caller) -
     return SubscriptionReply(message="Your subscription.", data=Subscription.of(tier, subscription))
 
 
-@endpoints.post("/subscription/portal", idempotent=True, errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused))
+@endpoints.post(
+    "/subscription/portal",
+    limits=("billing",),
+    idempotent=True,
+    errors=(NotSubscribed, PaymentsUnavailable, PaymentsRefused),
+)
 async def open_portal(open_page: OpenPortal, caller: Caller) -> UrlReply:
     """Open Stripe's customer portal.
 

@@ -20,6 +20,7 @@ from domain.errors import (
     QuotaExceeded,
     SendingTooFast,
     StreamsExhausted,
+    TooManyChatrooms,
     TooManyInFlight,
     TooManyStreams,
 )
@@ -31,7 +32,7 @@ from entrypoints.http.api.schemas.common import Reply
 endpoints = Endpoints("Chat")
 
 
-@endpoints.post("/chatroom", status=201, creates="chatroom_id")
+@endpoints.post("/chatroom", status=201, creates="chatroom_id", errors=(TooManyChatrooms,))
 async def create_chatroom(
     create: CreateChatroom, caller: Caller, body: schemas.CreateChatroomBody, chatroom_id: ChatroomId | None = None
 ) -> schemas.ChatroomReply:
@@ -107,6 +108,7 @@ async def delete_chatroom(delete: DeleteChatroom, caller: Caller, chatroom_id: C
 @endpoints.post(
     "/chatroom/<chatroom_id>/message",
     status=202,
+    limits=("messages",),
     creates="message_id",
     takes_preference=True,
     errors=(ChatroomNotFound, QuotaExceeded, TooManyInFlight, SendingTooFast),

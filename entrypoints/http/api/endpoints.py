@@ -22,8 +22,10 @@ class Declared(TypedDict, total=False):
     #: The status of its success.
     status: int
     errors: tuple[type[DomainError], ...]
-    #: Names of the rate limit rules that apply.
+    #: Names of the rate limit rules that apply: by default "reads" or "writes" to a call with a token, else none.
     limits: tuple[str, ...]
+    #: It must not be refused because of what other sessions of its user do.
+    urgent: bool
     #: The handler's argument for the id of the created resource. Such a call is idempotent.
     creates: str
     #: It takes an Idempotency-Key; other POSTs refuse one. Its handler may take `request_id`: see idempotent.py.
@@ -55,7 +57,8 @@ class Endpoint:
     reply: type[ReplySchema] | None
     status: int = 200
     errors: tuple[type[DomainError], ...] = ()
-    limits: tuple[str, ...] = ()
+    limits: tuple[str, ...] | None = None
+    urgent: bool = False
     creates: str | None = None
     idempotent: bool = False
     takes_preference: bool = False
@@ -86,7 +89,9 @@ class Endpoint:
 
     @property
     def all_limits(self) -> tuple[str, ...]:
-        return ("reads", *self.limits) if self.authenticated and self.method == "GET" else self.limits
+        if self.limits is not None or not self.authenticated:
+            return self.limits or ()
+        return ("reads",) if self.method == "GET" else ("writes",)
 
     @property
     def takes_key(self) -> bool:

@@ -22,6 +22,7 @@ from domain.errors import (
     TokenExpired,
     TokenInvalid,
     TokenMissing,
+    TooManyConcurrent,
     TooManyStreams,
 )
 from entrypoints.http.api.endpoints import Endpoint
@@ -165,6 +166,8 @@ def _responses(endpoint: Endpoint) -> dict[str, Any]:
         raised.append(IdempotencyKeyUnsupported)
     if endpoint.may_stream:
         raised += (TooManyStreams, StreamsExhausted)
+    if endpoint.authenticated and not endpoint.urgent:
+        raised.append(TooManyConcurrent)
     if endpoint.all_limits:
         raised.append(RateLimited)
     if endpoint.tag != "Operations":

@@ -37,11 +37,6 @@ def network_of(address: Address) -> str:
     return str(ip_network((address, 24 if address.version == 4 else 48), strict=False))
 
 
-def bucket_of(address: Address) -> str:
-    """What counts as one caller: an IPv6 site can use any address of its /64."""
-    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
-
-
 def _is_trusted(address: Address, trusted_proxies: Sequence[Network]) -> bool:
     return any(address in network for network in trusted_proxies)
 

@@ -58,7 +58,7 @@ def create_app(
     app.ctx.shutdown = container.shutdown()  # once begun, connections end with their next response
     app.ctx.headers = ResponseHeaders(settings)
     app.register_middleware(app.ctx.headers.complete, "response")
-    app.ctx.streams = Streams(settings)
+    app.ctx.streams = Streams(settings, container.session_watch())
     _configure(app, settings)
     _route(app, settings, container, exposition)
     _start_and_stop(app, settings, container)
@@ -80,9 +80,13 @@ def _configure(app: Sanic[Any, Any], settings: Settings) -> None:
 
 
 def _route(app: Sanic[Any, Any], settings: Settings, container: Container, exposition: Exposition) -> None:
-    rate_limits = RateLimits(settings, container.rate_limiter(), container.mobile_numbers())
-    kit = Kit.of(container, app.ctx.streams, rate_limits)
-    for endpoint in (endpoint for area in _AREAS for endpoint in area.endpoints):
+    rate_limits = RateLimits(
+        settings, container.rate_limiter(), container.process_rate_limiter(), container.mobile_numbers()
+    )
+    endpoints = [endpoint for area in _AREAS for endpoint in area.endpoints]
+    keyed_calls = [endpoint.name for endpoint in endpoints if endpoint.takes_key]
+    kit = Kit.of(container, app.ctx.streams, rate_limits, keyed_calls=keyed_calls)
+    for endpoint in endpoints:
         app.add_route(compiled(endpoint, kit), endpoint.path, methods=endpoint.methods, name=endpoint.name)
     billing.route_webhook(app, container.accept_webhook_event(), limit=settings.http.webhook_body_bytes)
     operations.route_documents(app, api_document())
@@ -101,6 +105,7 @@ def _start_and_stop(app: Sanic[Any, Any], settings: Settings, container: Contain
             [
                 *container.resources(),
                 container.reply_watch(),
+                container.session_watch(),
                 container.payment_gateway(),
                 container.otp_sender(),
                 LoopLag(metrics.LOOP_LAG.observe),

@@ -42,6 +42,7 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.WebhookInvalid: 400,
     errors.PaymentsRefused: 502,
     errors.QuotaExceeded: 403,
+    errors.TooManyChatrooms: 403,
     errors.TooManyRequests: 429,
     errors.IdempotencyKeyReused: 422,
     errors.IdempotencyKeyUnsupported: 400,

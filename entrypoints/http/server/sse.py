@@ -13,10 +13,11 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
+from application.accounts.sessions import Caller, SessionWatch
 from application.chat.streaming import Delta, Ended, Gone, ReplyCursor, ReplyEvent, Reset, Thought
 from domain.chat.messages import Message, MessageStatus
 from domain.chat.streams import START, StreamPosition
-from domain.errors import MessageNotFound, StreamsExhausted, TooManyStreams
+from domain.errors import MessageNotFound, StreamsExhausted, TokenInvalid, TooManyStreams
 from domain.ids import UserId
 from entrypoints import metrics
 from entrypoints.http.api.schemas import chat as schemas
@@ -55,58 +56,81 @@ class _ClientStalled(Exception):
     """The client has stopped reading."""
 
 
-class Streams:
-    """Counts the open streams of this process and closes them on shutdown."""
+class Slot:
+    """The place of an open stream, or of a request that waits for a reply."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        self._waiting: asyncio.Timeout | None = None
+        #: Its session has ended, so it must end without another word.
+        self.is_revoked = False
+
+    def revoke(self) -> None:
+        self.is_revoked = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(0)
+
+    @asynccontextmanager
+    async def timeout(self, seconds: float | None) -> AsyncIterator[None]:
+        """Raises TimeoutError from the block after `seconds`, on shutdown, or when the session ends."""
+        is_over = self.is_revoked or self._streams.is_stopping
+        async with asyncio.timeout(0 if is_over else seconds) as self._waiting:
+            try:
+                yield
+            finally:
+                self._waiting = None
+
+
+class Streams:
+    """Counts the open streams and waiting requests of this process, and ends them on shutdown or with their session."""
+
+    def __init__(self, settings: Settings, sessions: SessionWatch) -> None:
+        self._sessions = sessions
         self._ping_seconds = settings.streams.ping_seconds
         self._seconds = settings.streams.seconds
         self._per_user = settings.streams.per_user if settings.limits.enabled else math.inf
         self._per_process = settings.streams.per_process
         self._open: Counter[UserId] = Counter()
-        self._waiting: set[asyncio.Timeout] = set()
-        self._stopping = False
+        self._slots: set[Slot] = set()
+        self.is_stopping = False
 
     def __len__(self) -> int:
         return self._open.total()
 
     @contextmanager
-    def slot(self, user_id: UserId) -> Iterator[None]:
+    def slot(self, caller: Caller) -> Iterator[Slot]:
         """Hold a slot for one more stream inside the block. Raises TooManyStreams or StreamsExhausted."""
+        user_id, slot = caller.user.id, Slot(self)
         if self._open[user_id] >= self._per_user:
             raise TooManyStreams(self._open[user_id])
         if len(self) >= self._per_process:
             raise StreamsExhausted
         self._open[user_id] += 1
+        self._slots.add(slot)
         metrics.STREAMS_OPEN.inc()
         try:
-            yield
+            with self._sessions.watching(caller.session_id, slot.revoke):
+                yield slot
         finally:
             metrics.STREAMS_OPEN.dec()
+            self._slots.discard(slot)
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]
 
     def shut_down(self) -> None:
         """End all open streams, and new ones at once, with `retry` so that their clients reconnect."""
-        self._stopping = True
-        for waiting in self._waiting:
-            if not waiting.expired():
-                waiting.reschedule(0)
-
-    @asynccontextmanager
-    async def timeout_or_shutdown(self, seconds: float | None) -> AsyncIterator[None]:
-        """Raises TimeoutError from the block after `seconds`, or when the process shuts down."""
-        async with asyncio.timeout(0 if self._stopping else seconds) as waiting:
-            self._waiting.add(waiting)
-            try:
-                yield
-            finally:
-                self._waiting.discard(waiting)
+        self.is_stopping = True
+        for slot in self._slots:
+            slot.interrupt()
 
     async def send(
         self,
         request: Request,
+        slot: Slot,
         stream: AbstractAsyncContextManager[ReplyCursor],
         headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse | None:
@@ -120,23 +144,23 @@ class Streams:
             if request.method != "HEAD":
                 with no_deadline(request):
                     try:
-                        await self._stream_events(request, response, cursor)
+                        await self._stream_events(request, response, slot, cursor)
                     except _ClientStalled:
                         _abort(request)
                         return None
             await response.eof()  # type: ignore[no-untyped-call]
             return None
 
-    async def _stream_events(self, request: Request, response: HTTPResponse, cursor: ReplyCursor) -> None:
+    async def _stream_events(self, request: Request, response: HTTPResponse, slot: Slot, cursor: ReplyCursor) -> None:
         now = asyncio.get_running_loop().time
         end = now() + self._seconds
-        await self._write(response, _RETRY + _PADDED_COMMENT)
+        await _write(response, slot, _RETRY + _PADDED_COMMENT)
         sent = now()
         while not cursor.has_ended:
             pending = b""
             try:
                 # One timer for many events: a timer costs as much as sending an event.
-                async with self.timeout_or_shutdown(min(sent + self._ping_seconds, end) - now()):
+                async with slot.timeout(min(sent + self._ping_seconds, end) - now()):
                     while not (cursor.has_ended or pending):
                         data = b"".join([_frame(request, event) for event in await cursor.read()])
                         if _send_buffer_is_empty(request):
@@ -145,24 +169,35 @@ class Streams:
                             pending = data
                         sent = now()
             except TimeoutError:
-                if self._stopping or now() >= end:
-                    await self._write(response, _RETRY)
+                if slot.is_revoked:
+                    await _end_without_session(request, response)
+                    return
+                if self.is_stopping or now() >= end:
+                    await _write(response, slot, _RETRY)
                     stream: Any = request.stream
-                    stream.keep_alive = stream.keep_alive and not self._stopping
+                    stream.keep_alive = stream.keep_alive and not self.is_stopping
                     return
                 if now() >= sent + self._ping_seconds:
                     pending = _PADDED_COMMENT
             if pending:
-                await self._write(response, pending)
+                await _write(response, slot, pending)
                 sent = now()
 
-    async def _write(self, response: HTTPResponse, data: bytes) -> None:
-        """Waits for a slow client instead of buffering what it has not read."""
-        try:
-            async with self.timeout_or_shutdown(_WRITE_SECONDS):
-                await response.send(data)
-        except TimeoutError:
-            raise _ClientStalled from None
+
+async def _write(response: HTTPResponse, slot: Slot, data: bytes) -> None:
+    """Waits for a slow client instead of buffering what it has not read."""
+    try:
+        async with slot.timeout(_WRITE_SECONDS):
+            await response.send(data)
+    except TimeoutError:
+        raise _ClientStalled from None
+
+
+async def _end_without_session(request: Request, response: HTTPResponse) -> None:
+    if not _send_buffer_is_empty(request):
+        raise _ClientStalled
+    problem = problem_body(request, status_of(TokenInvalid), TokenInvalid.code, TokenInvalid.detail)
+    await response.send(_event("error", _json(problem)))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ from domain.ids import UserId
 from entrypoints.container import Container
 from entrypoints.http.api.schemas.common import ReplySchema, encode
 from entrypoints.http.server.sse import Streams
+from entrypoints.http.steps.concurrent import RunningRequests
 from entrypoints.http.steps.rate_limits import RateLimits
 from entrypoints.settings import Settings
 
@@ -30,11 +31,19 @@ class Call:
     path: Mapping[str, str]
     arguments: dict[str, Any] = field(default_factory=dict)
     caller: Caller | None = None
+    #: Where it is counted while it runs.
+    running: RunningRequests | None = None
 
     @property
     def user_id(self) -> UserId:
         assert self.caller is not None, "only authenticated calls have a user"
         return self.caller.user.id
+
+    def leave(self) -> None:
+        """Stop counting it: from now on it only waits, or streams, which has limits of its own."""
+        if self.running is not None:
+            self.running.leave(self.user_id)
+            self.running = None
 
 
 @dataclass(slots=True)
@@ -68,8 +77,11 @@ class Kit:
     settings: Settings
     streams: Streams
     rate_limits: RateLimits
+    running: RunningRequests
     authenticate: Authenticate
     keys: IdempotencyKeys
+    #: The names of the calls that take a key.
+    keyed_calls: Sequence[str]
     #: For the hashes of bodies that are stored with an Idempotency-Key.
     hash_key: bytes
     ids: Ids
@@ -80,14 +92,16 @@ class Kit:
     get_message: GetMessage
 
     @classmethod
-    def of(cls, container: Container, streams: Streams, rate_limits: RateLimits) -> Kit:
+    def of(cls, container: Container, streams: Streams, rate_limits: RateLimits, *, keyed_calls: Sequence[str]) -> Kit:
         return cls(
             container=container,
             settings=container.settings(),
             streams=streams,
             rate_limits=rate_limits,
+            running=RunningRequests(container.settings().limits.requests_per_user),
             authenticate=container.authenticate(),
             keys=container.idempotency_keys(),
+            keyed_calls=keyed_calls,
             hash_key=container.idempotency_hash_key(),
             ids=container.ids(),
             mobile_numbers=container.mobile_numbers(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.steps.authenticated import authenticated
 from entrypoints.http.steps.call import Kit, Step
+from entrypoints.http.steps.concurrent import concurrent
 from entrypoints.http.steps.handled import handled, streamed
 from entrypoints.http.steps.idempotent import idempotent, keyless
 from entrypoints.http.steps.limited import limited
@@ -41,6 +42,8 @@ def compiled(endpoint: Endpoint, kit: Kit) -> SanicHandler:
         step = parsed(step, endpoint.body, method=endpoint.method)
     if "device" in endpoint.takes:
         step = identified(step, kit)
+    if endpoint.authenticated and not endpoint.urgent and kit.settings.limits.enabled:
+        step = concurrent(step, kit.running)
     if endpoint.authenticated:
         step = authenticated(step, kit.authenticate)
     if endpoint.method == "POST" and not endpoint.takes_key:

@@ -37,8 +37,11 @@ def streamed(endpoint: Endpoint, kit: Kit) -> Step:
         arguments = {name: provider() for name, provider in use_cases.items()} | call.arguments
         if "after" in endpoint.takes:
             arguments["after"] = sse.last_event_id(call.request)
-        with kit.streams.slot(call.user_id):
-            return await kit.streams.send(call.request, await endpoint.handler(**arguments))
+        assert call.caller is not None, "only users stream"
+        with kit.streams.slot(call.caller) as slot:
+            reply = await endpoint.handler(**arguments)
+            call.leave()
+            return await kit.streams.send(call.request, slot, reply)
 
     return stream
 

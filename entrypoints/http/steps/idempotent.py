@@ -25,6 +25,8 @@ from entrypoints.http.steps.call import Answer, Call, Kit, Step
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+#: One of this many requests with a new key removes the oldest keys of its user, beyond those that a user may have.
+_TRIM_EVERY = 32
 #: How long a key stays locked after its request has timed out.
 _RESERVE_SECONDS = 5
 
@@ -49,17 +51,21 @@ def idempotent(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
     busy_for = timedelta(seconds=kit.settings.http.request_seconds + _RESERVE_SECONDS)
     names = {endpoint.creates or "", "request_id"} & endpoint.takes.keys()
     call_name = endpoint.name
+    keep = kit.settings.limits.idempotency_keys_per_user
 
     async def once(call: Call) -> Answer | HTTPResponse | None:
         if HEADER not in call.request.headers:
             return await step(call)
         key = _key_of(call.request)
-        scope = f"{_subject(call, kit)} {call_name}"
+        subject = _subject(call, kit)
+        scope = f"{subject} {call_name}"
         new_id = kit.ids.new()
         body_hash = _hash_of(call.request, kit.hash_key)
         begun = await kit.keys.begin(scope, key, body_hash, new_id=new_id, busy_for=busy_for)
         if isinstance(begun, StoredReply):
             return Answer(begun.status, begun.body, {"idempotency-replayed": "true"})
+        if new_id.int % _TRIM_EVERY == 0:
+            await kit.keys.trim([f"{subject} {name}" for name in kit.keyed_calls], keep=keep)
         call.arguments |= dict.fromkeys(names, begun.resource_id)
         answer: Answer | HTTPResponse | None
         try:
@@ -85,9 +91,10 @@ async def _keep(keys: IdempotencyKeys, scope: str, key: str, answer: Answer | HT
 
 
 def _key_of(request: Request) -> str:
-    key = str(request.headers[HEADER])
-    if not _KEY.fullmatch(key):
-        raise InvalidRequest([FieldError(pointer=HEADER, detail="must be 1 to 255 visible ASCII characters")])
+    keys = request.headers.getall(HEADER)
+    key = str(keys[0])
+    if len(keys) > 1 or not _KEY.fullmatch(key):
+        raise InvalidRequest([FieldError(pointer=HEADER, detail="must be one of 1 to 255 visible ASCII characters")])
     return key
 
 

@@ -14,9 +14,14 @@ def limited(step: Step, endpoint: Endpoint, limits: RateLimits) -> Step:
     if not rules:
         return step
 
+    shared = [rule for rule in rules if rule.shared]
+    own = [rule for rule in rules if not rule.shared]
+
     async def limit(call: Call) -> Answer | HTTPResponse | None:
-        user_id = call.user_id if call.caller else None
-        await limits.apply(call.request, rules, user_id=user_id, body=call.arguments.get("body"))
+        if own:
+            await limits.apply(call.request, own, caller=call.caller, shared=False)
+        if shared:
+            await limits.apply(call.request, shared, caller=call.caller, body=call.arguments.get("body"))
         return await step(call)
 
     return limit

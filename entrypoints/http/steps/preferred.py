@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,9 @@ from uuid import UUID
 import msgspec
 from sanic import HTTPResponse, Request
 
+from application.accounts.sessions import Caller
 from domain.chat.messages import Message
-from domain.errors import Unavailable
+from domain.errors import StreamsExhausted, TokenInvalid, TooManyStreams, Unavailable
 from domain.ids import ChatroomId, MessageId
 from entrypoints.http.api.endpoints import Endpoint
 from entrypoints.http.api.schemas import chat as schemas
@@ -51,18 +53,37 @@ def preferred(step: Step, endpoint: Endpoint, kit: Kit) -> Step:
 
     async def prefer(call: Call) -> Answer | HTTPResponse | None:
         preference = preference_of(call.request, may_stream=may_stream, default_wait=default_wait)
-        with kit.streams.slot(call.user_id) if preference.stream else nullcontext():  # before anything is accepted
+        if preference == NO_PREFERENCE:
+            return await step(call)
+        assert call.caller is not None, "only users have messages"
+        with _slot(kit.streams, call.caller, preference) as slot:  # before anything is accepted
             answer = await step(call)
-            if preference == NO_PREFERENCE or not isinstance(answer, Answer) or answer.status != endpoint.status:
+            if not isinstance(answer, Answer) or answer.status != endpoint.status:
                 return answer
+            call.leave()
             try:
+                if slot is None:
+                    return await _as_it_is(call, kit, answer)
                 if preference.stream:
-                    return await _stream(call, kit, answer)
-                return await _wait(call, kit, answer, preference)
+                    return await _stream(call, kit, slot, answer)
+                return await _wait(call, kit, slot, answer, preference)
             except Unavailable:
                 return answer
 
     return prefer
+
+
+@contextmanager
+def _slot(streams: sse.Streams, caller: Caller, preference: Preference) -> Iterator[sse.Slot | None]:
+    """For a stream or a wait, which need one each. Without one a wait, as a preference only, is ignored."""
+    with ExitStack() as stack:
+        try:
+            slot = stack.enter_context(streams.slot(caller))
+        except (TooManyStreams, StreamsExhausted):
+            if preference.stream:
+                raise
+            slot = None
+        yield slot
 
 
 def preference_of(request: Request, *, may_stream: bool, default_wait: int | None = None) -> Preference:
@@ -72,26 +93,40 @@ def preference_of(request: Request, *, may_stream: bool, default_wait: int | Non
     return Preference(wait=default_wait) if stated is None else Preference(wait=stated, stated=True)
 
 
-async def _stream(call: Call, kit: Kit, answer: Answer) -> HTTPResponse | None:
+async def _stream(call: Call, kit: Kit, slot: sse.Slot, answer: Answer) -> HTTPResponse | None:
     chatroom_id: ChatroomId = call.arguments["chatroom_id"]
     message_id = _message_id(answer)
     reply = kit.stream_reply(user=_user(call), chatroom_id=chatroom_id, message_id=message_id)
     headers = {**answer.headers, "location": f"/chatroom/{chatroom_id}/message/{message_id}"}
-    return await kit.streams.send(call.request, reply, headers)
+    return await kit.streams.send(call.request, slot, reply, headers)
 
 
-async def _wait(call: Call, kit: Kit, answer: Answer, preference: Preference) -> Answer:
+async def _wait(call: Call, kit: Kit, slot: sse.Slot, answer: Answer, preference: Preference) -> Answer:
     assert preference.wait is not None
-    of = {"user": _user(call), "chatroom_id": call.arguments["chatroom_id"], "message_id": _message_id(answer)}
+    of = _message(call, answer)
     with sse.no_deadline(call.request):
         try:
-            async with kit.streams.timeout_or_shutdown(None):
+            async with slot.timeout(None):
                 message = await kit.await_reply(**of, seconds=preference.wait)
-        except TimeoutError:  # this process is stopping
-            message = await kit.get_message(**of)
+        except TimeoutError:
+            if slot.is_revoked:
+                raise TokenInvalid from None
+            message = await kit.get_message(**of)  # this process is stopping
     applied = {"preference-applied": f"wait={preference.wait}"} if preference.stated else {}
     status = 200 if message.status.is_final else 202
     return Answer(status, _with_message(answer.content, message), {**answer.headers, **applied})
+
+
+async def _as_it_is(call: Call, kit: Kit, answer: Answer) -> Answer:
+    message = await kit.get_message(**_message(call, answer))
+    if message.status.is_final:
+        return Answer(200, _with_message(answer.content, message), answer.headers)
+    # A client that would wait again at once should not.
+    return Answer(202, _with_message(answer.content, message), {**answer.headers, "retry-after": "1"})
+
+
+def _message(call: Call, answer: Answer) -> dict[str, Any]:
+    return {"user": _user(call), "chatroom_id": call.arguments["chatroom_id"], "message_id": _message_id(answer)}
 
 
 def _user(call: Call) -> Any:

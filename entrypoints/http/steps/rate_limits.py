@@ -6,18 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from ipaddress import ip_network
 
 import structlog
 from sanic import Request
 
+from application.accounts.sessions import Caller
 from application.ports.accounts import MobileNumbers
 from application.ports.runtime import Bucket, RateLimiter, Remaining
 from domain.errors import RateLimited
-from domain.ids import UserId
 from domain.rates import Rate
 from entrypoints import metrics
 from entrypoints.http.api.schemas.common import Schema
-from entrypoints.http.server.addresses import bucket_of, client_address
+from entrypoints.http.server.addresses import Address, client_address
 from entrypoints.settings import RateSettings, Settings
 
 log = structlog.get_logger(__name__)
@@ -26,10 +27,16 @@ log = structlog.get_logger(__name__)
 PREFIX_CHARACTERS = 8
 
 
+#: A rule by address counts the networks around an IPv6 address, too: whoever has a /64 often has a /56 or a /48. Each
+#: allows this many times the rule.
+IPV6_NETWORKS = {64: 1, 56: 4, 48: 16}
+
+
 class Per(Enum):
     ADDRESS = auto()
     NUMBER_PREFIX = auto()
     USER = auto()
+    SESSION = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,8 @@ class Rule:
     name: str
     per: Per
     rate: Rate
+    #: Counted by all processes together. Otherwise each counts by itself, which costs no round trip.
+    shared: bool = True
 
 
 def rules_of(rates: RateSettings) -> dict[str, Rule]:
@@ -49,13 +58,22 @@ def rules_of(rates: RateSettings) -> dict[str, Rule]:
         Rule("codes", Per.ADDRESS, rates.codes),
         Rule("codes-prefix", Per.NUMBER_PREFIX, rates.codes_prefix),
         Rule("reads", Per.USER, rates.reads),
+        Rule("writes", Per.USER, rates.writes),
+        Rule("billing", Per.USER, rates.billing),
+        # A session that floods must not keep its user from ending it.
+        Rule("sessions", Per.SESSION, rates.sessions),
+        # Messages have an allowance in Postgres; this bounds the calls that it refuses.
+        Rule("messages", Per.USER, rates.messages, shared=False),
     )
     return {rule.name: rule for rule in rules}
 
 
 class RateLimits:
-    def __init__(self, settings: Settings, limiter: RateLimiter, mobile_numbers: MobileNumbers) -> None:
+    def __init__(
+        self, settings: Settings, limiter: RateLimiter, own: RateLimiter, mobile_numbers: MobileNumbers
+    ) -> None:
         self._limiter = limiter
+        self._own = own
         self._mobile_numbers = mobile_numbers
         self._trusted_proxies = settings.http.trusted_proxies
         self._rules = rules_of(settings.rates) if settings.limits.enabled else {}
@@ -65,29 +83,54 @@ class RateLimits:
         return [self._rules[name] for name in names] if self._rules else []
 
     async def apply(
-        self, request: Request, rules: Sequence[Rule], *, user_id: UserId | None = None, body: Schema | None = None
+        self,
+        request: Request,
+        rules: Sequence[Rule],
+        *,
+        caller: Caller | None = None,
+        body: Schema | None = None,
+        shared: bool = True,
     ) -> None:
         """Count the call. Raises RateLimited, and InvalidMobile for a rule by number."""
-        buckets = [Bucket(rule.name, self._subject(rule.per, request, user_id, body), rule.rate) for rule in rules]
-        decision = await self._limiter.hit(buckets)
-        if not decision.is_shared:
+        buckets = [bucket for rule in rules for bucket in self._buckets(rule, request, caller, body)]
+        decision = await (self._limiter if shared else self._own).hit(buckets)
+        if shared and not decision.is_shared:
             metrics.RATE_LIMITS_IN_PROCESS.inc()
-        request.ctx.rate_limit = _headers(rules, decision.remaining)
+        if not shared and not decision.retry_after:
+            return  # no header tells of a rule that each process counts by itself
+        least: dict[str, Remaining] = {}
+        for bucket, remaining in zip(buckets, decision.remaining, strict=True):
+            known = least.get(bucket.rule)
+            least[bucket.rule] = remaining if known is None else min(known, remaining, key=lambda left: left.calls)
+        request.ctx.rate_limit = _headers(rules, [least[rule.name] for rule in rules])
         if decision.retry_after > 0:
-            for rule, remaining in zip(rules, decision.remaining, strict=True):
+            for name, remaining in least.items():
                 if remaining.calls < 1:
-                    metrics.RATE_LIMITED.labels(rule.name).inc()
+                    metrics.RATE_LIMITED.labels(name).inc()
             raise RateLimited(retry_after=decision.retry_after)
 
-    def _subject(self, per: Per, request: Request, user_id: UserId | None, body: Schema | None) -> str:
-        match per:
+    def _buckets(self, rule: Rule, request: Request, caller: Caller | None, body: Schema | None) -> list[Bucket]:
+        match rule.per:
             case Per.ADDRESS:
-                return bucket_of(client_address(request, self._trusted_proxies))
+                networks = networks_of(client_address(request, self._trusted_proxies))
+                return [
+                    Bucket(rule.name, network, Rate(rule.rate.calls * times, rule.rate.seconds))
+                    for network, times in networks
+                ]
             case Per.NUMBER_PREFIX:
                 mobile: str = getattr(body, "mobile")  # noqa: B009 - bodies of such calls have it
-                return self._mobile_numbers.parse(mobile)[:PREFIX_CHARACTERS]
-            case Per.USER:
-                return str(user_id)
+                subject = self._mobile_numbers.parse(mobile)[:PREFIX_CHARACTERS]
+            case Per.USER | Per.SESSION:
+                assert caller is not None, "there is nobody to count"
+                subject = str(caller.user.id if rule.per is Per.USER else caller.session_id)
+        return [Bucket(rule.name, subject, rule.rate)]
+
+
+def networks_of(address: Address) -> list[tuple[str, int]]:
+    """What counts as one caller, and how many times a rule it is allowed."""
+    if address.version == 4:
+        return [(str(address), 1)]
+    return [(str(ip_network((address, bits), strict=False)), times) for bits, times in IPV6_NETWORKS.items()]
 
 
 def _headers(rules: Sequence[Rule], remaining: Sequence[Remaining]) -> dict[str, str]:

@@ -53,6 +53,8 @@ const PROBLEMS: Record<string, string | null> = {
   token_expired: SIGNED_OUT,
   token_invalid: SIGNED_OUT,
   token_missing: SIGNED_OUT,
+  too_many_chatrooms: "You have as many conversations as an account can have. Delete one.",
+  too_many_concurrent: BUSY,
   too_many_guesses: "Too many wrong attempts.",
   too_many_in_flight: "Several of your messages are still being answered. Wait for one of them to finish.",
   too_many_streams: "This conversation is open in too many places. Close one of them.",
