@@ -223,7 +223,7 @@ class QuotaExceeded(DomainError):
 
 class TooManyChatrooms(DomainError):
     code = "too_many_chatrooms"
-    detail = "You have as many chatrooms as an account can have. Delete one."
+    detail = "You have reached the limit of chatrooms. Delete one."
 
 
 class TooManyRequests(DomainError):

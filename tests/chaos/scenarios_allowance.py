@@ -109,7 +109,13 @@ async def one_key(scale: Scale, seed: int) -> Row:
 async def fairness(scale: Scale, seed: int) -> Row:
     """A Pro user has the maximum in flight, at a worker with few free slots."""
     turn = 0.3
-    settings = {**scale.settings, "RATE_LIMITS": "on", "PRO_MESSAGES_PER_MINUTE": "100000", "WORKER_CONCURRENCY": "20"}
+    settings = {
+        **scale.settings,
+        "RATE_LIMITS": "on",
+        "PRO_MESSAGES_PER_MINUTE": "100000",
+        "RATE_MESSAGES": "100000/60",
+        "WORKER_CONCURRENCY": "20",
+    }
     async with world(apis=1, workers=1, **settings) as w:
         ledger = await Ledger(w).open()
         w.gemini.pace(first_chunk_seconds=turn)

@@ -62,7 +62,7 @@ async def test_writes_are_counted_together(api_environment: dict[str, str]) -> N
         assert (await person.ask("POST", f"/chatroom/{room}/message/{room}/cancel")).status_code == 404
         assert (await person.ask("DELETE", f"/chatroom/{room}")).status_code == 200
         assert await refused(person, "POST", "/chatroom", {"name": "More"}) == 1
-        assert (await person.ask("GET", "/chatroom")).status_code == 200, "reads have a rule of their own"
+        assert (await person.ask("GET", "/chatroom")).status_code == 200, "reads have another rule"
         assert (await other.ask("POST", "/chatroom", {"name": "Mine"})).status_code == 201
         assert (await person.ask("POST", "/auth/logout")).status_code == 200, "nobody is kept from ending a session"
 
@@ -149,7 +149,7 @@ async def test_requests_at_a_time(api_environment: dict[str, str]) -> None:
             for _ in range(3)
         ]
         await asyncio.sleep(0.5)
-        assert (await person.ask("GET", "/user/me")).status_code == 200, "waits have places of their own"
+        assert (await person.ask("GET", "/user/me")).status_code == 200, "waits have other places"
         await person.ask("DELETE", f"/chatroom/{room}")
         assert {response.status_code for response in await asyncio.gather(*waiting)} == {404}
 

@@ -457,8 +457,8 @@ class TestEndOfSession:
                 gone = "message_not_found" if by == "deleting the account" else "token_invalid"
                 assert reply.ended.name == "error"
                 assert reply.ended.data["code"] in ("token_invalid", gone)
-            for reply in await asyncio.gather(*waiting, sending):
-                assert reply.json()["code"] in ("token_invalid", gone)
+            for waited in await asyncio.gather(*waiting, sending):
+                assert waited.json()["code"] in ("token_invalid", gone)
 
     async def test_other_sessions_of_the_user_go_on(self, room: Room, hand: Hand) -> None:
         await hand.begin(room.message, "Half a")
@@ -466,7 +466,7 @@ class TestEndOfSession:
         async with room.stream() as ended, other.stream() as stream:
             assert (await room.person.ask("POST", "/auth/logout")).status_code == 200
             assert (await ended.read_to_end(seconds=HANG)).ended is not None
-            await hand.say(room.message, " word")
+            hand.say(room.message, " word")
             await hand.end(room.message, "Half a word")
             reply = await stream.read_to_end(seconds=HANG)
         assert (reply.text, reply.ended and reply.ended.name) == ("Half a word", "done")

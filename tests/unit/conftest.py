@@ -22,7 +22,7 @@ from adapters.memory.chatrooms import MemoryChatroomLists, MemoryChatrooms
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.language_model import MemoryModelBudget, MemoryModelSetup, ScriptedLanguageModel
 from adapters.memory.reply_stream import MemoryReplyStream
-from adapters.memory.runtime import MemoryClock, MemoryJobQueue
+from adapters.memory.runtime import MemoryClock, MemoryJobQueue, MemoryRateLimiter
 from adapters.memory.store import MemoryUnitOfWork
 from domain.accounts import MobileNumber, User
 from domain.chat.chatrooms import Chatroom
@@ -76,6 +76,7 @@ class World:
             idempotency_keys=self.keys,
             billing_accounts=self.billing,
             payment_gateway=self.gateway,
+            rate_limiter=MemoryRateLimiter(self.clock),
             syncs=self.syncs,
             unit_of_work=MemoryUnitOfWork(),
             password_hasher=PlainHasher(),

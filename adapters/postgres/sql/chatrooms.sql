@@ -1,6 +1,6 @@
 -- add --
 -- Store a room, or find the one with its id, and increment its owner's version. No row if the owner was deleted, or has
--- as many rooms as they may have.
+-- reached the limit.
 WITH owner AS (
     UPDATE users SET chatrooms_version = chatrooms_version + 1 WHERE id = :user_id RETURNING id AS owner_id
 )

@@ -40,7 +40,7 @@ class Call:
         return self.caller.user.id
 
     def leave(self) -> None:
-        """Stop counting it: from now on it only waits, or streams, which has limits of its own."""
+        """Stop counting it: from now on it only waits, or streams, which has other limits."""
         if self.running is not None:
             self.running.leave(self.user_id)
             self.running = None

@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 PREFIX_CHARACTERS = 8
 
 
-#: A rule by address counts the networks around an IPv6 address, too: whoever has a /64 often has a /56 or a /48. Each
-#: allows this many times the rule.
+#: A rule by address counts the networks around an IPv6 address, too: a site that has a /64 often has a /56 or a /48.
+#: Each allows this many times the rule.
 IPV6_NETWORKS = {64: 1, 56: 4, 48: 16}
 
 

@@ -53,7 +53,7 @@ const PROBLEMS: Record<string, string | null> = {
   token_expired: SIGNED_OUT,
   token_invalid: SIGNED_OUT,
   token_missing: SIGNED_OUT,
-  too_many_chatrooms: "You have as many conversations as an account can have. Delete one.",
+  too_many_chatrooms: "You have reached the limit of conversations. Delete one.",
   too_many_concurrent: BUSY,
   too_many_guesses: "Too many wrong attempts.",
   too_many_in_flight: "Several of your messages are still being answered. Wait for one of them to finish.",
