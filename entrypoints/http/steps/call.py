@@ -92,7 +92,9 @@ class Kit:
     get_message: GetMessage
 
     @classmethod
-    def of(cls, container: Container, streams: Streams, rate_limits: RateLimits, *, keyed_calls: Sequence[str]) -> Kit:
+    def of(
+        cls, container: Container, streams: Streams, rate_limits: RateLimits, *, keyed_calls: Sequence[str] = ()
+    ) -> Kit:
         return cls(
             container=container,
             settings=container.settings(),
