@@ -95,7 +95,9 @@ async def main() -> None:
     settings = Settings.from_environment(os.environ)
     container = Container(settings=settings)
     app = create_app(settings, container)
-    limits = RateLimits(settings, container.rate_limiter(), container.mobile_numbers())
+    limits = RateLimits(
+        settings, container.rate_limiter(), container.process_rate_limiter(), container.mobile_numbers()
+    )
     _Layers(app, Kit.of(container, app.ctx.streams, limits))
     async with served(app) as url:
         _tune_gc()
