@@ -22,8 +22,9 @@ from adapters.memory.chatrooms import MemoryChatroomLists, MemoryChatrooms
 from adapters.memory.idempotency import MemoryIdempotencyKeys
 from adapters.memory.language_model import MemoryModelBudget, MemoryModelSetup, ScriptedLanguageModel
 from adapters.memory.reply_stream import MemoryReplyStream
-from adapters.memory.runtime import MemoryClock, MemoryJobQueue, MemoryRateLimiter
+from adapters.memory.runtime import MemoryClock, MemoryJobQueue
 from adapters.memory.store import MemoryUnitOfWork
+from application.rate_limiting import ProcessRateLimiter
 from domain.accounts import MobileNumber, User
 from domain.chat.chatrooms import Chatroom
 from domain.chat.messages import Message
@@ -76,7 +77,7 @@ class World:
             idempotency_keys=self.keys,
             billing_accounts=self.billing,
             payment_gateway=self.gateway,
-            rate_limiter=MemoryRateLimiter(self.clock),
+            rate_limiter=ProcessRateLimiter(self.clock),
             syncs=self.syncs,
             unit_of_work=MemoryUnitOfWork(),
             password_hasher=PlainHasher(),
