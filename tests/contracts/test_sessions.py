@@ -11,7 +11,15 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from domain.accounts import SESSION_IDLE, SESSION_LIFETIME, Session
+from domain.accounts import (
+    DEVICE_RETENTION,
+    MAX_KNOWN_DEVICES,
+    SESSION_IDLE,
+    SESSION_LIFETIME,
+    Session,
+    Standing,
+    User,
+)
 from domain.errors import RefreshTokenInvalid, SessionNotFound
 from domain.ids import SessionId, UserId
 from tests.contracts.conftest import Adapters, InPostgresAndRedis, names
@@ -431,3 +439,121 @@ class TestEnding:
         for session in (ended, idle, expired):
             assert await adapters.sessions.find_user(session.id) is None
             await adapters.sessions.add(session, session.id.bytes, b"device")  # free: it was not ended but removed
+
+
+async def logs_in(adapters: Adapters, user: User, device: bytes, *, age: timedelta = timedelta()) -> Session:
+    session = adapters.new_session(user, age=age)
+    await adapters.sessions.add(session, session.id.bytes, device)
+    return session
+
+
+async def standing(adapters: Adapters, user: User, device: bytes | None, *, later: timedelta = timedelta()) -> Standing:
+    return await adapters.sessions.standing(user.mobile, device, now=adapters.clock.now() + later)
+
+
+class TestKnownDevices:
+    async def test_are_those_that_have_logged_in(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        assert await standing(adapters, ann, b"phone") is Standing.FIRST
+        await logs_in(adapters, ann, b"phone")
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+        for device in (b"laptop", None):
+            assert await standing(adapters, ann, device) is Standing.STRANGE
+        assert await standing(adapters, bob, b"phone") is Standing.FIRST
+        assert await standing(adapters, adapters.new_user(), b"phone") is Standing.FIRST
+
+    async def test_one_that_is_known_to_somebody_else_stays_theirs(self, adapters: Adapters) -> None:
+        ann, bob = await adapters.user(), await adapters.user()
+        await logs_in(adapters, ann, b"phone")
+        await logs_in(adapters, bob, b"phone")
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+        assert await standing(adapters, bob, b"phone") is Standing.FIRST
+
+    async def test_are_kept_for_long_after_their_last_login(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        await logs_in(adapters, ann, b"phone", age=DEVICE_RETENTION - timedelta(hours=1))
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+        assert await standing(adapters, ann, b"phone", later=timedelta(hours=2)) is Standing.FIRST
+        await adapters.sessions.purge(now=adapters.clock.now())
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN, "though its session is gone"
+        await adapters.sessions.purge(now=adapters.clock.now() + timedelta(hours=2))
+        assert await standing(adapters, ann, b"phone") is Standing.FIRST
+
+    async def test_a_session_that_is_ended_from_elsewhere_takes_its_device_along(self, adapters: Adapters) -> None:
+        ann, now = await adapters.user(), adapters.clock.now()
+        phone, laptop = await logs_in(adapters, ann, b"phone"), await logs_in(adapters, ann, b"laptop")
+        await adapters.sessions.end(phone.id, ann.id, now=now)
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+        await adapters.sessions.end(laptop.id, ann.id, now=now, forget_device=True)
+        assert await standing(adapters, ann, b"laptop") is Standing.STRANGE
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+
+    async def test_nobody_else_makes_it_strange(self, adapters: Adapters) -> None:
+        ann, bob, now = await adapters.user(), await adapters.user(), adapters.clock.now()
+        phone = await logs_in(adapters, ann, b"phone")
+        with pytest.raises(SessionNotFound):
+            await adapters.sessions.end(phone.id, bob.id, now=now, forget_device=True)
+        await adapters.sessions.end_all(bob.id, now=now)
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+
+    async def test_the_end_of_all_leaves_the_one_that_is_kept(self, adapters: Adapters) -> None:
+        ann, now = await adapters.user(), adapters.clock.now()
+        await logs_in(adapters, ann, b"phone")
+        kept = await logs_in(adapters, ann, b"laptop")
+        await adapters.sessions.end_all(ann.id, now=now, keep=kept.id)
+        assert await standing(adapters, ann, b"phone") is Standing.STRANGE
+        assert await standing(adapters, ann, b"laptop") is Standing.KNOWN
+        await adapters.sessions.end_all(ann.id, now=now)
+        assert await standing(adapters, ann, b"laptop") is Standing.FIRST
+
+    async def test_an_account_knows_its_latest(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        for number in range(MAX_KNOWN_DEVICES + 1):
+            await logs_in(adapters, ann, b"%d" % number, age=timedelta(hours=100 - number))
+        assert await standing(adapters, ann, b"0") is Standing.STRANGE
+        for number in range(1, MAX_KNOWN_DEVICES + 1):
+            assert await standing(adapters, ann, b"%d" % number) is Standing.KNOWN
+        await logs_in(adapters, ann, b"1")
+        await logs_in(adapters, ann, b"new")
+        assert await standing(adapters, ann, b"1") is Standing.KNOWN, "it was seen again"
+        assert await standing(adapters, ann, b"2") is Standing.STRANGE
+
+    async def test_of_many_logins_at_once_each_makes_its_device_known(self, adapters: Adapters) -> None:
+        ann = await adapters.user()
+        calls = [logs_in(adapters, ann, b"%d" % (number % 5)) for number in range(20)]
+        assert names(await adapters.race(*calls, table="known_devices")) == {"Session": 20}
+        for number in range(5):
+            assert await standing(adapters, ann, b"%d" % number) is Standing.KNOWN
+
+    async def test_a_login_that_is_rolled_back_makes_nothing_known(self, adapters: Adapters) -> None:
+        ann = await adapters.user(password_hash="hash")
+        async with adapters.rolled_back():
+            await logs_in(adapters, ann, b"phone")
+            session = adapters.new_session(ann)
+            assert await adapters.sessions.add_by_password(session, session.id.bytes, b"laptop", "hash")
+        assert await standing(adapters, ann, b"phone") is Standing.FIRST
+        refused = adapters.new_session(ann)
+        assert not await adapters.sessions.add_by_password(refused, refused.id.bytes, b"laptop", "another")
+        assert await standing(adapters, ann, b"laptop") is Standing.FIRST
+
+    async def test_an_end_that_is_rolled_back_forgets_nothing(self, adapters: Adapters) -> None:
+        ann, now = await adapters.user(), adapters.clock.now()
+        phone = await logs_in(adapters, ann, b"phone")
+        async with adapters.rolled_back():
+            await adapters.sessions.end(phone.id, ann.id, now=now, forget_device=True)
+            await adapters.sessions.end_all(ann.id, now=now)
+        assert await standing(adapters, ann, b"phone") is Standing.KNOWN
+
+
+async def test_of_several_tokens_the_unspent_one_is_found(adapters: Adapters) -> None:
+    one = await family(adapters)
+    now, token = one.session.created_at, one.first
+    for _ in range(3):
+        await one.rotate(token, now)
+        token = one.next_of(token)
+    spent = [one.first, one.next_of(one.first), b"never given"]
+    assert await adapters.sessions.unspent(spent) is None
+    assert await adapters.sessions.unspent([]) is None
+    for order in (1, -1):
+        assert await adapters.sessions.unspent([*spent, token][::order]) == token
+    assert await one.is_alive()
