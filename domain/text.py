@@ -33,11 +33,13 @@ def without_invisible(text: str) -> str:
 
 
 def ascii_digits(text: str) -> str:
-    """With the digits of any script as ASCII digits, and without spaces, dashes and invisible characters."""
+    """With the digits of any script as ASCII digits, and without spaces, dashes, marks and invisible characters."""
     kept = (
         character
         for character in without_invisible(text)
-        if not character.isspace() and unicodedata.category(character) not in (*_SPACES, "Pd") and character != "\u2212"
+        if not character.isspace()
+        and unicodedata.category(character) not in (*_SPACES, *_MARKS, "Pd")
+        and character != "\u2212"
     )
     return "".join(str(unicodedata.decimal(character, character)) for character in kept)
 

@@ -16,7 +16,8 @@ from domain.text import ascii_digits, is_blank, opaque_string, without_invisible
         "０４２－１３７",
         "\u200e042137\u200f", "\u202a042137\u202c", "\u2068042137\u2069", "\ufeff042137", "042\u200b137",
         "042\u00ad137",
-        "0\ufe0f42137", "042\t137",
+        "0\ufe0f42137", "042\t137", "0\ufe0f\u20e34\ufe0f\u20e32\ufe0f\u20e31\ufe0f\u20e33\ufe0f\u20e37\ufe0f\u20e3",
+        "042\U000e0100137", "042\U000e0041137",
     ],
 )  # fmt: skip
 def test_a_code_is_its_digits(text: str) -> None:

@@ -65,7 +65,7 @@ Code = Annotated[
 Password = Annotated[
     str,
     Field(
-        max_length=MAX_PASSWORD_CHARACTERS,
+        max_length=4 * MAX_PASSWORD_CHARACTERS,  # an accent may be typed as a separate character
         description="Password of the account.",
         examples=["seven blue herons"],
     ),
