@@ -26,6 +26,7 @@ from local.valkey import EmbeddedValkey
 from tests.support.database import execute, new_database
 from tests.support.gemini_standin import GeminiStandIn
 from tests.support.patience import HANG, PROCESS_HANG
+from tests.support.pooler import transaction_pooler
 from tests.support.processes import ROOT
 from tests.support.stripe_standin import PRICE, StripeStandIn
 from tests.support.twilio_standin import ACCOUNT, SENDER, TOKEN, TwilioStandIn, twilio_standin
@@ -235,6 +236,13 @@ async def test_privileges_that_are_missing(environment: dict[str, str], database
     finally:
         await execute(database, f"DROP OWNED BY {role}")
         await execute(database, f"DROP ROLE {role}")
+
+
+def test_a_pooler_is_recognised(environment: dict[str, str], database: str) -> None:
+    with transaction_pooler(database) as (pooled, _):
+        part = check({**environment, "GEMINI_API_KEY": "", "DATABASE_URL": pooled}, code=0)["postgres"]
+    assert part["facts"]["pooler"] == "yes: connections are shared"
+    assert part["facts"]["schema"] == "up to date"
 
 
 async def test_a_database_that_only_reads(environment: dict[str, str], database: str) -> None:
