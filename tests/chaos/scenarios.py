@@ -10,6 +10,7 @@ from tests.chaos import scenarios_books as books
 from tests.chaos import scenarios_delivery as delivery
 from tests.chaos import scenarios_model as model
 from tests.chaos import scenarios_outages as outages
+from tests.chaos import scenarios_redis as redis
 from tests.chaos import scenarios_streams as streams
 from tests.support.scenarios import Row, Scale
 
@@ -25,6 +26,8 @@ SCENARIOS: dict[str, Callable[[Scale, int], Awaitable[Row]]] = {
         delivery.rolling_restart,
         delivery.poison,
         outages.redis_outage,
+        redis.sentinel_failover,
+        redis.demoted_redis,
         outages.postgres_restarts,
         model.model_faults,
         model.bad_messages,

@@ -91,7 +91,7 @@ async def notifier(valkey: EmbeddedValkey) -> AsyncIterator[Notifier]:
 
 
 async def test_the_next_message_is_notified_at_once(notifier: Notifier, drop: Callable[[], Awaitable[None]]) -> None:
-    for _ in range(10):
+    for _ in range(50):
         await drop()
         message_id = MessageId(IDS.new())
         assert await notifier.queue.notify([message_id]), "it was not sent at the first call"

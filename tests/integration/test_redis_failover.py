@@ -197,3 +197,30 @@ class TestStates:
             await server.set(**right)
             await product.works()
             await until_true(lambda: done(product.handled[late] == 1))
+
+    async def test_flushed(self, server: LabValkey) -> None:
+        async with Product(server.url).running() as product:
+            await product.works()
+            async with product.replying() as reply:
+                await reply.goes_on()
+                async with server.admin as redis:
+                    await redis.flushall()
+                    await redis.script_flush()
+                await reply.goes_on()
+            await product.works()
+
+    async def test_loading(self, server: LabValkey) -> None:
+        """As a server does for seconds or minutes that was started again with much data."""
+        async with Forwarder(server.port or 0) as forwarder, AsyncExitStack() as stack:
+            product = await stack.enter_async_context(Product(server.url_at(forwarder.port)).running())
+            await product.works()
+            forwarder.says = b"-LOADING Valkey is loading the dataset in memory\r\n"
+            for _ in range(3):
+                with pytest.raises(RedisUnavailable) as caught:
+                    await product.redis.check()
+                assert caught.value.state == "loading"
+            late = MessageId(IDS.new())
+            assert not await product.queue.notify([late])
+            forwarder.says = b""
+            await product.works()
+            await until_true(lambda: done(product.handled[late] == 1))

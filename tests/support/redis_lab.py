@@ -195,7 +195,8 @@ class Forwarder:
     def __init__(self, target: int, *, tls: ssl.SSLContext | None = None) -> None:
         self.target = target
         self.port = 0
-        self.accepted = 0
+        self.says = b""
+        """What clients hear instead of the server's answers, if it is set."""
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -211,16 +212,25 @@ class Forwarder:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
         try:
             back_reader, back_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.close()
             return
-        for source, target in ((reader, back_writer), (back_reader, writer)):
-            task = asyncio.create_task(_relay(source, target))
+        for relay in (self._relay_to_server(reader, back_writer, writer), _relay(back_reader, writer)):
+            task = asyncio.create_task(relay)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _relay_to_server(
+        self, source: asyncio.StreamReader, server: asyncio.StreamWriter, client: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            try:
+                while data := await source.read(65_536):
+                    (client if self.says else server).write(self.says or data)
+            finally:
+                server.close()
 
 
 async def _relay(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
