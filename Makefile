@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 SOURCES := domain application adapters entrypoints local tests docs
 
-.PHONY: help setup run test test-browser test-postman test-clients check format chaos security bench postman web \
+.PHONY: help setup run test test-browser test-postman test-clients test-pooler check format chaos security bench postman web \
 	migration lock clean
 
 help: ## print this help
@@ -35,6 +35,9 @@ test-postman: setup ## run the Postman collection's story with newman; needs npm
 
 test-clients: setup ## test a TypeScript client and the guide's JavaScript; needs npm
 	@$(BIN)/pytest tests/vendor_tools/clients.py
+
+test-pooler: setup ## run all contracts and the story behind a pooler: PgBouncer, where apt-get has it
+	@TEST_POOLER=whole $(BIN)/pytest tests/e2e/test_behind_a_pooler.py
 
 check: setup ## check style, types, imports, language and migrations
 	@$(BIN)/ruff check $(SOURCES)

@@ -97,6 +97,13 @@ def test_columns_are_named(area: str) -> None:
 
 
 @pytest.mark.parametrize(("area", "name"), NAMES)
+def test_what_is_limited_and_locked_is_read_once(area: str, name: str) -> None:
+    """In `IN (SELECT … LIMIT … FOR UPDATE SKIP LOCKED)` a plan may read it again for each row, and take more."""
+    text = Statements(area).texts[name]
+    assert not re.search(r"\bIN\s*\((?:(?!\)\s*RETURNING)[\s\S])*?LIMIT[^()]*FOR UPDATE", text)
+
+
+@pytest.mark.parametrize(("area", "name"), NAMES)
 async def test_postgres_takes_it(database_url: str, area: str, name: str) -> None:
     statement: Statement = getattr(Statements(area), name)
     connection = await asyncpg.connect(database_url)

@@ -116,13 +116,14 @@ RETURNING account.user_id;
 
 -- take_due --
 -- Due accounts that no worker was notified of for a while; they count as notified from now on.
-UPDATE billing_accounts SET rung_at = now() WHERE user_id IN (
+WITH found AS MATERIALIZED (
     SELECT user_id FROM billing_accounts
     WHERE due_at <= now() AND (lease_until IS NULL OR lease_until <= now())
         AND (rung_at IS NULL OR rung_at < due_at OR rung_at <= now() - :notified_before::interval)
     ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 )
-RETURNING user_id, due_at;
+UPDATE billing_accounts AS account SET rung_at = now() FROM found WHERE account.user_id = found.user_id
+RETURNING account.user_id, due_at;
 
 -- purge_events --
 -- Forget events that Stripe does not repeat any more.
