@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.benchmarks.calls import hot_calls
-from tests.benchmarks.figures import Figure, Figures
+from tests.benchmarks.figures import Figures
 from tests.benchmarks.replies import USERS, rate
 from tests.benchmarks.stage import Called, Scale, costs, of_bare, staged
 
@@ -21,10 +21,9 @@ async def measure(scale: Scale) -> Figures:
         for name in calls:
             found |= costs(name, rounds)
     async with staged(scale) as stage:
-        people, f = await stage.world.people(USERS), await stage.f()
+        people = await stage.world.people(USERS)
         for workers in (1, 2):
             rooms = await stage.rooms(people, -(-scale.replies // USERS))
-            of_workers = await rate(stage, rooms, f, workers=workers)
+            of_workers = await rate(stage, rooms, workers=workers)
             found |= {f"workers-{workers}.{name}": figure for name, figure in of_workers.items()}
-        found["worker-f"] = Figure.once(f * 1e6, "µs")
     return found

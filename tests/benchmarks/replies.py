@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
 from tests.benchmarks.figures import Figure, Figures
 from tests.benchmarks.load import Load, load
@@ -11,68 +12,76 @@ from tests.benchmarks.stage import Scale, Stage, send_bytes, staged
 from tests.chaos.client import Person
 
 USERS = 20
-#: Turns before the message in a long room, the message included.
+#: Turns of a long conversation, the message included.
 LONG = 39
-_WARM = 10  # percent of the messages
+_PARTS = ("api", "worker", "postgres", "redis")
+#: Percent of the messages at which a rate is read; before the first the worker is not warm.
+_MARKS = (10, 40, 70, 100)
+
+Rooms = list[tuple[Person, str]]
 
 
 async def measure(scale: Scale) -> Figures:
     """The model answers at once."""
     async with staged(scale) as stage:
         people = await stage.world.people(USERS)
-        f = await stage.f()
-        found = {"f": Figure.once(f * 1e6, "µs")}
-        each = -(-scale.replies // USERS)
-        fresh = [await stage.rooms(people, each) for _ in range(2)]
-        long = await stage.rooms(people, 1 + each // 10)
+        found = {"f": Figure.once(await stage.f() * 1e6, "µs")}
+        queued, fresh, long = [await stage.rooms(people, -(-scale.replies // USERS)) for _ in range(3)]
         await stage.history([room for _, room in long], (LONG - 1) // 2)
-        found |= await rate(stage, fresh[0], f)
+        found |= await rate(stage, queued)
         stage.world.start_worker()
         await stage.world.workers_ready()
-        found |= await _together(stage, "fresh", fresh[1], f)
-        found |= await _together(stage, "long", long, f)
+        await send_all(stage, queued, len(queued) // 10, wait=True)
+        found |= await _together(stage, "fresh", fresh)
+        found |= await _together(stage, "long", long)
     return found
 
 
-async def rate(stage: Stage, rooms: list[tuple[Person, str]], f: float, *, workers: int = 1) -> Figures:
+async def rate(stage: Stage, rooms: Rooms, *, workers: int = 1) -> Figures:
     """Of workers that find all messages queued, once they are warm."""
-    before = await stage.replies()
+    f = await stage.f()
     await send_all(stage, rooms, len(rooms))
     started = [stage.world.start_worker() for _ in range(workers)]
-    warm = len(rooms) * _WARM // 100
-    await stage.answered(before + warm)
-    stored, began, cpu = await stage.replies(), time.perf_counter(), stage.cpu()
-    await stage.answered(before + len(rooms))
-    count = max(1, before + len(rooms) - stored)  # a few are all stored by then
-    seconds, now = time.perf_counter() - began, stage.cpu()
+    marks = []
+    for percent in _MARKS:
+        await stage.until_unanswered(len(rooms) * (100 - percent) // 100)
+        marks.append((await stage.unanswered(), time.perf_counter(), stage.cpu()))
     for worker in started:
         stage.world.kill_worker(worker)
+    f = (f + await stage.f()) / 2
+    counts = [max(1, then[0] - now[0]) for then, now in pairwise(marks)]  # a few may all be stored by the first mark
+    seconds = [(now[1] - then[1]) / count for (then, now), count in zip(pairwise(marks), counts, strict=True)]
+    cpu = {
+        part: [
+            (now[2][part] - then[2][part]) / count for (then, now), count in zip(pairwise(marks), counts, strict=True)
+        ]
+        for part in ("worker", "postgres")
+    }
     return {
-        "rate": Figure.once(count / seconds, "replies/s"),
-        "each": Figure.once(seconds / count / f, "f"),
-        "queued.worker": Figure.once((now["worker"] - cpu["worker"]) / count / f, "f"),
-        "queued.postgres": Figure.once((now["postgres"] - cpu["postgres"]) / count / f, "f"),
+        "rate": Figure.of((1 / each for each in seconds), "replies/s"),
+        "each": Figure.of((each / f for each in seconds), "f"),
+        **{f"queued.{part}": Figure.of((each / f for each in values), "f") for part, values in cpu.items()},
     }
 
 
-async def _together(stage: Stage, name: str, rooms: list[tuple[Person, str]], f: float) -> Figures:
-    """Sending and answering at once, in rounds over the same rooms for long ones."""
-    count = stage.scale.replies
-    await send_all(stage, rooms, max(32, count // 10), wait=True)
-    before = stage.cpu()
-    await send_all(stage, rooms, count, wait=True)
-    await asyncio.sleep(0.1)
-    each = {part: (seconds - before[part]) / count / f for part, seconds in stage.cpu().items()}
+async def _together(stage: Stage, name: str, rooms: Rooms) -> Figures:
+    """Sending and answering at once; each message in its own chatroom."""
+    count = len(rooms) // stage.scale.rounds
+    rounds = []
+    for number in range(stage.scale.rounds):
+        f, before = await stage.f(), stage.cpu()
+        await send_all(stage, rooms[number * count :], count, wait=True)
+        await asyncio.sleep(0.1)
+        rounds.append({part: (seconds - before[part]) / count / f for part, seconds in stage.cpu().items()})
     return {
-        f"{name}.both": Figure.once(each["api"] + each["worker"], "f"),
-        **{f"{name}.{part}": Figure.once(each[part], "f") for part in ("api", "worker", "postgres", "redis")},
+        f"{name}.both": Figure.of((each["api"] + each["worker"] for each in rounds), "f"),
+        **{f"{name}.{part}": Figure.of((each[part] for each in rounds), "f") for part in _PARTS},
     }
 
 
-async def send_all(stage: Stage, rooms: list[tuple[Person, str]], count: int, *, wait: bool = False) -> Load:
-    before = await stage.replies()
+async def send_all(stage: Stage, rooms: Rooms, count: int, *, wait: bool = False) -> Load:
     requests = [send_bytes(person.token, room) for person, room in rooms]
     sent = await load(stage.url, lambda number: requests[number % len(requests)], requests=count, expect=202)
     if wait:
-        await stage.answered(before + count)
+        await stage.until_unanswered(0)
     return sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import asyncpg
 
 from tests.benchmarks import probes
 from tests.benchmarks.figures import Figure, Figures
@@ -105,8 +108,11 @@ class Stage:
     bare_url: str
     bare_pid: int
     url: str
+    database: asyncpg.Connection
     others: list[int] = field(default_factory=list)
     """Processes that count as the API."""
+    answered: str = ""
+    """The message whose copies are histories."""
 
     def cpu(self) -> dict[str, float]:
         """Seconds so far, by part."""
@@ -145,8 +151,7 @@ class Stage:
 
     async def f(self) -> float:
         """Seconds of CPU of a bare request now."""
-        found = [await self.measure(self.bare, self.scale.requests) for _ in range(3)]
-        return sorted(one.cpu["bare"] for one in found)[1]
+        return statistics.median([(await self.measure(self.bare, self.scale.requests)).cpu["bare"] for _ in range(3)])
 
     async def rooms(self, people: list[Person], each: int) -> list[tuple[Person, str]]:
         """New rooms, one for each person in turn."""
@@ -164,33 +169,30 @@ class Stage:
         return [(person, found[number % len(people)][number // len(people)]) for number, person in enumerate(in_turn)]
 
     async def history(self, rooms: list[str], messages: int) -> None:
-        """Give each room that many more answered messages; the first is answered by a worker, and then copied."""
-        answered = await self._answered_message()
-        await self.execute(_CLONES, answered, rooms, messages)
-        await self.execute("VACUUM (ANALYZE) messages")
+        """Give each room that many more answered messages: copies of one that a worker has answered."""
+        if not self.answered:
+            self.answered = await self._answered_message()
+        await self.database.execute(_CLONES, self.answered, rooms, messages)
+        await self.database.execute("VACUUM (ANALYZE) messages")
 
     async def _answered_message(self) -> str:
         (person,) = await self.world.people(1)
         worker = self.world.start_worker()
         body = send_bytes(person.token, person.room)
         (text,) = (await load(self.url, lambda _: body, requests=1, expect=202)).bodies
-        await self.answered(1)
+        await self.until_unanswered(0)
         self.world.kill_worker(worker)
         return str(json.loads(text)["data"]["id"])
 
-    async def answered(self, messages: int) -> None:
-        """Wait until the database has that many replies."""
+    async def until_unanswered(self, most: int) -> None:
         give_up = time.monotonic() + PROCESS_HANG
-        while await self.replies() < messages:
+        while await self.unanswered() > most:
             assert time.monotonic() < give_up, self.world.log_of_workers()
             await asyncio.sleep(0.05)
 
-    async def replies(self) -> int:
-        (row,) = await self.world.fetch("SELECT count(*) AS count FROM messages WHERE response IS NOT NULL")
-        return int(row["count"])
-
-    async def execute(self, sql: str, *values: object) -> None:
-        await self.world.fetch(sql, *values)
+    async def unanswered(self) -> int:
+        count: int = await self.database.fetchval("SELECT count(*) FROM queue_entries")
+        return count
 
 
 def send_bytes(token: str, room: str, *, accept: str = "", text: str = "Why is the sky blue?") -> bytes:
@@ -203,7 +205,11 @@ async def staged(scale: Scale, *, pause: float = 0.0, first: float = 0.0, **sett
     """`first` and `pause` are the model's: seconds before its first chunk, and before each of three others."""
     with model_stub(pause=pause, first=first) as model, bare_server() as (bare_url, bare_pid):
         async with world(apis=1, workers=0, **{**_SETTINGS, "GEMINI_BASE_URL": model, **settings}) as made:
-            yield Stage(scale, made, bare_url, bare_pid, made.urls[0])
+            database = await asyncpg.connect(made.postgres.url)
+            try:
+                yield Stage(scale, made, bare_url, bare_pid, made.urls[0], database)
+            finally:
+                await database.close()
 
 
 @contextmanager

@@ -22,11 +22,10 @@ async def measure(scale: Scale) -> Figures:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     most = min(scale.most_readers, hard - _OTHER_FILES)
     async with staged(scale) as stage:
-        f = await stage.f()
         messages = await _messages(stage, scale.readers + most)
-        found = {"f": Figure.once(f * 1e6, "µs")}
-        found |= await _scene(stage, "many", messages[: scale.readers], 5, f)
-        found |= await _scene(stage, "most", messages[scale.readers :], 1, f)
+        found = {"f": Figure.once(await stage.f() * 1e6, "µs")}
+        found |= await _scene(stage, "many", messages[: scale.readers], 5)
+        found |= await _scene(stage, "most", messages[scale.readers :], 1)
     return found
 
 
@@ -40,7 +39,8 @@ async def _messages(stage: Stage, count: int) -> list[Message]:
     return [(tokens[one["chatroomId"]], one["chatroomId"], one["id"]) for one in data]
 
 
-async def _scene(stage: Stage, name: str, messages: list[Message], per_second: int, f: float) -> Figures:
+async def _scene(stage: Stage, name: str, messages: list[Message], per_second: int) -> Figures:
+    f = await stage.f()
     file, seconds = stage.world.folder / f"{name}.json", stage.scale.seconds
     file.write_text(json.dumps(messages))
     api = probes.tree(stage.world.apis[stage.url].process.pid)
@@ -57,6 +57,7 @@ async def _scene(stage: Stage, name: str, messages: list[Message], per_second: i
             wrote, seen = await line(writer), await line(reader)
         after = stage.cpu()
     await _closed(api)
+    f = (f + await stage.f()) / 2
     each = {part: (after[part] - before[part]) / seen["delivered"] for part in after}
     return {
         f"{name}.readers": Figure.once(len(messages), "readers"),

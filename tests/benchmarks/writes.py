@@ -18,8 +18,8 @@ _TABLES = """
         sum(n_tup_upd) AS updated, sum(n_tup_hot_upd) AS hot, sum(n_tup_del) AS deleted
     FROM pg_stat_user_tables GROUP BY 1
 """
-_LOG = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn AS bytes"
-_SIZES = "SELECT sum(pg_total_relation_size(relid)) AS bytes FROM pg_stat_user_tables WHERE relname LIKE 'messages%'"
+_LOG = "SELECT pg_current_wal_lsn() - '0/0'::pg_lsn"
+_SIZES = "SELECT sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables WHERE relname LIKE 'messages%'"
 
 
 async def measure(scale: Scale) -> Figures:
@@ -34,8 +34,8 @@ async def measure(scale: Scale) -> Figures:
         before = await _state(stage)
         await send_all(stage, rooms, count, wait=True)
         after = await _state(stage)
-        await stage.execute("VACUUM messages")
-        size = await _bytes(stage, _SIZES)
+        await stage.database.execute("VACUUM messages")
+        size = int(await stage.database.fetchval(_SIZES))
     found = {
         "f": Figure.once(f * 1e6, "µs"),
         "messages": Figure.once(count, "messages"),
@@ -57,17 +57,12 @@ async def measure(scale: Scale) -> Figures:
 
 async def _state(stage: Stage) -> dict[str, Any]:
     await asyncio.sleep(stage.scale.settle_seconds)
-    rows = await stage.world.fetch(_TABLES)
+    rows = [dict(row) for row in await stage.database.fetch(_TABLES)]
     async with Redis.from_url(stage.world.valkey.url) as redis:
         facts: dict[str, Any] = await redis.info()
     return {
         "tables": {row.pop("name"): {kind: int(count) for kind, count in row.items()} for row in rows},
-        "wal": await _bytes(stage, _LOG),
+        "wal": int(await stage.database.fetchval(_LOG)),
         "operations": facts["total_commands_processed"],
         "memory": facts["used_memory"],
     }
-
-
-async def _bytes(stage: Stage, sql: str) -> int:
-    (row,) = await stage.world.fetch(sql)
-    return int(row["bytes"])
