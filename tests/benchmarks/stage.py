@@ -25,16 +25,24 @@ from tests.support.patience import PATIENT, PROCESS_HANG
 from tests.support.ports import free_port
 from tests.support.processes import ROOT, wait_for_api
 
-#: Clones a message without naming its columns.
-_CLONES = """
-    INSERT INTO messages SELECT (jsonb_populate_record(message, jsonb_build_object(
-        'id', uuidv7(), 'chatroom_id', room, 'user_id', owner, 'input', repeat('why ', 20),
-        'response', repeat('because ', 100)))).*
-    FROM messages message, (SELECT id AS room, user_id AS owner FROM chatrooms) rooms, generate_series(1, $3)
+_COLUMNS = """
+    SELECT column_name FROM information_schema.columns WHERE table_name = 'messages' AND is_generated = 'NEVER'
+    ORDER BY ordinal_position
+"""
+_COPIES = """
+    INSERT INTO messages ({columns})
+    SELECT {values} FROM messages message, (SELECT id AS room, user_id AS owner FROM chatrooms) rooms,
+        generate_series(1, $3)
     WHERE message.id = $1 AND room = ANY($2::uuid[])
 """
-
-
+#: What the copies of a message do not have in common with it.
+_OF_COPIES = {
+    "id": "uuidv7()",
+    "chatroom_id": "room",
+    "user_id": "owner",
+    "input": "repeat('why ', 20)",
+    "response": "repeat('because ', 100)",
+}
 #: Limits that nothing here reaches, and the timeouts of a machine that is busy with other things, too.
 _SETTINGS = {
     **PATIENT,
@@ -172,7 +180,10 @@ class Stage:
         """Give each room that many more answered messages: copies of one that a worker has answered."""
         if not self.answered:
             self.answered = await self._answered_message()
-        await self.database.execute(_CLONES, self.answered, rooms, messages)
+        columns = [row["column_name"] for row in await self.database.fetch(_COLUMNS)]
+        values = [_OF_COPIES.get(column, f"message.{column}") for column in columns]
+        copying = _COPIES.format(columns=", ".join(columns), values=", ".join(values))
+        await self.database.execute(copying, self.answered, rooms, messages)
         await self.database.execute("VACUUM (ANALYZE) messages")
 
     async def _answered_message(self) -> str:
