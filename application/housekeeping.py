@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from application.ports.accounts import GuessLimits, OtpChallenges, OtpSendLimits, Sessions, Users
 from application.ports.billing import PaymentEvents
+from application.ports.chat import MessageHistory
 from application.ports.runtime import Clock, IdempotencyKeys
 
 EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and shows it for thirty
@@ -14,7 +15,7 @@ EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and 
 
 @dataclass(frozen=True, slots=True)
 class PurgeExpired:
-    """Remove what has expired: codes, sessions, guesses, idempotency keys, event ids, and past days' use.
+    """Remove what has expired: codes, sessions, guesses, idempotency keys, event ids, past days' use, old messages.
 
     Any worker may do this, any number of times.
     """
@@ -26,7 +27,10 @@ class PurgeExpired:
     send_limits: OtpSendLimits
     keys: IdempotencyKeys
     events: PaymentEvents
+    history: MessageHistory
     clock: Clock
+    #: None keeps messages without end.
+    messages_kept: timedelta | None = None
 
     async def __call__(self) -> None:
         now = self.clock.now()
@@ -37,3 +41,17 @@ class PurgeExpired:
         await self.send_limits.purge(now=now)
         await self.keys.purge()
         await self.events.purge_events(received_before=now - EVENTS_KEPT)
+        await self.history.prepare()
+        if self.messages_kept is not None:
+            await self.history.remove_before(now - self.messages_kept)
+
+
+@dataclass(frozen=True, slots=True)
+class EraseDeleted:
+    """Erase the messages of deleted rooms and users, which are out of sight already."""
+
+    history: MessageHistory
+
+    async def __call__(self) -> None:
+        while await self.history.erase_deleted():
+            pass

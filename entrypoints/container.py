@@ -24,6 +24,7 @@ from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.clock import PostgresClock
 from adapters.postgres.database import Postgres, PostgresUnitOfWork
+from adapters.postgres.history import PostgresMessageHistory
 from adapters.postgres.idempotency import PostgresIdempotencyKeys
 from adapters.postgres.setup import PostgresModelSetup
 from adapters.redis.cache import RedisChatroomLists
@@ -79,7 +80,7 @@ from application.chat.replies import GenerateReply, RecoverReplies
 from application.chat.setup import WatchSetup
 from application.chat.streaming import AwaitReply, ReplyWatch, StreamReply
 from application.chat.titles import SuggestTitle
-from application.housekeeping import PurgeExpired
+from application.housekeeping import EraseDeleted, PurgeExpired
 from application.ports.runtime import Resource
 from application.rate_limiting import FallbackRateLimiter, ProcessRateLimiter
 from application.readiness import CheckReadiness, Shutdown
@@ -139,6 +140,7 @@ class Container(containers.DeclarativeContainer):
     challenges = single(PostgresOtpChallenges)
     chatrooms = single(PostgresChatrooms)
     messages = single(PostgresMessages)
+    message_history = single(PostgresMessageHistory, clock)
     chatroom_lists = single(RedisChatroomLists, redis, namespace=settings.provided.redis.namespace)
     process_rate_limiter = providers.Singleton(ProcessRateLimiter, clock)
     rate_limiter = single(
@@ -275,7 +277,8 @@ class Container(containers.DeclarativeContainer):
         thought_tokens=settings.provided.replies.thought_tokens,
         instructions=settings.provided.replies.system_instruction,
     )
-    purge_expired = wired(PurgeExpired)
+    purge_expired = wired(PurgeExpired, messages_kept=settings.provided.worker.messages_kept)
+    erase_deleted = wired(EraseDeleted)
     recover_replies = wired(RecoverReplies, queue=queue, renotify_after=settings.provided.worker.lease)
 
     #: Started in this order, closed in reverse.

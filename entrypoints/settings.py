@@ -212,6 +212,11 @@ class WorkerSettings(Group):
     first_token_seconds: Seconds = 60
     silence_seconds: Seconds = 60
     reply_seconds: Seconds = 600
+    messages_kept_days: NonNegative = 0
+
+    @property
+    def messages_kept(self) -> timedelta | None:
+        return timedelta(days=self.messages_kept_days) if self.messages_kept_days else None
 
     @property
     def lease(self) -> timedelta:

@@ -24,6 +24,7 @@ from entrypoints.telemetry import configure_logs
 log = structlog.get_logger(__name__)
 
 PURGE_SECONDS = 600
+ERASE_SECONDS = 5
 #: A cancelled reply ends within a second, on whichever server it was cancelled.
 CANCEL_POLL_SECONDS = 0.25
 
@@ -67,6 +68,7 @@ async def work(settings: Settings) -> None:
             _every(settings.worker.sweep_seconds, sweep, after_failure=settings.worker.heartbeat_seconds * 1.5),
             _every(settings.worker.sweep_seconds, sweep_syncs),
             _every(PURGE_SECONDS, container.purge_expired()),
+            _every(ERASE_SECONDS, container.erase_deleted()),
             _beside(container.watch_setup().check),
         ):
             await receiver.listen(signals.stop)

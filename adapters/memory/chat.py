@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 from adapters.memory.store import Table
 from application.ports.chat import (
     MessageDesk,
+    MessageHistory,
     MessageQueue,
     Messages,
 )
@@ -18,6 +19,7 @@ from domain.billing import Allowance, SendingLimits
 from domain.chat.calls import LOST, CallPurpose, ModelCall
 from domain.chat.chatrooms import Chatroom
 from domain.chat.conversation import Context, Exchange
+from domain.chat.history import first_id, month_of
 from domain.chat.messages import Message, MessageStatus, Outcome
 from domain.chat.queue import GONE, QueueEntry, Worker
 from domain.chat.usage import Usage
@@ -25,7 +27,7 @@ from domain.errors import ChatroomNotFound, MessageNotFound
 from domain.ids import ChatroomId, MessageId, UserId, WorkerId
 
 
-class MemoryMessages(Messages, MessageQueue, MessageDesk):
+class MemoryMessages(Messages, MessageQueue, MessageDesk, MessageHistory):
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.rooms: Table[ChatroomId, Chatroom] = Table()
@@ -235,6 +237,19 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk):
         if usage := self.usage.get(requeued.message.user_id):
             self.usage.put(requeued.message.user_id, replace(usage, in_flight=usage.in_flight + 1))
         return True
+
+    async def prepare(self) -> None:
+        """A dictionary has a place for every id."""
+
+    async def remove_before(self, time: datetime) -> None:
+        first_kept = first_id(month_of(time))
+        for message in [entry.message for entry in self.entries.all() if entry.message.id < first_kept]:
+            self.entries.put(message.id, None)
+            if not message.status.is_final:
+                self._free(message, _CANCELLED, refundable=False)
+
+    async def erase_deleted(self) -> bool:
+        return False  # rooms are deleted with their messages
 
     async def list_by_status(self, status: MessageStatus, *, limit: int) -> list[Message]:
         found = [entry.message for entry in self.entries.all() if entry.message.status is status]

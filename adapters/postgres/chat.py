@@ -16,6 +16,7 @@ from application.ports.chat import MessageDesk, MessageQueue, Messages
 from domain.billing import Allowance, SendingLimits
 from domain.chat.calls import ModelCall
 from domain.chat.conversation import Context, Exchange
+from domain.chat.history import oldest_id_in
 from domain.chat.messages import (
     MAX_CONTINUED_CHARACTERS,
     MAX_DEATHS,
@@ -110,7 +111,9 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
         return set(message_ids) - {MessageId(row["message_id"]) for row in unanswered}
 
     async def context(self, message: Message, *, limit: int) -> Context:
-        found = await SQL.context(id=message.id, chatroom_id=message.chatroom_id, limit=limit)
+        found = await SQL.context(
+            id=message.id, chatroom_id=message.chatroom_id, limit=limit, oldest=oldest_id_in(message.chatroom_id)
+        )
         if not found:
             return Context()
         earlier = [to_entity(Exchange, row) for row in found if row["id"] is not None]

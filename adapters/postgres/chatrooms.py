@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncpg
 
 from adapters.postgres.connection import transaction
+from adapters.postgres.history import erase
 from adapters.postgres.mapping import to_entity, to_row
 from adapters.postgres.statements import Statements
 from application.ports.chat import Chatrooms, RoomMessages
 from domain.chat.chatrooms import Chatroom
+from domain.chat.history import oldest_id_in
 from domain.chat.messages import MessageView
 from domain.errors import ChatroomNotFound, TooManyChatrooms, UserNotFound
 from domain.ids import ChatroomId, MessageId, UserId
@@ -60,6 +62,7 @@ class PostgresChatrooms(Chatrooms):
                 raise ChatroomNotFound
             unanswered = await SQL.end_unanswered.on(connection, id=chatroom_id, user_id=user_id)
             await SQL.delete.on(connection, id=chatroom_id, user_id=user_id)
+            await erase(chatroom_id, connection)  # what is left is erased by workers
             return [MessageId(row["message_id"]) for row in unanswered]
 
         return await transaction(run)
@@ -71,7 +74,9 @@ class PostgresChatrooms(Chatrooms):
     async def get_with_messages(
         self, chatroom_id: ChatroomId, user_id: UserId, *, limit: int, before: MessageId | None = None
     ) -> RoomMessages:
-        found = await SQL.get_with_messages(id=chatroom_id, user_id=user_id, limit=limit, before=before)
+        found = await SQL.get_with_messages(
+            id=chatroom_id, user_id=user_id, limit=limit, before=before, oldest=oldest_id_in(chatroom_id)
+        )
         if not found:
             raise ChatroomNotFound
         room = Chatroom(

@@ -195,6 +195,8 @@ SETTINGS = {
     # Postgres estimates every room by the average. For a longer one it would fetch and sort all messages instead of
     # reading the newest in the order of the index.
     "enable_bitmapscan": "off",
+    # An empty month costs nothing to read, so that it would read and sort all of a long room.
+    "enable_seqscan": "off",
 }
 
 

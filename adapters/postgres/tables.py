@@ -170,15 +170,14 @@ class ChatroomRow(Model):
 
 
 class MessageRow(Model):
-    """A message, written when it is queued and when it has ended. In between, its state is that of its queue entry."""
+    """A message, written when it is queued and when it has ended. In between, its state is that of its queue entry.
+
+    Partitioned by month of the id. Without foreign keys: a deleted room's messages are erased later, in batches.
+    """
 
     id = fields.UUIDField(primary_key=True)
-    chatroom: fields.ForeignKeyRelation[ChatroomRow] = fields.ForeignKeyField(
-        "models.ChatroomRow", related_name=False, on_delete=fields.CASCADE
-    )
-    user: fields.ForeignKeyRelation[UserRow] = fields.ForeignKeyField(
-        "models.UserRow", related_name=False, on_delete=fields.CASCADE
-    )
+    chatroom_id = fields.UUIDField()
+    user_id = fields.UUIDField()
     input = fields.TextField()
     created_at = fields.DatetimeField()
     status = fields.CharEnumField(MessageStatus, max_length=16)
@@ -209,7 +208,16 @@ class MessageRow(Model):
 
     class Meta:
         table = "messages"
-        indexes = (("chatroom_id", "id"), ("user_id", "id"))
+        indexes = (("chatroom_id", "id"),)
+
+
+class DeletedChatroomRow(Model):
+    """A deleted room, or one of a deleted user, whose messages are not erased yet. A trigger writes it."""
+
+    id = fields.UUIDField(primary_key=True)
+
+    class Meta:
+        table = "deleted_chatrooms"
 
 
 class QueueEntryRow(Model):

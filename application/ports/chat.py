@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple, Protocol
 
 from application.ports.runtime import Dependency, Resource
@@ -217,6 +217,25 @@ class MessageQueue(Protocol):
         They count as notified from now on; the longer a message has waited, the rarer it is returned.
         Concurrent callers get different messages and do not wait for each other.
         """
+
+
+class MessageHistory(Protocol):
+    """What becomes of old messages. Any process may call this, at any time."""
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Make the places of the coming months. Messages are stored without them, too."""
+
+    @abstractmethod
+    async def remove_before(self, time: datetime) -> None:
+        """Remove all messages of the months before the one that `time` is in, by UTC.
+
+        One that was queued again does not count as in flight any more.
+        """
+
+    @abstractmethod
+    async def erase_deleted(self) -> bool:
+        """Erase a bounded number of messages whose rooms were deleted. False if there are none."""
 
 
 class MessageDesk(Protocol):

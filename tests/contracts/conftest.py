@@ -39,6 +39,7 @@ from application.ports.chat import (
     ChatroomLists,
     Chatrooms,
     MessageDesk,
+    MessageHistory,
     MessageQueue,
     Messages,
     ModelBudget,
@@ -112,6 +113,7 @@ class Adapters(ABC):
     send_limits: OtpSendLimits
     chatrooms: Chatrooms
     messages: AnyMessages
+    history: MessageHistory
     lists: ChatroomLists
     keys: IdempotencyKeys
     billing: BillingAccounts
@@ -151,6 +153,10 @@ class Adapters(ABC):
             own = [message for message in messages if message.user_id == user_id]
             charged = sum(message.charged and message.allowance_day == day for message in own) + self.unseen[user_id]
             assert (used, in_flight) == (charged, sum(not message.status.is_final for message in own))
+
+    async def erase_deleted(self) -> None:
+        while await self.history.erase_deleted():
+            pass
 
     @asynccontextmanager
     async def rolled_back(self) -> AsyncIterator[None]:
@@ -334,6 +340,7 @@ def in_memory(clock: MemoryClock) -> InMemory:
         send_limits=MemoryOtpSendLimits(),
         chatrooms=MemoryChatrooms(users, messages),
         messages=messages,
+        history=messages,
         lists=MemoryChatroomLists(),
         keys=MemoryIdempotencyKeys(clock),
         billing=MemoryBillingAccounts(users, clock),
@@ -358,6 +365,8 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         "DELETE FROM users",
         "DELETE FROM one_time_codes",
         "DELETE FROM codes_total",
+        "DELETE FROM messages",
+        "DELETE FROM deleted_chatrooms",
         "DELETE FROM workers",
         "DELETE FROM codes_sent",
         "DELETE FROM wrong_guesses",
@@ -377,6 +386,7 @@ async def real(container: Container, database_url: str) -> AsyncIterator[InPostg
         send_limits=container.send_limits(),
         chatrooms=container.chatrooms(),
         messages=container.messages(),
+        history=container.message_history(),
         lists=container.chatroom_lists(),
         keys=container.idempotency_keys(),
         billing=container.billing_accounts(),

@@ -372,6 +372,8 @@ async def stored_in_postgres() -> dict[object, object]:
 
 async def empty() -> None:
     await rows("DELETE FROM users")
+    await rows("DELETE FROM messages")
+    await rows("DELETE FROM deleted_chatrooms")
     await rows("DELETE FROM workers")
     await rows("DELETE FROM model_calls")
 

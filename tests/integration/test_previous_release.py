@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +17,11 @@ from adapters.postgres.accounts import PostgresUsers
 from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.chatrooms import PostgresChatrooms
 from adapters.postgres.connection import rows
+from adapters.postgres.history import PostgresMessageHistory
+from adapters.postgres.migrate import LOCATION, migrate, versions
 from adapters.postgres.statements import Statement, Statements
 from adapters.security import HmacNumberDigests
-from adapters.system import TimeOrderedIds
+from adapters.system import SystemClock, TimeOrderedIds
 from domain.accounts import MobileNumber, User
 from domain.chat.chatrooms import Chatroom
 from domain.chat.messages import MAX_CONTINUED_CHARACTERS, Message, MessageStatus, Outcome
@@ -159,6 +163,99 @@ async def test_a_room_that_it_deletes_is_gone_with_its_work(old: OldApi) -> None
     await ROOMS.delete(**where)
     assert await PostgresMessages().claim(message_id, worker=new_worker()) is None
     assert await rows("SELECT FROM queue_entries WHERE chatroom_id = $1", old.room.id) == []
+    while await PostgresMessageHistory(SystemClock()).erase_deleted():
+        pass
+    assert await rows("SELECT FROM messages WHERE chatroom_id = $1", old.room.id) == []
+
+
+STATES_IDS = "SELECT id FROM messages WHERE id < '01900000-0000-7000-8000-00000000ffff' ORDER BY id"
+#: The last one that the previous release knows.
+LAST = "7_20261128211914_session_indexes.py"
+STATES = """
+    INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged,
+        queued_at, max_output_tokens, due_at, rung_at, lease_until, response, chatroom_id, user_id)
+    SELECT ('01900000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'Why?', now(), status,
+        (status <> 'queued')::int, 0, 0, current_date, true, now(), 10, now(), now(),
+        CASE WHEN status = 'generating' THEN now() + lease END, CASE WHEN status = 'completed' THEN 'Because.' END,
+        $1, $2
+    FROM (VALUES (1, 'queued', NULL), (2, 'generating', interval '1 h'), (3, 'generating', interval '-1 s'),
+        (4, 'completed', NULL), (5, 'failed', NULL), (6, 'blocked', NULL), (7, 'cancelled', NULL))
+        AS states (n, status, lease)
+"""
+
+
+async def answer_all() -> set[UUID]:
+    """As workers do, until nothing is open; returns what was answered, each once."""
+    messages, answered = PostgresMessages(), set[UUID]()
+    await rows("UPDATE workers SET lease_until = now()")  # the last lease of the old workers is over
+    while open_ones := await rows("SELECT message_id FROM queue_entries"):
+        for row in open_ones:
+            message = await messages.claim(row["message_id"], worker=new_worker())
+            assert message is not None
+            assert message.id not in answered
+            assert await messages.finish(message.id, message.attempt, COMPLETED)
+            answered.add(message.id)
+    return answered
+
+
+@pytest.fixture
+def empty_database(postgres_url: str) -> object:
+    with new_database(postgres_url, migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+def previous_location(tmp_path: Path) -> str:
+    location = shutil.copytree(LOCATION, tmp_path / "migrations")
+    names = [version.name for version in versions()]
+    for name in names[names.index(LAST) + 1 :]:
+        Path(location, "models", name).unlink()
+    return str(location)
+
+
+async def test_it_sends_during_the_migration_and_nothing_is_lost(empty_database: str, previous_location: str) -> None:
+    names = [version.name for version in versions()]
+    url = empty_database
+    await migrate(url, location=previous_location)
+    async with connected(url):
+        user_id, room_id = UserId(IDS.new()), ChatroomId(IDS.new())
+        await rows(
+            "INSERT INTO users (id, mobile, name, chatrooms_version, created_at)"
+            " VALUES ($1, '+919876543210', 'Ann', 0, now())",
+            user_id,
+        )
+        await rows("INSERT INTO chatrooms (id, user_id, name, created_at) VALUES ($1, $2, '', now())", room_id, user_id)
+        await rows(STATES, room_id, user_id)
+        await rows(
+            "INSERT INTO allowances (user_id, day, used, in_flight, minute_from, minute_used)"
+            " VALUES ($1, current_date, 7, 3, now(), 0)",
+            user_id,
+        )
+        old = OldApi(Chatroom(id=room_id, user_id=user_id, name="", created_at=NOW))
+        sent: list[MessageId] = []
+        is_over = asyncio.Event()
+
+        async def send() -> None:
+            while not is_over.is_set():
+                sent.append(await old.send())
+                await asyncio.sleep(0.002)
+
+        sending = asyncio.create_task(send())
+        assert await migrate(url) == names[names.index(LAST) + 1 :]
+        during = len(sent)
+        while len(sent) < during + 20:  # noqa: ASYNC110 - the other task sends
+            await asyncio.sleep(0.01)
+        is_over.set()
+        await sending
+        assert during > 5
+
+        known = [row["id"] for row in await rows(STATES_IDS)]
+        assert await answer_all() == {*sent, *known[:3]}
+        found = {row["id"]: row["status"] for row in await rows("SELECT id, status FROM messages")}
+        assert [found[id] for id in known[3:]] == ["completed", "failed", "blocked", "cancelled"]
+        assert found.keys() == {*sent, *known}
+        [counted] = await rows("SELECT used, in_flight FROM allowances")
+        assert (counted["used"], counted["in_flight"]) == (7 + len(sent), 0)
 
 
 def test_the_statements_are_those_of_another_release() -> None:

@@ -99,6 +99,7 @@ LEFT JOIN LATERAL (
     -- include view_columns --
     FROM messages
     WHERE chatroom_id = room_id AND id < coalesce(:before, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+        AND id >= :oldest
     ORDER BY id DESC LIMIT :limit
 ) AS message ON true
 WINDOW newest AS (ORDER BY id DESC)

@@ -1,7 +1,7 @@
 -- find_tables --
 -- Fail unless the database can be used and has tables; whether it accepts no writes.
 SELECT current_setting('transaction_read_only')::bool AS is_read_only,
-    EXISTS (SELECT FROM messages LIMIT 0) AS has_messages;
+    EXISTS (SELECT FROM queue_entries LIMIT 0) AS has_messages;
 
 -- server_process --
 -- The server's process that runs this statement.

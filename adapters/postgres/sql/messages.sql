@@ -133,8 +133,9 @@ FROM allowances WHERE user_id = ANY(:keys::uuid[]);
 -- A message of the user's room.
 SELECT
 -- include columns --
-FROM messages LEFT JOIN queue_entries AS entry ON message_id = messages.id
-WHERE messages.id = :id AND messages.chatroom_id = :chatroom_id AND user_id = :user_id;
+FROM messages LEFT JOIN queue_entries AS entry ON message_id = :id
+WHERE messages.id = :id AND messages.chatroom_id = :chatroom_id AND user_id = :user_id
+    AND EXISTS (SELECT FROM chatrooms WHERE id = :chatroom_id);
 
 -- cancel_requested --
 -- Messages that are being generated and are to be cancelled.
@@ -149,7 +150,7 @@ SELECT message_id FROM queue_entries WHERE message_id = ANY (:ids::uuid[]);
 SELECT room.instructions, room.auto_title, past.id, past.input, past.response, past.window_from
 FROM chatrooms room LEFT JOIN LATERAL (
     SELECT id, input, response, window_from FROM messages
-    WHERE chatroom_id = room.id AND id < :id AND (status = 'completed' OR kept_characters > 0)
+    WHERE chatroom_id = room.id AND id < :id AND id >= :oldest AND (status = 'completed' OR kept_characters > 0)
         AND response IS NOT NULL
     ORDER BY id DESC LIMIT :limit
 ) past ON true
@@ -184,7 +185,7 @@ entry AS (
         deaths = queue_entries.deaths + died::int, called = queue_entries.called OR died
     FROM seen, own_lease, messages
     WHERE message_id = seen_id AND queue_entries.attempt = last_attempt AND worker_id IS NOT DISTINCT FROM last_worker
-        AND messages.id = seen_id AND is_live AND (died OR queue_entries.due_at <= now())
+        AND messages.id = :id AND is_live AND (died OR queue_entries.due_at <= now())
         AND (:alone OR queue_entries.deaths + died::int < :suspect_deaths)
         AND NOT EXISTS (SELECT FROM last_lease WHERE lease_until > now())
     RETURNING message_id, worker_id, queue_entries.attempt, queue_entries.failures, queue_entries.deaths,
@@ -197,7 +198,7 @@ lost AS (
 )
 SELECT is_live,
 -- include columns --
-FROM own_lease LEFT JOIN (entry JOIN messages ON messages.id = message_id) ON true;
+FROM own_lease LEFT JOIN (entry JOIN messages ON messages.id = :id) ON true;
 
 -- is_suspect --
 -- A row if the message is claimable, but only in quarantine.
@@ -256,7 +257,7 @@ held AS (
     SELECT last_attempt, all_failures, all_deaths, is_cancelled, id, user_id, allowance_day, kept_characters > 0 AS continued,
         charged AND (:status = 'failed' OR :status = 'cancelled' AND NOT entry.called AND :call_outcome::text IS NULL)
             AS refundable
-    FROM entry JOIN messages ON id = message_id
+    FROM entry JOIN messages ON id = :id
 ),
 -- include booked --
 ,
@@ -332,7 +333,7 @@ requested AS (
 entry AS (
     DELETE FROM queue_entries USING seen, messages
     WHERE message_id = seen_id AND queue_entries.attempt = last_attempt AND worker_id IS NOT DISTINCT FROM last_worker
-        AND messages.id = seen_id AND messages.chatroom_id = :chatroom_id AND user_id = :user_id
+        AND messages.id = :id AND messages.chatroom_id = :chatroom_id AND user_id = :user_id
         AND NOT EXISTS (SELECT FROM last_lease WHERE lease_until > now())
     RETURNING message_id, last_attempt, died, queue_entries.failures AS all_failures,
         queue_entries.deaths AS all_deaths, user_id AS owner_id, allowance_day AS paid_on,
@@ -396,13 +397,17 @@ id, chatroom_id, user_id, input, created_at, status, response, thoughts, thinkin
 -- The newest messages of all users with a reply, which most have.
 SELECT
 -- include ended_columns --
-FROM messages WHERE status = 'completed' ORDER BY id DESC LIMIT :limit;
+FROM messages WHERE status = 'completed' AND EXISTS (SELECT FROM chatrooms WHERE chatrooms.id = chatroom_id)
+ORDER BY id DESC LIMIT :limit;
 
 -- list_unanswered --
 -- The newest messages of all users that ended in this state, without a reply. An index has only those.
 SELECT
 -- include ended_columns --
-FROM messages WHERE status = :status AND status IN ('failed', 'blocked', 'cancelled') ORDER BY id DESC LIMIT :limit;
+FROM messages
+WHERE status = :status AND status IN ('failed', 'blocked', 'cancelled')
+    AND EXISTS (SELECT FROM chatrooms WHERE chatrooms.id = chatroom_id)
+ORDER BY id DESC LIMIT :limit;
 
 -- take_expired --
 -- Messages whose worker died, without a recent notification. They count as notified from now on.
