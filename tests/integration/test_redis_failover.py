@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from adapters.redis.reply_stream import RedisReplyStream
 from adapters.redis_clients import Sentinels
 from adapters.redis_url import parse_redis_url
 from adapters.system import TimeOrderedIds
@@ -20,6 +21,7 @@ from application.ports.runtime import Bucket
 from domain.errors import RedisUnavailable
 from domain.ids import MessageId
 from domain.rates import Rate
+from tests.contracts.test_reply_stream import TEXT, following
 from tests.support.ports import free_port
 from tests.support.redis_lab import (
     SERVICE,
@@ -146,6 +148,27 @@ class TestForwarder:
                         await product.works()
                 lost = [line for line in logs if line["event"] == "job_queue_lost"]
                 assert len(lost) <= 2, "its back-off was reset by starts that did nothing"
+
+    async def test_a_process_that_only_reads_moves_too(self, data_dir: Path) -> None:
+        """Nothing that it does is refused by a replica; and this one hears nothing of its new primary."""
+        folder, namespace = data_dir / f"read-{secrets.token_hex(4)}", f"test-{secrets.token_hex(6)}"
+        message_id = MessageId(IDS.new())
+        async with replicated(folder) as (first, second), Forwarder(first.port or 0) as forwarder:
+            reading, old, new = (
+                RedisReplyStream(url, namespace=namespace, command_seconds=1, safety_seconds=0.3)
+                for url in (first.url_at(forwarder.port), first.url, second.url)
+            )
+            async with following(reading, message_id) as follower:
+                old.write(message_id, 1).add(TEXT[:5])
+                await follower.has(TEXT[:5])
+                await second.follow(None)
+                forwarder.target = second.port or 0
+                async with first.admin as redis:
+                    await redis.replicaof("127.0.0.1", str(free_port()))
+                new.write(message_id, 1).add(TEXT)
+                await follower.has(TEXT)
+            for stream in (reading, old, new):
+                await stream.close()
 
     async def test_a_demoted_server_that_nobody_replaces_is_retried_with_pauses(self, data_dir: Path) -> None:
         server = LabValkey(data_dir / f"read-only-{secrets.token_hex(4)}")
