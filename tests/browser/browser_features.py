@@ -110,11 +110,11 @@ async def test_the_account(site: Site, visit: Visit) -> None:
     await asha.button("Delete account").click()
     await asha.accessible()
     await page.get_by_label("your current password").check()
-    await page.get_by_label("Current password").fill("a wrong password")
+    await page.get_by_label("Current password", exact=True).fill("a wrong password")
     async with asha.allowing("400"):
         await dialog.get_by_role("button", name="Delete account", exact=True).click()
         await asha.sees("The current password is wrong.")
-    await page.get_by_label("Current password").fill("a good long password")
+    await page.get_by_label("Current password", exact=True).fill("a good long password")
     await dialog.get_by_role("button", name="Delete account", exact=True).click()
     await asha.sees("Your account is deleted.")
     async with asha.allowing("404"):
