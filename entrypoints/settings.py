@@ -209,10 +209,10 @@ class WorkerSettings(Group):
     sweep_seconds: Seconds = 2
     max_attempts: Count = 5
     max_message_minutes: Seconds = 10
+    messages_kept_days: NonNegative = 0
     first_token_seconds: Seconds = 60
     silence_seconds: Seconds = 60
     reply_seconds: Seconds = 600
-    messages_kept_days: NonNegative = 0
 
     @property
     def messages_kept(self) -> timedelta | None:
