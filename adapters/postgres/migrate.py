@@ -27,7 +27,7 @@ from adapters.postgres.connection import ALIAS, connect, database_errors, tortoi
 from adapters.postgres.dsn import read
 from adapters.postgres.pooler import CONNECT_SECONDS
 from adapters.postgres.statements import Statements
-from adapters.postgres.steps import LIMITS, MigrationRefused, Recorder, patience, retry_while_locked
+from adapters.postgres.steps import LIMITS, LOCK, MigrationRefused, Recorder, patience, retry_while_locked
 from domain.errors import DatabaseUnavailable
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,6 @@ T = TypeVar("T")
 LOCATION = str(Path(__file__).parent / "migrations")
 PATIENCE_SECONDS = 600.0
 _APP = "models"
-_LOCK = 7_243_392_105  # arbitrary, and not used by anything else in this database
 _LEASE_SECONDS = 30
 # A statement without a snapshot: CREATE INDEX CONCURRENTLY would wait for the end of this transaction if it had one.
 _RENEW = f"SET LOCAL idle_in_transaction_session_timeout = '{_LEASE_SECONDS}s'"
@@ -141,12 +140,12 @@ async def _lock(guard: asyncpg.Connection, wait_seconds: float) -> None:
     give_up = time.monotonic() + wait_seconds
     while True:
         await guard.execute(f"BEGIN; {_RENEW}")
-        if (await SQL.lock_migrations.on(guard, key=_LOCK))[0]["is_locked"]:
+        if (await SQL.lock_migrations.on(guard, key=LOCK))[0]["is_locked"]:
             await guard.execute(_RENEW)  # also ends the snapshot of the last statement
             return
         await guard.execute("ROLLBACK")
         if time.monotonic() >= give_up:
-            [holder] = await SQL.lock_holder.on(guard, key=_LOCK) or [{"pid": "unknown"}]
+            [holder] = await SQL.lock_holder.on(guard, key=LOCK) or [{"pid": "unknown"}]
             raise MigrationRefused(
                 f"Another migrate has held its lock for {wait_seconds:.0f} s (pid {holder['pid']} of Postgres)."
                 " Wait for it, or end it with pg_terminate_backend, and run this again."

@@ -32,6 +32,7 @@ SQL = Statements("migrations")
 
 T = TypeVar("T")
 
+LOCK = 7_243_392_105  # of `migrate`: arbitrary, and not used by anything else in this database
 #: More than Postgres's deadlock_timeout of 1 s: an autovacuum is ended for us only after that.
 LOCK_SECONDS = 1.2
 #: In a transaction alone, since a session may be shared behind a pooler.
@@ -119,7 +120,7 @@ async def retry_while_locked(db: BaseDBAsyncClient, run: Callable[[], Awaitable[
 
 
 async def _holders(db: BaseDBAsyncClient) -> str:
-    found = await db.execute_query_dict(SQL.long_transactions.sql)
+    found = await db.execute_query_dict(SQL.long_transactions.sql, [LOCK])
     return ", ".join(f"pid {row['pid']}: {row['name']}, {row['seconds']} s" for row in found) or "short ones"
 
 

@@ -106,7 +106,7 @@ async def test_what_stays_locked_is_given_up_by_name(database: str, next_one: Pa
     async with reader.transaction():
         await reader.fetch("SELECT id FROM messages")
         await asyncio.sleep(2.1)  # what counts as long
-        with pytest.raises(MigrationRefused, match=rf"pid {reader.get_server_pid()}: a-long-report"):
+        with pytest.raises(MigrationRefused, match=rf"\(pid {reader.get_server_pid()}: a-long-report, \d+ s\)"):
             await migrate(database, location=location, wait_seconds=0)
     await reader.close()
     assert await migrate(database, location=location) == [next_one.name]

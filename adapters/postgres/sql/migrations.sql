@@ -26,9 +26,14 @@ SELECT tablename FROM pg_tables WHERE schemaname = current_schema();
 SELECT indisvalid AS is_valid FROM pg_index WHERE indexrelid = to_regclass(:name);
 
 -- long_transactions --
--- Those that a migration may be waiting for.
+-- Those that a migration may be waiting for: not the one that holds its lock.
 SELECT pid, coalesce(nullif(application_name, ''), backend_type) AS name,
     extract(epoch FROM now() - xact_start)::int AS seconds
 FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < now() - interval '2 s'
+    AND NOT EXISTS (
+        SELECT FROM pg_locks
+        WHERE pg_locks.pid = pg_stat_activity.pid AND locktype = 'advisory'
+            AND (classid::bigint << 32) + objid::bigint = :key
+    )
 ORDER BY xact_start LIMIT 3;
