@@ -39,7 +39,8 @@ _REPEATS = 10  # afterwards a worker's sweep comes about as soon
 _MAX_UNSENT = 1_000
 
 
-_Job = tuple[str, str]  # its name and its argument
+_Job = tuple[str, str]  # its name and its argument, a UUID
+_TASK_ID, _ARGUMENT = "<task id>", "<argument>"  # in place of the values
 
 
 class StreamBroker(RedisStreamBroker, Resource):
@@ -68,6 +69,7 @@ class StreamBroker(RedisStreamBroker, Resource):
         # Kept, and apart from the pool that waits for jobs: sending one is a single command on a warm connection.
         self._sender = redis_client(url, command_seconds=command_seconds, max_connections=1)
         self._send: Batched[Sequence[_Job], None] = Batched(self._add)
+        self._encoded_jobs: dict[str, bytes] = {}
         self._repeat_seconds = repeat_seconds
         self._unsent: dict[_Job, int] = {}
         """Jobs that could not be sent, and how many tries are left."""
@@ -147,9 +149,13 @@ class StreamBroker(RedisStreamBroker, Resource):
         return [None] * len(calls)
 
     def _encoded(self, job: _Job) -> bytes:
+        """As Taskiq encodes it, which takes a third of a bare request's time: only two values differ between jobs."""
         name, argument = job
-        message = TaskiqMessage(task_id=self.id_generator(), task_name=name, labels={}, args=[argument], kwargs={})
-        return self.formatter.dumps(message).message
+        if name not in self._encoded_jobs:
+            message = TaskiqMessage(task_id=_TASK_ID, task_name=name, labels={}, args=[_ARGUMENT], kwargs={})
+            self._encoded_jobs[name] = self.formatter.dumps(message).message
+        whole = self._encoded_jobs[name].replace(_TASK_ID.encode(), self.id_generator().encode())
+        return whole.replace(_ARGUMENT.encode(), argument.encode())
 
     async def listen(self) -> AsyncGenerator[bytes, None]:  # type: ignore[override]  # the receiver takes both
         """Jobs, already removed from the stream: leases, not acknowledgements, guarantee that each is done.

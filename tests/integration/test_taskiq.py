@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -119,6 +120,20 @@ async def test_each_job_is_handled_and_the_stream_left_empty(running_valkey: Emb
         await one.until(lambda: len(one.ended) == 250)
         assert sorted(one.ended) == ids
         assert await one.left_in_stream() == 0
+
+
+async def test_a_job_is_a_message_of_taskiqs_own_with_an_id_of_its_own(running_valkey: EmbeddedValkey) -> None:
+    broker = StreamBroker(running_valkey.url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=1)
+    ids = [MessageId(IDS.new()) for _ in range(3)]
+    assert await TaskiqJobQueue(broker, GENERATE_REPLY).notify(ids)
+    async with Redis(connection_pool=broker.connection_pool) as redis:
+        entries: Any = await redis.xrange(broker.queue_name)
+    jobs = [broker.formatter.loads(entry[b"data"]) for _, entry in entries]
+    assert [(job.task_name, job.args, job.kwargs, job.labels) for job in jobs] == [
+        (GENERATE_REPLY, [str(id)], {}, {}) for id in ids
+    ]
+    assert len({job.task_id for job in jobs}) == 3
+    await broker.close()
 
 
 async def test_a_job_sent_before_the_first_worker_came_is_handled(running_valkey: EmbeddedValkey) -> None:
