@@ -70,6 +70,7 @@ web: setup ## build the page into entrypoints/web/dist; needs npm
 migration: setup ## write a migration for changed tables: make migration name=add_nickname
 	@test -n "$(name)" || { echo "Name it: make migration name=add_nickname" >&2; exit 1; }
 	@$(BIN)/aerich migrate --offline --no-input --name $(name)
+	@$(BIN)/python -m tests.migrations.concurrently
 	@$(BIN)/python -m tests.migrations
 
 # No download address may enter the lock file: names, versions and hashes only.

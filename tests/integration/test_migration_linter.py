@@ -8,7 +8,9 @@ import pytest
 from aerich.utils import import_py_file
 
 from adapters.postgres.migrate import Version, versions
+from adapters.postgres.steps import Recorder
 from tests.migrations import UNLINTED, number, problems
+from tests.migrations.concurrently import rewrite
 
 STEPS = "from adapters.postgres.steps import build_index, in_batches, locked"
 
@@ -67,3 +69,60 @@ async def test_what_the_steps_make(tmp_path: Path) -> None:
 
 async def test_todays_migrations_pass() -> None:
     assert [found for version in versions() if number(version) > UNLINTED for found in await problems(version)] == []
+
+
+WRITTEN = """from tortoise import BaseDBAsyncClient
+
+RUN_IN_TRANSACTION = True
+
+
+async def upgrade(db: BaseDBAsyncClient) -> str:
+    return \"\"\"
+        {upgrade}\"\"\"
+
+
+async def downgrade(db: BaseDBAsyncClient) -> str:
+    return \"\"\"
+        {downgrade}\"\"\"
+
+
+MODELS_STATE = (
+    "state"
+)
+"""
+INDEX = 'CREATE INDEX IF NOT EXISTS "i" ON "messages" ("input", "id");'
+COLUMN = 'ALTER TABLE "messages" ADD "extra" INT;'
+TABLE = 'CREATE TABLE IF NOT EXISTS "new" ("id" INT);\nCREATE INDEX IF NOT EXISTS "j" ON "new" ("id");'
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "downgrade", "files"),
+    [
+        (INDEX, 'DROP INDEX IF EXISTS "i";', {"9_next.py": False}),
+        (
+            f"{COLUMN}\n        {INDEX}",
+            'DROP INDEX IF EXISTS "i";\n        ALTER TABLE "messages" DROP COLUMN "extra";',
+            {"9_next.py": True, "10_next_indexes.py": False},
+        ),
+        (TABLE, 'DROP TABLE IF EXISTS "new";', {"9_next.py": True}),
+    ],
+    ids=["an index", "a column and an index", "a table with its index"],
+)
+async def test_what_is_written_passes(tmp_path: Path, upgrade: str, downgrade: str, files: dict[str, bool]) -> None:
+    first = tmp_path / "models" / "9_next.py"
+    first.parent.mkdir()
+    first.write_text(WRITTEN.format(upgrade=upgrade, downgrade=downgrade))
+    rewrite(first)
+    assert {version.name for version in versions(str(tmp_path))} == set(files)
+    for name, in_transaction in files.items():
+        version = Version(name, import_py_file(first.with_name(name)))
+        assert version.in_transaction is in_transaction
+        assert await problems(version) == []
+        assert version.module.MODELS_STATE == "state"
+        assert (await version.module.downgrade(Recorder())).strip()
+    made = [
+        statement
+        for name in files
+        for statement in await Version(name, import_py_file(first.with_name(name))).statements()
+    ]
+    assert 'CREATE INDEX CONCURRENTLY "i" ON "messages" ("input", "id")' in made or "new" in upgrade
