@@ -7,10 +7,12 @@ from datetime import timedelta
 
 from application.ports.accounts import GuessLimits, OtpChallenges, OtpSendLimits, Sessions, Users
 from application.ports.billing import PaymentEvents
-from application.ports.chat import MessageHistory
+from application.ports.chat import MessageHistory, MessageQueue
 from application.ports.runtime import Clock, IdempotencyKeys
 
 EVENTS_KEPT = timedelta(days=30)  # Stripe repeats an event for three days, and shows it for thirty
+
+WORKERS_KEPT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class PurgeExpired:
     send_limits: OtpSendLimits
     keys: IdempotencyKeys
     events: PaymentEvents
+    queue: MessageQueue
     history: MessageHistory
     clock: Clock
     #: None keeps messages without end.
@@ -41,6 +44,7 @@ class PurgeExpired:
         await self.send_limits.purge(now=now)
         await self.keys.purge()
         await self.events.purge_events(received_before=now - EVENTS_KEPT)
+        await self.queue.forget_workers(expired_for=WORKERS_KEPT)
         await self.history.prepare()
         if self.messages_kept is not None:
             await self.history.remove_before(now - self.messages_kept)

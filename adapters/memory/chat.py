@@ -172,6 +172,11 @@ class MemoryMessages(Messages, MessageQueue, MessageDesk, MessageHistory):
         entries = [self._held(message_id, attempt) for message_id, attempt in held]
         return {entry.message.id for entry in entries if entry and entry.worker == worker.id}
 
+    async def forget_workers(self, *, expired_for: timedelta) -> None:
+        for worker, lease_until in self.workers.items():
+            if lease_until <= self._clock.now() - expired_for:
+                self.workers.put(worker, None)
+
     async def finish(
         self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
     ) -> bool:

@@ -228,7 +228,8 @@ class PostgresOtpChallenges(OtpChallenges):
         return bool(await CODES.consume(mobile=mobile, purpose=purpose, code_hash=code_hash))
 
     async def purge(self, *, expired_before: datetime) -> None:
-        await CODES.purge(expired_before=expired_before)
+        while await CODES.purge(expired_before=expired_before):
+            pass
         await CODES.purge_previous(expired_before=expired_before)
 
 
@@ -306,5 +307,6 @@ class PostgresOtpSendLimits(OtpSendLimits):
         return sent
 
     async def purge(self, *, now: datetime) -> None:
-        await CODES.purge_sendings(sent_before=now - SENDINGS_KEPT_FOR)
+        while await CODES.purge_sendings(sent_before=now - SENDINGS_KEPT_FOR):
+            pass
         await CODES.purge_totals(day=now.date())

@@ -154,4 +154,5 @@ class PostgresBillingAccounts(BillingAccounts):
         return [UserId(row["user_id"]) for row in sorted(taken, key=lambda row: row["due_at"])]
 
     async def purge_events(self, *, received_before: datetime) -> None:
-        await SQL.purge_events(received_before=received_before)
+        while await SQL.purge_events(received_before=received_before):
+            pass

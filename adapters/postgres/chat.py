@@ -139,6 +139,10 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
         kept = await SQL.held(worker=worker.id, ids=ids, attempts=attempts)
         return {MessageId(row["message_id"]) for row in kept}
 
+    async def forget_workers(self, *, expired_for: timedelta) -> None:
+        while await SQL.forget_workers(expired_for=expired_for):
+            pass
+
     async def finish(
         self, message_id: MessageId, attempt: int, outcome: Outcome, *, call: ModelCall | None = None
     ) -> bool:

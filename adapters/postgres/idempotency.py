@@ -45,4 +45,5 @@ class PostgresIdempotencyKeys(IdempotencyKeys):
         await SQL.trim(scopes=scopes, keep=keep)
 
     async def purge(self) -> None:
-        await SQL.purge(kept_for=KEY_RETENTION)
+        while await SQL.purge(kept_for=KEY_RETENTION):
+            pass

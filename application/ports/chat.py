@@ -162,6 +162,10 @@ class MessageQueue(Protocol):
         """
 
     @abstractmethod
+    async def forget_workers(self, *, expired_for: timedelta) -> None:
+        """Forget workers whose leases expired so long ago. What they had stays claimable."""
+
+    @abstractmethod
     async def cancel_requested(self) -> set[MessageId]:
         """All messages that are generating and whose end was requested."""
 

@@ -160,6 +160,28 @@ class TestExtend:
         assert await adapters.workers.claim(message.id, lease=HOUR)
 
 
+class TestForgetWorkers:
+    async def test_what_they_had_is_claimed_as_before(self, adapters: Adapters) -> None:
+        dead, alive = await adapters.claimed(lease=LEASE), await adapters.claimed(lease=4 * HOUR)
+        await adapters.wait(7_000)
+        await adapters.messages.forget_workers(expired_for=2 * HOUR)
+        assert await adapters.messages.take_expired(limit=9, notified_before=QUIET) == [dead.id]
+        await adapters.wait(1_000)
+        await adapters.messages.forget_workers(expired_for=2 * HOUR)
+        assert await adapters.messages.take_expired(limit=9, notified_before=QUIET) == [dead.id]
+        again = await adapters.workers.claim(dead.id, lease=HOUR)
+        assert again is not None
+        assert (again.attempt, again.deaths) == (2, 1)
+        assert await adapters.workers.claim(alive.id, lease=HOUR) is None
+
+    async def test_one_that_was_only_frozen_begins_again(self, adapters: Adapters) -> None:
+        message = await adapters.claimed(lease=LEASE)
+        await adapters.wait(7_000)
+        await adapters.messages.forget_workers(expired_for=HOUR)
+        assert await adapters.workers.extend([(message.id, 1)], lease=HOUR) == {message.id}
+        assert await adapters.workers.claim(message.id, lease=HOUR) is None
+
+
 class TestTakeUnnotified:
     async def take(self, adapters: Adapters, limit: int = 100, quiet: timedelta = QUIET) -> list[MessageId]:
         return await adapters.messages.take_unnotified(limit=limit, notified_before=quiet)

@@ -126,5 +126,8 @@ UPDATE billing_accounts AS account SET rung_at = now() FROM found WHERE account.
 RETURNING account.user_id, due_at;
 
 -- purge_events --
--- Forget events that Stripe does not repeat any more.
-DELETE FROM payment_events WHERE received_at < :received_before;
+-- Forget events that Stripe does not repeat any more, in batches.
+DELETE FROM payment_events WHERE id = ANY (ARRAY(
+    SELECT id FROM payment_events WHERE received_at < :received_before ORDER BY received_at LIMIT 500 FOR UPDATE SKIP LOCKED
+))
+RETURNING id;

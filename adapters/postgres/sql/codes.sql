@@ -72,13 +72,19 @@ SELECT sent FROM codes_total WHERE day = :day;
 DELETE FROM codes_total WHERE day < :day;
 
 -- purge_sendings --
--- Remove rows that no rule looks back to.
-DELETE FROM codes_sent WHERE sent_at[1] < :sent_before;
+-- Remove rows that no rule looks back to, in batches.
+DELETE FROM codes_sent WHERE number_digest = ANY (ARRAY(
+    SELECT number_digest FROM codes_sent WHERE sent_at[1] < :sent_before ORDER BY number_digest LIMIT 500 FOR UPDATE SKIP LOCKED
+))
+RETURNING number_digest;
 
 -- purge_previous --
 -- Remove the expired codes of the previous version, which may still run beside this one.
 DELETE FROM otp_challenges WHERE expires_at < :expired_before;
 
 -- purge --
--- Remove the codes that have expired.
-DELETE FROM one_time_codes WHERE expires_at < :expired_before;
+-- Remove the codes that have expired, in batches.
+DELETE FROM one_time_codes WHERE id = ANY (ARRAY(
+    SELECT id FROM one_time_codes WHERE expires_at < :expired_before ORDER BY expires_at LIMIT 500 FOR UPDATE SKIP LOCKED
+))
+RETURNING id;

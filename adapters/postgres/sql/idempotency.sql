@@ -40,5 +40,8 @@ DELETE FROM idempotency_keys WHERE (scope, key) IN (
 );
 
 -- purge --
--- Remove what is no longer replayed.
-DELETE FROM idempotency_keys WHERE created_at <= now() - :kept_for::interval;
+-- Remove what is no longer replayed, in batches.
+DELETE FROM idempotency_keys WHERE id = ANY (ARRAY(
+    SELECT id FROM idempotency_keys WHERE created_at <= now() - :kept_for::interval ORDER BY created_at LIMIT 500 FOR UPDATE SKIP LOCKED
+))
+RETURNING id;

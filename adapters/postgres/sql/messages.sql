@@ -213,6 +213,13 @@ WHERE message_id = :id
 INSERT INTO workers (id, lease_until) VALUES (:worker, now() + :lease)
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until;
 
+-- forget_workers --
+-- Forget workers that died long ago, in batches.
+DELETE FROM workers WHERE id = ANY (ARRAY(
+    SELECT id FROM workers WHERE lease_until <= now() - :expired_for::interval LIMIT 500 FOR UPDATE SKIP LOCKED
+))
+RETURNING id;
+
 -- held --
 -- Those of the attempts whose messages the worker still has.
 SELECT message_id FROM queue_entries JOIN unnest(:ids::uuid[], :attempts::int[]) AS claimed (id, number) ON id = message_id
