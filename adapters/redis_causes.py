@@ -57,7 +57,7 @@ _TEXTS = {
     "invalid password": _REFUSALS["WRONGPASS"],
     "DB index is out of range": Cause("it has no database of that number", "database", True),
     "invalid DB index": Cause("it has no database of that number", "database", True),
-    "SELECT is not allowed in cluster mode": _CLUSTER,
+    "is not allowed in cluster mode": _CLUSTER,
     "max number of clients": Cause("it has no connection left (maxclients)", "too many connections"),
     "No such master": Cause("the Sentinels do not know a service of that name", "unknown service", True),
     "is not a Sentinel": Cause("what answers there is not a Sentinel", "not a Sentinel", True),

@@ -33,11 +33,11 @@ DELETE FROM idempotency_keys WHERE scope = :scope AND key = :key AND status IS N
 
 -- trim --
 -- Remove all but the newest keys of a user that no request holds.
-DELETE FROM idempotency_keys WHERE (scope, key) IN (
-    SELECT scope, key FROM idempotency_keys
+WITH own AS MATERIALIZED (
+    SELECT id AS own_id, created_at AS used_at FROM idempotency_keys
     WHERE scope = ANY(:scopes::text[]) AND (status IS NOT NULL OR busy_until <= now())
-    ORDER BY created_at DESC OFFSET :keep
-);
+)
+DELETE FROM idempotency_keys WHERE id = ANY (ARRAY(SELECT own_id FROM own ORDER BY used_at DESC OFFSET :keep));
 
 -- purge --
 -- Remove what is no longer replayed, in batches.
