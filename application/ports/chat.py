@@ -163,7 +163,7 @@ class MessageQueue(Protocol):
 
     @abstractmethod
     async def forget_workers(self, *, expired_for: timedelta) -> None:
-        """Forget workers whose leases expired so long ago. What they had stays claimable."""
+        """Forget workers whose leases expired at least that time ago. What they had stays claimable."""
 
     @abstractmethod
     async def cancel_requested(self) -> set[MessageId]:
