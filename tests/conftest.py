@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -30,6 +31,16 @@ from tests.support.gemini_standin import GeminiStandIn, gemini_standin, gemini_s
 from tests.support.patience import PATIENT
 from tests.support.proxies import nginx
 from tests.support.stripe_standin import stripe_standin, stripe_standin_server
+
+# On a slow machine examples take long; that is no error of the code under test. The same examples in each run.
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 
 __all__ = ["gemini_standin", "gemini_standin_server", "stripe_standin", "stripe_standin_server"]  # fixtures too
 
