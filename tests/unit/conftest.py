@@ -67,6 +67,7 @@ class World:
             guess_limits=self.guess_limits,
             send_limits=self.send_limits,
             messages=self.messages,
+            message_history=self.messages,
             chatrooms=self.chatrooms,
             chatroom_lists=self.lists,
             queue=self.queue,
