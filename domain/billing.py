@@ -91,6 +91,8 @@ class Subscription:
     current_period_end: datetime | None = None
     #: When it will end, if it is set to.
     cancel_at: datetime | None = None
+    #: The end of the last paid period, while the collection of payments is paused (`pause_collection`).
+    unpaid_from: datetime | None = None
     #: When the oldest unpaid invoice came due.
     past_due_since: datetime | None = None
 
@@ -100,9 +102,10 @@ class Subscription:
             return None
         match self.status:
             case SubscriptionStatus.ACTIVE | SubscriptionStatus.TRIALING:
-                return self.cancel_at or FOREVER
+                return min(self.cancel_at or FOREVER, self.unpaid_from or FOREVER)
             case SubscriptionStatus.PAST_DUE if self.past_due_since:
-                return min(self.cancel_at or FOREVER, self.past_due_since + PAST_DUE_GRACE)
+                grace_ends = self.past_due_since + PAST_DUE_GRACE
+                return min(self.cancel_at or FOREVER, self.unpaid_from or FOREVER, grace_ends)
             case _:
                 return None
 
@@ -152,6 +155,8 @@ class BillingAccount:
     attempt: int = 0
     failures: int = 0
     change_count: int = 0
+    #: Stripe has sent an event since the last sync began.
+    announced: bool = False
 
     def with_customer(self, customer_id: str) -> BillingAccount | None:
         """None if there is another already."""
@@ -162,8 +167,9 @@ class BillingAccount:
     def without_customer(self) -> BillingAccount:
         return replace(self, customer_id=None)
 
-    def changed(self) -> BillingAccount:
-        return replace(self, change_count=self.change_count + 1)
+    def changed(self, *, announced: bool = False) -> BillingAccount:
+        """With one more change; `announced` if an event reported it."""
+        return replace(self, change_count=self.change_count + 1, announced=self.announced or announced)
 
     def with_checkout(self) -> BillingAccount:
         return replace(self.changed(), checkout_count=self.checkout_count + 1)
@@ -171,8 +177,8 @@ class BillingAccount:
     def claimed(self) -> BillingAccount:
         return replace(self, attempt=self.attempt + 1)
 
-    def synced(self) -> BillingAccount:
-        return replace(self, failures=0)
+    def synced(self, *, has_changed: bool) -> BillingAccount:
+        return replace(self, failures=0, announced=self.announced and has_changed)
 
     def failed(self) -> BillingAccount:
         return replace(self, failures=self.failures + 1)

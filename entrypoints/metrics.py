@@ -88,6 +88,13 @@ def count_log_event(_: WrappedLogger, level: str, event: EventDict) -> EventDict
     return event
 
 
+def count_application_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """The same for the application layer, which logs "name: details" through the standard library."""
+    if event["_record"].name.startswith("application.") and event["level"] in _COUNTED:
+        LOG_EVENTS.labels(event["event"].partition(":")[0], event["level"]).inc()
+    return event
+
+
 @contextmanager
 def shared() -> Iterator[None]:
     """Processes started inside the block share their metrics."""

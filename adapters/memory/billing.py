@@ -17,6 +17,7 @@ from application.ports.billing import (
     CheckoutState,
     ClaimedSync,
     CustomerGone,
+    CustomerMismatched,
     PaymentEvent,
     PaymentGateway,
 )
@@ -108,7 +109,7 @@ class MemoryBillingAccounts(BillingAccounts):
                 self.checkouts.put(named.id, named)
             owners.add(event.user_id)
         for owner in owners:
-            self._make_due(self._row(owner), notified_at=now)
+            self._make_due(self._row(owner), notified_at=now, announced=True)
         return sorted(owners)
 
     def _owners(self, event: PaymentEvent) -> set[UserId]:
@@ -146,7 +147,9 @@ class MemoryBillingAccounts(BillingAccounts):
             return False
         has_changed = row.account.change_count != account.change_count
         schedule = row.schedule.released(next_sync(self._clock.now(), due_in, has_changed=has_changed))
-        self.table.put(account.user_id, replace(row, account=row.account.synced(), schedule=schedule))
+        self.table.put(
+            account.user_id, replace(row, account=row.account.synced(has_changed=has_changed), schedule=schedule)
+        )
         self.stored.put(account.user_id, list(subscriptions))
         for checkout in checkouts:
             self.checkouts.put(checkout.id, checkout)
@@ -186,9 +189,11 @@ class MemoryBillingAccounts(BillingAccounts):
         row = self.table.get(account.user_id)
         return row if row and row.account.attempt == account.attempt and row.schedule.is_held else None
 
-    def _make_due(self, row: _Row, *, notified_at: datetime | None) -> None:
+    def _make_due(self, row: _Row, *, notified_at: datetime | None, announced: bool = False) -> None:
         schedule = replace(row.schedule, due_at=self._clock.now(), notified_at=notified_at)
-        self.table.put(row.account.user_id, replace(row, account=row.account.changed(), schedule=schedule))
+        self.table.put(
+            row.account.user_id, replace(row, account=row.account.changed(announced=announced), schedule=schedule)
+        )
 
     def _checkouts_of(self, user_id: UserId) -> list[Checkout]:
         return [checkout for checkout in self.checkouts.all() if checkout.user_id == user_id]
@@ -201,6 +206,8 @@ class MemoryPaymentGateway(PaymentGateway):
         self._clock = clock
         self.events: dict[str, PaymentEvent] = {}
         self.customers: dict[str, list[Subscription]] = {}
+        #: Those that pay in another currency than the price's.
+        self.mismatched: set[str] = set()
         self.states: dict[str, CheckoutState] = {}
         self.error: DomainError | None = None
         self.calls: list[str] = []
@@ -224,6 +231,8 @@ class MemoryPaymentGateway(PaymentGateway):
         self._called("open_checkout")
         if customer_id not in self.customers:
             raise CustomerGone
+        if customer_id in self.mismatched:
+            raise CustomerMismatched
         checkout = Checkout(
             id=f"cs_{account.user_id.hex}_{account.checkout_count}",
             user_id=account.user_id,

@@ -309,6 +309,7 @@ class BillingAccountRow(Model):
     changes = fields.BigIntField(default=0)
     attempt = fields.IntField(default=0)
     failures = fields.IntField(default=0)
+    announced = fields.BooleanField(default=False, db_default=False)
     due_at = fields.DatetimeField(null=True, db_index=True)
     lease_until = fields.DatetimeField(null=True)
     rung_at = fields.DatetimeField(null=True)
@@ -327,6 +328,7 @@ class SubscriptionRow(Model):
     created_at = fields.DatetimeField()
     current_period_end = fields.DatetimeField(null=True)
     cancel_at = fields.DatetimeField(null=True)
+    unpaid_from = fields.DatetimeField(null=True)
     past_due_since = fields.DatetimeField(null=True)
 
     class Meta:

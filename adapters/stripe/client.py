@@ -97,5 +97,12 @@ class StripeClient:
 
 def _refused(call: str, error: stripe.StripeError) -> PaymentsRefused:
     # Not the message, which may quote the request. Stripe's dashboard finds the request by its id.
-    log.error("payments_refused", call=call, error=type(error).__name__, code=error.code, stripe_id=error.request_id)
+    log.error(
+        "payments_refused",
+        call=call,
+        error=type(error).__name__,
+        code=error.code,
+        param=getattr(error, "param", None),
+        stripe_id=error.request_id,
+    )
     return PaymentsRefused()

@@ -28,6 +28,8 @@ _EVENTS = {
     "charge.dispute.created",
     "charge.dispute.closed",
 }
+#: Of an event destination that is set to send thin events. They name an object of another kind than we read.
+_THIN_EVENT = "v2.core.event"
 _SUBSCRIPTION_EVENTS = "customer.subscription."
 
 
@@ -54,6 +56,8 @@ def read_event(body: bytes, *, is_live: bool) -> PaymentEvent | None:
     """None for an event that can change nobody's tier, or of the other mode. Raises WebhookInvalid."""
     try:
         event = json.loads(body)
+        if isinstance(event, dict) and event.get("object") == _THIN_EVENT:
+            return None
         kind, payload, is_event_live = event["type"], event["data"]["object"], event["livemode"]
         if not (isinstance(kind, str) and isinstance(payload, dict)):
             raise TypeError

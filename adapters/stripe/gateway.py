@@ -16,7 +16,7 @@ from stripe.params.checkout import SessionCreateParams
 from adapters.stripe.client import ObjectMissing, StripeClient
 from adapters.stripe.events import check_signature, read_event
 from adapters.stripe.objects import id_of, status_of, time_of, user_named_in
-from application.ports.billing import CheckoutState, CustomerGone, PaymentEvent, PaymentGateway
+from application.ports.billing import CheckoutState, CustomerGone, CustomerMismatched, PaymentEvent, PaymentGateway
 from application.ports.runtime import Described, Fact
 from domain.billing import BillingAccount, Checkout, Subscription, SubscriptionStatus
 from domain.errors import PaymentsRefused
@@ -99,7 +99,7 @@ class StripeGateway(PaymentGateway, Described):
             params["customer_update"] = {"address": "auto"}  # tax needs an address
         # With the digest, because Stripe refuses the same key with other parameters, as after a change of settings.
         key = f"checkout-{account.user_id}-{account.checkout_count}-{_digest(params)}"
-        async with self._existing_customer(customer_id):
+        async with self._existing_customer(customer_id), self._matching_customer(customer_id):
             session = await self._client.create(
                 lambda client, options: client.v1.checkout.sessions.create_async(params, options), "open_checkout", key
             )
@@ -145,6 +145,30 @@ class StripeGateway(PaymentGateway, Described):
             if getattr(customer, "deleted", False):
                 raise CustomerGone from None
             raise
+
+    @asynccontextmanager
+    async def _matching_customer(self, customer_id: str) -> AsyncIterator[None]:
+        """Raises CustomerMismatched from the block if Stripe refuses it, and the currencies differ.
+
+        Stripe's refusal has a text but no code.
+        """
+        try:
+            yield
+        except ObjectMissing:
+            raise
+        except PaymentsRefused:
+            if await self._pays_otherwise(customer_id):
+                raise CustomerMismatched from None
+            raise
+
+    async def _pays_otherwise(self, customer_id: str) -> bool:
+        """Whether the customer has a currency, and it is not that of the price."""
+        customer = await self._client.call(lambda client: client.v1.customers.retrieve_async(customer_id), "customer")
+        currency = getattr(customer, "currency", None)
+        if currency is None:
+            return False
+        price = await self._client.call(lambda client: client.v1.prices.retrieve_async(self._page.price), "price")
+        return bool(currency != price.currency)
 
     # --- reads from Stripe
 
@@ -220,6 +244,7 @@ class StripeGateway(PaymentGateway, Described):
         if ends is None and remote.cancel_at_period_end and item:
             ends = item.current_period_end
         status = status_of(remote.status)
+        is_paused = remote.pause_collection is not None and not status.has_ended
         return Subscription(
             id=remote.id,
             user_id=user_id,
@@ -228,10 +253,20 @@ class StripeGateway(PaymentGateway, Described):
             created_at=time_of(remote.created),
             current_period_end=time_of(item.current_period_end) if item else None,
             cancel_at=time_of(ends) if ends else None,
+            unpaid_from=await self._paid_until(remote) if is_paused else None,
             past_due_since=await self._past_due_since(remote.id, item)
             if status is SubscriptionStatus.PAST_DUE
             else None,
         )
+
+    async def _paid_until(self, remote: stripe.Subscription) -> datetime:
+        """The end of the last period that was paid for: while collection is paused, later ones are not."""
+        invoices = await self._client.call(
+            lambda client: client.v1.invoices.list_async({"subscription": remote.id, "status": "paid", "limit": 10}),
+            "invoices",
+        )
+        ends = [line.period.end for invoice in invoices.data for line in invoice.lines.data]
+        return time_of(max(ends, default=remote.start_date))
 
     async def _past_due_since(self, subscription_id: str, item: stripe.SubscriptionItem | None) -> datetime | None:
         """When the oldest open invoice came due: the subscription itself does not say."""

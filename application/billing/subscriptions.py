@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,6 +13,7 @@ from application.ports.billing import (
     CheckoutLock,
     Checkouts,
     CustomerGone,
+    CustomerMismatched,
     Customers,
     PaymentGateway,
     Subscriptions,
@@ -20,6 +22,8 @@ from application.ports.runtime import Clock
 from domain.accounts import User
 from domain.billing import BillingAccount, Checkout, Subscription, Tier
 from domain.errors import AlreadySubscribed, NotSubscribed, PaymentsUnavailable
+
+log = logging.getLogger(__name__)
 
 CHECKOUT_LOCK = timedelta(seconds=30)  # longer than any request that opens a checkout
 MIN_TIME_LEFT = timedelta(minutes=5)  # for paying on a checkout that is open already
@@ -56,7 +60,7 @@ class UpgradeTier:
                             await asyncio.sleep(POLL_SECONDS)
                         case checkout:
                             return checkout
-        except (TimeoutError, CustomerGone):  # a customer deleted as soon as it was made: the next call works
+        except (TimeoutError, CustomerGone, CustomerMismatched):  # a new customer is neither: the next call works
             raise PaymentsUnavailable from None
 
     async def _open(self, user: User, account: BillingAccount) -> Checkout:
@@ -64,7 +68,8 @@ class UpgradeTier:
             await self._close_what_ends_soon(user)
             try:
                 checkout = await self._open_checkout(user, account)
-            except CustomerGone:
+            except (CustomerGone, CustomerMismatched) as error:
+                log.warning("customer_replaced: %s", type(error).__name__)
                 if account.customer_id:
                     await self.customers.drop_customer(user.id, account.customer_id)
                 account = account.without_customer()

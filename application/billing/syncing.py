@@ -18,8 +18,8 @@ from application.ports.billing import (
     Subscriptions,
     SyncJobs,
 )
-from application.ports.runtime import JobQueue
-from domain.billing import Subscription, pro_until
+from application.ports.runtime import Clock, JobQueue
+from domain.billing import Subscription, Tier, pro_until
 from domain.errors import DomainError, PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
 
@@ -55,6 +55,7 @@ class SyncSubscriptions:
     customers: Customers
     stored: Subscriptions
     gateway: PaymentGateway
+    clock: Clock
     prices: frozenset[str]
     checkouts_after: timedelta
     subscriptions_after: timedelta
@@ -81,13 +82,23 @@ class SyncSubscriptions:
             log.warning("subscriptions_not_read: %s", code)
             await self.jobs.retry(account, delay=_delay(account.failures))
             return False
-        return await self.jobs.finish(
+        known = await self.stored.subscriptions(user_id)
+        finished = await self.jobs.finish(
             account,
             subscriptions=read.subscriptions,
             checkouts=[state.checkout for state in read.states],
             pro_until=pro_until(read.subscriptions, self.prices),
             due_in=await self._next_sync(user_id, read),
         )
+        is_pro = self._is_pro(read.subscriptions)
+        if finished and not account.announced and self._is_pro(known) != is_pro:
+            # Stripe's event was lost, so this user has had the wrong tier until now.
+            log.warning("tier_mended: user %s is %s", user_id, Tier.PRO if is_pro else Tier.BASIC)
+        return finished
+
+    def _is_pro(self, subscriptions: Sequence[Subscription]) -> bool:
+        until = pro_until(subscriptions, self.prices)
+        return until is not None and until > self.clock.now()
 
     async def _next_sync(self, user_id: UserId, read: _Read) -> timedelta | None:
         if read.awaits_payment:

@@ -40,6 +40,10 @@ class CustomerGone(Exception):
     """The customer was deleted at Stripe."""
 
 
+class CustomerMismatched(Exception):
+    """The customer pays in another currency than that of the price, which Stripe never lets it change."""
+
+
 class PaymentGateway(Resource, Protocol):
     """Stripe. Every verb may raise PaymentsUnavailable (try again) or PaymentsRefused (do not)."""
 
@@ -56,7 +60,10 @@ class PaymentGateway(Resource, Protocol):
 
     @abstractmethod
     async def open_checkout(self, account: BillingAccount, customer_id: str) -> Checkout:
-        """The account's next checkout for Pro; idempotent until the account counts it. Raises CustomerGone."""
+        """The account's next checkout for Pro; idempotent until the account counts it.
+
+        Raises CustomerGone or CustomerMismatched.
+        """
 
     @abstractmethod
     async def open_portal(self, customer_id: str) -> str:

@@ -18,7 +18,8 @@ session.
     PUT    /control/billing                 {trial_days, dunning_end, settle_seconds, livemode}
     POST   /control/clock                   {months, days, hours, seconds} or {to}: carries out what is due by then
     GET    /control/events                  with deliveries; ?type ?state ?object ?customer
-    POST   /control/events                  {type, object: id or JSON, set, event}: sends an event that you make up
+    POST   /control/events                  {type, object: id or JSON, set, event, thin}: sends an event that you make
+                                             up; a thin one has no data
     POST   /control/events/idle             {seconds}: waits until no delivery is under way
     POST   /control/checkout/:id/pay        {card, email, name}; payments.py has the cards
     POST   /control/payments/:of/settle     {succeed}: ends a bank debit

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from local.standin import Json
@@ -116,6 +117,21 @@ class Account:
         events = self.table("event")
         while len(events) > KEPT_EVENTS:
             del events[next(iter(events))]
+        self.on_event(event)
+        return event
+
+    def emit_thin(self, type_: str, item: Json) -> Json:
+        """An event that only names its object, as destinations get it that are set to thin events."""
+        related = {"id": item["id"], "type": item["object"], "url": f"/v1/{item['object']}s/{item['id']}"}
+        event: Json = {
+            "id": self.new_id("event"),
+            "object": "v2.core.event",
+            "created": datetime.fromtimestamp(self.now, UTC).isoformat().replace("+00:00", "Z"),
+            "livemode": self.billing.livemode,
+            "related_object": related,
+            "type": type_,
+        }
+        self.table("event")[event["id"]] = event
         self.on_event(event)
         return event
 

@@ -23,6 +23,11 @@ def create(account: Account, params: Json) -> Json:
         raise invalid("Missing required param: line_items.", "line_items", "parameter_missing")
     customer_id = text(params, "customer")
     customer = account.get("customer", customer_id, "customer") if customer_id else None
+    if mode == "subscription" and customer and customer.get("currency") not in (None, lines[0]["currency"]):
+        raise invalid(
+            "You cannot combine currencies on a single customer. This customer has an active subscription, subscription"
+            f" schedule, discount, quote, or invoice item with currency {customer['currency']}."
+        )
     taxed = flag(inner(params, "automatic_tax"), "enabled")
     if taxed and customer and not customer["address"] and not inner(params, "customer_update").get("address"):
         raise invalid(
@@ -154,7 +159,7 @@ def _new_customer(account: Account, method: Json) -> str:
 
 def create_customer(account: Account, **fields: object) -> Json:
     settings = {"default_payment_method": None}
-    optional = {"address": None, "email": None, "name": None, "phone": None}
+    optional = {"address": None, "currency": None, "email": None, "name": None, "phone": None}
     customer = account.create("customer", **optional | fields, invoice_settings=settings)
     account.emit("customer.created", customer)
     return customer

@@ -90,6 +90,8 @@ def _events(blueprint: Blueprint, stand_in: StandIn) -> None:
         body = object_in(request)
         item = body["object"]
         item = copy.deepcopy(_object(account, item)) if isinstance(item, str) else item
+        if body.get("thin"):
+            return json_response(account.emit_thin(body["type"], item), 201)
         event = account.emit(body["type"], item | body.get("set", {}))
         event.update(body.get("event", {}))
         return json_response(event, 201)

@@ -95,6 +95,13 @@ def after_payment(account: Account, invoice: Json, status: str) -> None:
                 set_status(account, sub, account.billing.dunning_end)
 
 
+def set_aside(account: Account, invoice: Json, behavior: str) -> None:
+    """What becomes of an invoice while the collection of payments is paused; as a draft it stays as it is."""
+    if behavior != "keep_as_draft":
+        with account.change(invoice):
+            invoice["status"] = {"void": "void", "mark_uncollectible": "uncollectible"}[behavior]
+
+
 def set_status(account: Account, sub: Json, status: str) -> None:
     with account.change(sub, "customer.subscription.updated"):
         sub["status"] = status

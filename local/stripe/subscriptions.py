@@ -5,7 +5,7 @@ from __future__ import annotations
 from local.standin import Json
 from local.stripe.account import Account, listed
 from local.stripe.calendar import HOUR, months_after
-from local.stripe.invoices import create_invoice, pay
+from local.stripe.invoices import create_invoice, pay, set_aside
 
 DRAFT_SECONDS = HOUR  # how long a renewal's invoice stays a draft before it is charged
 
@@ -16,6 +16,7 @@ def start(
 ) -> Json:  # fmt: skip
     """A subscription bought in a Checkout: trialing, or active once its first invoice is paid or its debit begun."""
     period = (account.now, trial_end or months_after(account.now, 1))
+    customer["currency"] = priced[0][0]["currency"]  # of all that it ever pays by subscription
     sub = account.create(
         "subscription",
         billing_cycle_anchor=trial_end or account.now,
@@ -30,6 +31,7 @@ def start(
         items=listed([]),
         latest_invoice=None,
         metadata=metadata,
+        pause_collection=None,
         start_date=account.now,
         status="trialing" if trial_end else "incomplete",
         trial_end=trial_end,
@@ -68,7 +70,9 @@ def renew(account: Account, sub: Json) -> None:
         if sub["status"] == "trialing":
             sub["status"] = "active"
         invoice = create_invoice(account, sub, "subscription_cycle", period)
-        if sub["status"] != "unpaid":  # its invoices stay drafts
+        if pause := sub.get("pause_collection"):
+            set_aside(account, invoice, pause["behavior"])
+        elif sub["status"] != "unpaid":  # its invoices stay drafts
             invoice["_finalize_at"] = invoice["next_payment_attempt"] = account.now + DRAFT_SECONDS
 
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx
 import pytest
 
+from adapters.memory.runtime import MemoryClock
+from application.billing.calls import PaymentCalls
+from application.rate_limiting import ProcessRateLimiter
+from domain.errors import RateLimited
+from domain.ids import UserId
+from entrypoints.http.steps.rate_limits import rules_of
+from entrypoints.settings import LimitSettings, RateSettings
 from tests.support.http_client import Person, http_client, log_in, sign_up
 from tests.support.patience import HANG
 from tests.support.ports import free_port
-from tests.support.processes import api_process
+from tests.support.processes import ROOT, api_process
 
 #: Of `api`, where a test does not need the limit itself.
 AMPLE = {
@@ -218,3 +228,37 @@ async def test_an_ipv6_site(api_environment: dict[str, str], network: str, allow
         assert '"login";r=0;' in response.headers["ratelimit"]
         elsewhere = {"X-Forwarded-For": "2001:db8:ffff::1"}
         assert code_of(await http.post("/auth/login", json=wrong, headers=elsewhere)) != "rate_limited"
+
+
+def test_the_document_names_every_rule_and_every_limit_with_its_test() -> None:
+    document = (ROOT / "docs/security.md").read_text()
+    table = document.partition("## What one account, one address and one network can use")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "`" in line]
+    named = {setting for row in rows for setting in re.findall(r"`([A-Z_]+)`", row)}
+    limits = {field.alias or name.upper() for name, field in LimitSettings.model_fields.items()} - {"RATE_LIMITS"}
+    rates = {f"RATE_{name.upper()}" for name in RateSettings.model_fields}
+    streams = {"STREAMS_PER_USER", "STREAMS_PER_PROCESS", "JSON_BODY_BYTES", "HEADER_BYTES"}
+    assert named == limits | rates | streams
+    for rule in rules_of(RateSettings()):
+        assert f"`RATE_{rule.upper().replace('-', '_')}`" in table
+    tests = {test for row in rows for test in re.findall(r"`([a-z][a-z0-9_]+)` \|$", row)}
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    assert len(tests) > 15
+    assert [test for test in sorted(tests) if f"def {test}(" not in written] == []
+
+
+async def test_of_one_user_stripe_is_called_ten_times_a_minute_at_most() -> None:
+    clock, user = MemoryClock(), UserId(uuid4())
+    calls = PaymentCalls(ProcessRateLimiter(clock), RateSettings().payments)
+    made = list[float]()
+    for second in range(180):
+        for _ in range(5):
+            try:
+                await calls.count(user)
+            except RateLimited:
+                continue
+            made.append(second)
+        clock.move(timedelta(seconds=1))
+    assert made.count(0) == 5, "they may come at once"
+    assert max(sum(start <= at < start + 60 for at in made) for start in range(120)) <= 10
+    await calls.count(UserId(uuid4()))

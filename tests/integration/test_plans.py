@@ -60,7 +60,7 @@ counters AS (
 ),
 keys AS (
     INSERT INTO idempotency_keys (scope, key, body_hash, resource_id, busy_until, status, reply, created_at)
-    SELECT 'POST /chatroom', id::text, '', id, now(), 201, '{}', now() FROM owners
+    SELECT id || ' create_chatroom', id::text, '', id, now(), 201, '{}', now() FROM owners
 ),
 rooms AS (
     INSERT INTO chatrooms (id, name, created_at, user_id) SELECT gen_random_uuid(), 'room', now(), id FROM owners

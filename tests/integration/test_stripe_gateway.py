@@ -20,7 +20,7 @@ import stripe
 from structlog.testing import capture_logs
 
 from adapters.stripe.gateway import CheckoutPage, StripeGateway
-from application.ports.billing import CheckoutState, CustomerGone
+from application.ports.billing import CheckoutState, CustomerGone, CustomerMismatched
 from domain.billing import FOREVER, BillingAccount, Subscription, SubscriptionStatus
 from domain.errors import PaymentsRefused, PaymentsUnavailable
 from domain.ids import UserId
@@ -252,6 +252,42 @@ async def test_a_customer_that_is_gone(
         await gateway.subscriptions(customer, user)
     with pytest.raises(error):
         await gateway.delete_customer(customer)
+
+
+async def test_a_customer_of_another_currency(
+    gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
+) -> None:
+    customer, session = await subscribed(gateway, stripe_standin, user)
+    rest(stripe_standin, "DELETE", f"/subscriptions/{session['subscription']}")
+    stripe_standin.control("PATCH", f"/objects/{customer}", {"set": {"currency": "inr"}})
+    again = BillingAccount(user_id=user, checkout_count=1)
+    with capture_logs() as logs, pytest.raises(CustomerMismatched):
+        await gateway.open_checkout(again, customer)
+    (line,) = logs
+    assert line["event"] == "payments_refused"
+    assert line.keys() >= {"code", "param", "stripe_id"}
+    assert line["stripe_id"].startswith("req_")
+    other = await gateway.create_customer(user, name=NAME, number=1)
+    assert (await gateway.open_checkout(again, other)).url
+
+
+@pytest.mark.parametrize("behavior", ["void", "keep_as_draft", "mark_uncollectible"])
+async def test_paused_collection_counts_what_was_paid_for(
+    behavior: str, gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
+) -> None:
+    customer, session = await subscribed(gateway, stripe_standin, user)
+    paid_until = (await the_one(gateway, customer, user)).current_period_end
+    paused = {"set": {"pause_collection": {"behavior": behavior, "resumes_at": None}}}
+    stripe_standin.control("PATCH", f"/objects/{session['subscription']}", paused)
+    found = await the_one(gateway, customer, user)
+    assert (found.status, found.unpaid_from) == (SubscriptionStatus.ACTIVE, paid_until)
+    stripe_standin.forward(months=1)
+    stripe_standin.forward(days=2)
+    found = await the_one(gateway, customer, user)
+    assert (found.status, found.unpaid_from) == (SubscriptionStatus.ACTIVE, paid_until)
+    assert found.pro_until({PRICE}) == paid_until
+    stripe_standin.control("PATCH", f"/objects/{session['subscription']}", {"set": {"pause_collection": None}})
+    assert (await the_one(gateway, customer, user)).pro_until({PRICE}) == FOREVER
 
 
 async def test_the_portal(gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId) -> None:

@@ -105,6 +105,11 @@ class Shop:
         assert customer_id is not None
         return customer_id
 
+    async def customer_of(self, user: User) -> str:
+        customer_id = await self.accounts.customer(user.id)
+        assert customer_id is not None
+        return customer_id
+
     def event(self, **about: Any) -> str:
         """An event that Stripe sends; its id."""
         event = PaymentEvent(id=f"evt_{uuid4().hex}", **about)
@@ -303,6 +308,22 @@ class TestUpgrading:
         assert second is not None
         assert second != first
         assert list(shop.gateway.customers) == [second]
+
+    async def test_a_customer_of_another_currency_is_replaced_once(self, shop: Shop) -> None:
+        user = await shop.user()
+        first = await shop.customer(user)
+        shop.world.clock.move(2 * DAY)  # the first page has expired
+        shop.gateway.mismatched.add(first)
+        checkout = await shop.upgrade(user)
+        second = await shop.accounts.customer(user.id)
+        assert second not in (None, first)
+        assert shop.gateway.states[checkout.id].customer_id == second
+        assert second is not None
+        shop.gateway.mismatched.add(second)
+        shop.world.clock.move(2 * DAY)
+        shop.gateway.calls.clear()
+        await shop.upgrade(user)
+        assert shop.gateway.calls.count("create_customer") == 1
 
     async def test_killed_in_between_it_goes_on_with_the_same(self, shop: Shop) -> None:
         class Killed(BaseException):
@@ -769,6 +790,61 @@ class TestSinglePayments:
         await shop.sold_elsewhere(user, customer_id="cus_former")
         assert await shop.accounts.customer(user.id) == customer_id
         assert await shop.tier(user) is Tier.PRO
+
+
+class TestPaused:
+    """While the collection of payments is paused, Pro lasts as long as was paid for."""
+
+    @pytest.mark.parametrize("status", [SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIALING])
+    async def test_pro_ends_with_the_last_paid_period(self, shop: Shop, status: SubscriptionStatus) -> None:
+        user = await shop.user()
+        await shop.subscribe(user, status=status, unpaid_from=NOW + 3 * DAY)
+        assert await shop.tier(user) is Tier.PRO
+        shop.world.clock.move(3 * DAY)
+        assert await shop.tier(user) is Tier.BASIC
+        with pytest.raises(AlreadySubscribed):  # collection may be resumed
+            await shop.upgrade(user)
+
+    def test_the_first_end_counts(self) -> None:
+        paused = subscription(unpaid_from=NOW + 3 * DAY, cancel_at=NOW + DAY)
+        assert paused.pro_until(PRICES) == NOW + DAY
+        overdue = subscription(
+            status=SubscriptionStatus.PAST_DUE, past_due_since=NOW, unpaid_from=NOW + DAY, cancel_at=None
+        )
+        assert overdue.pro_until(PRICES) == NOW + DAY
+
+
+class TestMending:
+    """A tier that changes without an event means that Stripe's events do not arrive."""
+
+    async def mended(self, shop: Shop, user: User, caplog: pytest.LogCaptureFixture) -> bool:
+        caplog.clear()
+        await shop.container.reconcile_user()(user_id=user.id)
+        return any(record.message.startswith("tier_mended: ") for record in caplog.records)
+
+    async def test_it_is_logged_once(self, shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+        user = await shop.user()
+        bought = shop.pay(await shop.upgrade(user))
+        assert await self.mended(shop, user, caplog)
+        assert await shop.tier(user) is Tier.PRO
+        assert not await self.mended(shop, user, caplog)
+        customer = await shop.customer_of(user)
+        shop.gateway.customers[customer] = [replace(bought, status=SubscriptionStatus.CANCELED)]
+        assert await self.mended(shop, user, caplog)
+
+    async def test_what_an_event_announced_is_not(self, shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+        user = await shop.user()
+        checkout = await shop.upgrade(user)
+        shop.pay(checkout)
+        await shop.deliver(shop.event(checkout_id=checkout.id, user_id=user.id))
+        assert not await self.mended(shop, user, caplog)
+        assert await shop.tier(user) is Tier.PRO
+
+    async def test_nor_what_ended_in_time(self, shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+        user = await shop.user()
+        await shop.subscribe(user, cancel_at=NOW + DAY)
+        shop.world.clock.move(2 * DAY)
+        assert not await self.mended(shop, user, caplog)
 
 
 class TestRecovery:

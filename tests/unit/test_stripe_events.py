@@ -310,3 +310,19 @@ def test_only_a_checkout_names_a_user() -> None:
 def test_an_id_that_cannot_be_one_is_none(wrong: Any) -> None:
     found = read_signed("checkout.session.completed", id=wrong, customer=wrong, payment_intent=wrong)
     assert found == PaymentEvent(id="evt_1Q0PsIJvEtkwdCNYMSaVuRz6")
+
+
+def test_a_signed_thin_event_is_accepted_without_effect() -> None:
+    """An event destination may be set to send them; Stripe must not take them for failed."""
+    thin = {
+        "id": "evt_test_65R9Ijk8dKEYZcXeRWn16R9A7j1FSQ3w3TGDPLLGSM4CW0",
+        "object": "v2.core.event",
+        "type": "v1.billing.meter.error_report_triggered",
+        "livemode": False,
+        "created": "2026-01-01T12:00:00.000Z",
+        "related_object": {"id": "mtr_1", "type": "billing.meter", "url": "/v1/billing/meters/mtr_1"},
+    }
+    body = json.dumps(thin).encode()
+    assert gateway().read_event(body, signed(body), now=NOW) is None
+    with pytest.raises(WebhookInvalid):
+        gateway().read_event(body, signed(body, secret="whsec_another"), now=NOW)

@@ -27,12 +27,12 @@ ORDER BY expires_at DESC LIMIT 1;
 -- lock_checkout --
 -- Take the lock on the user's checkouts, unless somebody has it.
 INSERT INTO billing_accounts AS account
-    (user_id, customers, checkouts, changes, attempt, failures, checkout_busy_until)
-VALUES (:user_id, 0, 0, 0, 0, 0, now() + :lock_for)
+    (user_id, customers, checkouts, changes, attempt, failures, announced, checkout_busy_until)
+VALUES (:user_id, 0, 0, 0, 0, 0, false, now() + :lock_for)
 ON CONFLICT (user_id) DO UPDATE SET checkout_busy_until = excluded.checkout_busy_until
     WHERE account.checkout_busy_until IS NULL OR account.checkout_busy_until <= now()
 RETURNING user_id, customer_id, customers AS customer_count, checkouts AS checkout_count, attempt, failures,
-    changes AS change_count;
+    changes AS change_count, announced;
 
 -- unlock_checkout --
 -- Release the lock on the user's checkouts.
@@ -78,9 +78,11 @@ owners AS (
     UNION SELECT user_id FROM kept, checkouts WHERE checkouts.id = :checkout_id
     UNION SELECT user_id FROM named
 )
-INSERT INTO billing_accounts AS account (user_id, customers, checkouts, changes, attempt, failures, due_at, rung_at)
-SELECT user_id, 0, 0, 1, 0, 0, now(), now() FROM owners ORDER BY user_id
-ON CONFLICT (user_id) DO UPDATE SET changes = account.changes + 1, due_at = now(), rung_at = now()
+INSERT INTO billing_accounts AS account
+    (user_id, customers, checkouts, changes, attempt, failures, announced, due_at, rung_at)
+SELECT user_id, 0, 0, 1, 0, 0, true, now(), now() FROM owners ORDER BY user_id
+ON CONFLICT (user_id) DO UPDATE SET
+    changes = account.changes + 1, announced = true, due_at = now(), rung_at = now()
 RETURNING user_id;
 
 -- claim --
@@ -88,11 +90,11 @@ RETURNING user_id;
 UPDATE billing_accounts SET attempt = attempt + 1, lease_until = now() + :lease
 WHERE user_id = :user_id AND due_at <= now() AND (lease_until IS NULL OR lease_until <= now())
 RETURNING user_id, customer_id, customers AS customer_count, checkouts AS checkout_count, attempt, failures,
-    changes AS change_count;
+    changes AS change_count, announced;
 
 -- finish --
 -- End the attempt that still holds the account; due at once if something has changed since it began.
-UPDATE billing_accounts SET lease_until = NULL, failures = 0,
+UPDATE billing_accounts SET lease_until = NULL, failures = 0, announced = announced AND changes <> :change_count,
     due_at = CASE WHEN changes = :change_count THEN now() + :due_in ELSE now() END
 WHERE user_id = :user_id AND attempt = :attempt AND lease_until IS NOT NULL
 RETURNING user_id;
