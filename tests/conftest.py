@@ -32,7 +32,7 @@ from tests.support.patience import PATIENT
 from tests.support.proxies import nginx
 from tests.support.stripe_standin import stripe_standin, stripe_standin_server
 
-# On a slow machine examples take long; that is no error of the code under test. The same examples in each run.
+# On a slow machine examples take long; the code under test is not at fault. The same examples in each run.
 hypothesis.settings.register_profile(
     "tests",
     deadline=None,
