@@ -36,6 +36,7 @@ AMPLE = {
     "RATE_CODES": "1000/60",
     "RATE_CODES_PREFIX": "1000/60",
     "RATE_WRITES": "100000/60",
+    "RATE_READS": "100000/60",
 }
 
 
