@@ -202,7 +202,7 @@ class TaskiqJobQueue(JobQueue):
             await self._broker.send(self._job, [str(id) for id in ids])
         except (RedisError, OSError) as error:
             cause = cause_of(error).words
-            log.warning("bell_not_rung", job=self._job, error=type(error).__name__, cause=cause, ids=len(ids))
+            log.warning("notify_failed", job=self._job, error=type(error).__name__, cause=cause, ids=len(ids))
             self._broker.repeat(self._job, [str(id) for id in ids])
             return False
         return True

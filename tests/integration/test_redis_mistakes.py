@@ -281,7 +281,7 @@ async def test_what_is_wrong_is_said_and_no_secret(lab: Lab, name: str) -> None:
 async def test_the_log_says_it_too(lab: Lab, name: str) -> None:
     """Of each use, since a password may change and a permission be withdrawn while we run."""
     make_url, says, _ = WRONG[name]
-    wanted = {"redis_unavailable", "job_queue_lost", "bell_not_rung", "reply_stream_lost"}
+    wanted = {"redis_unavailable", "job_queue_lost", "notify_failed", "reply_stream_lost"}
     with capture_logs() as logs:
         async with Product(make_url(lab), namespace=NAMESPACE).running() as product:
             with suppress(RedisUnavailable):
