@@ -7,7 +7,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -135,23 +135,43 @@ async def test_two_keys_are_refused(api_environment: dict[str, str], http: httpx
     assert (response.status_code, response.json()["errors"][0]["pointer"]) == (422, "Idempotency-Key")
 
 
+@asynccontextmanager
+async def blocking(
+    environment: dict[str, str], statement: str, *values: object
+) -> AsyncIterator[Callable[[int], Awaitable[None]]]:
+    """Hold what the statement locks. What it yields waits until `expected` statements wait for that."""
+    connection = await asyncpg.connect(environment["DATABASE_URL"])
+
+    async def blocked(expected: int) -> None:
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        give_up = time.monotonic() + HANG
+        while await connection.fetchval(waiting) < expected:
+            assert time.monotonic() < give_up
+            await asyncio.sleep(0.02)
+            await connection.execute("SELECT pg_stat_clear_snapshot()")
+
+    try:
+        async with connection.transaction():
+            await connection.execute(statement, *values)
+            yield blocked
+    finally:
+        await connection.close()
+
+
 async def test_requests_at_a_time(api_environment: dict[str, str]) -> None:
     async with api(api_environment, REQUESTS_PER_USER="3", REQUEST_SECONDS="60") as http:
         person, other = await sign_up(http), await sign_up(http)
-        connection = await asyncpg.connect(api_environment["DATABASE_URL"])
-        async with connection.transaction():
-            await connection.execute("SELECT FROM users WHERE id = $1 FOR UPDATE", person.id)
+        async with blocking(api_environment, "SELECT FROM users WHERE id = $1 FOR UPDATE", person.id) as blocked:
             slow = [asyncio.create_task(person.ask("PATCH", "/user/me", {"name": "Ann"})) for _ in range(3)]
-            give_up = time.monotonic() + HANG
-            while (response := await person.ask("GET", "/user/me")).is_success:
-                assert time.monotonic() < give_up
-                await asyncio.sleep(0.02)
+            await blocked(3)
+            response = await person.ask("GET", "/user/me")
             assert (response.status_code, code_of(response)) == (429, "too_many_concurrent")
             assert int(response.headers["retry-after"]) >= 1
             assert (await other.ask("GET", "/user/me")).status_code == 200
             assert (await person.ask("DELETE", "/auth/sessions")).status_code == 200, "this is never refused for others"
         assert {response.status_code for response in await asyncio.gather(*slow)} == {200}
-        await connection.close()
         assert (await person.ask("GET", "/user/me")).status_code == 200
         room = await person.room()
         message = await person.send(room, "Why?")
