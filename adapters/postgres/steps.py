@@ -74,20 +74,32 @@ async def locked(db: BaseDBAsyncClient, script: str) -> None:
 
 
 async def build_index(db: BaseDBAsyncClient, name: str, definition: str, *, unique: bool = False) -> None:
-    """Build an index while its table is written to: `definition` is what follows ON.
+    """Build an index while its table is written to: `definition` is what follows ON, beginning with the table.
 
     One that an interrupted run has left invalid is dropped first. It has no lock_timeout, which would end it while it
-    waits for long transactions: nothing waits behind it.
+    waits for long transactions: nothing waits behind it. Of a partitioned table each partition is indexed like that.
     """
     found = await db.execute_query_dict(SQL.find_index.sql, [f'"{name}"'])
     if found and found[0]["is_valid"]:
         return
+    kind = "UNIQUE INDEX" if unique else "INDEX"
+    table, columns = definition.split(" ", 1)
+    partitions = await db.execute_query_dict(SQL.partitions.sql, [table])
+    if partitions:
+        # Partitions that are made from now on have the index.
+        await locked(db, f'CREATE {kind} IF NOT EXISTS "{name}" ON ONLY {definition}')
+        for row in partitions:
+            part = f"{row['name']}_{name}"
+            await build_index(db, part, f'"{row["name"]}" {columns}', unique=unique)
+            await locked(db, f'ALTER INDEX "{name}" ATTACH PARTITION "{part}"')
+        return
     if found:
         await drop_index(db, name)
-    await db.execute_script(f'CREATE {"UNIQUE " if unique else ""}INDEX CONCURRENTLY "{name}" ON {definition}')
+    await db.execute_script(f'CREATE {kind.replace("INDEX", "INDEX CONCURRENTLY")} "{name}" ON {definition}')
 
 
 async def drop_index(db: BaseDBAsyncClient, name: str) -> None:
+    """Drop an index, if it exists, of a table that is not partitioned."""
     await db.execute_script(f'DROP INDEX CONCURRENTLY IF EXISTS "{name}"')
 
 

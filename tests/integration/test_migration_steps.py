@@ -116,7 +116,7 @@ async def test_an_interrupted_index_is_built_again(database: str, next_one: Path
     """Killed while it waits for a transaction: the index is there, and not valid."""
     location = write(
         next_one,
-        "await build_index(db, 'messages_extra', '\"messages\" (\"input\")'); return ''",
+        "await build_index(db, 'rooms_extra', '\"chatrooms\" (\"name\")'); return ''",
         in_transaction=False,
         imports="from adapters.postgres.steps import build_index",
     )
@@ -124,10 +124,10 @@ async def test_an_interrupted_index_is_built_again(database: str, next_one: Path
     writing = writer.transaction()
     await writing.start()
     await writer.execute("INSERT INTO model_setup (id, seen_at) VALUES (7, now())")
-    await writer.execute("LOCK TABLE messages IN ROW EXCLUSIVE MODE")
+    await writer.execute("LOCK TABLE chatrooms IN ROW EXCLUSIVE MODE")
     with migrating(database, location):
         await until(watcher, "SELECT count(*) AS n FROM pg_locks WHERE NOT granted AND locktype = 'virtualxid'")
-    invalid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('messages_extra')"
+    invalid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('rooms_extra')"
     assert [row["indisvalid"] for row in await watcher.fetch(invalid)] == [False]
     await watcher.execute(  # as an operator may, or Postgres when it notices
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%'"
@@ -137,6 +137,27 @@ async def test_an_interrupted_index_is_built_again(database: str, next_one: Path
     assert [row["indisvalid"] for row in await watcher.fetch(invalid)] == [True]
     for connection in (writer, watcher):
         await connection.close()
+
+
+async def test_a_partitioned_table_is_indexed_part_by_part(database: str, next_one: Path) -> None:
+    """Each while it is written to; a run that was interrupted goes on, and later partitions have the index, too."""
+    location = write(
+        next_one,
+        "await build_index(db, 'extra', '\"messages\" (\"input\")'); return ''",
+        in_transaction=False,
+        imports="from adapters.postgres.steps import build_index",
+    )
+    watcher = await apart(database)
+    await watcher.execute('CREATE INDEX "messages_past_extra" ON "messages_past" ("input")')  # by an earlier run
+    assert await migrate(database, location=location) == [next_one.name]
+    indexed = (
+        "SELECT bool_and(indisvalid), count(*) FROM pg_index JOIN pg_inherits ON inhrelid = indexrelid"
+        " WHERE inhparent = 'extra'::regclass"
+    )
+    parts = await watcher.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'messages'::regclass")
+    assert tuple(await watcher.fetchrow(indexed)) == (True, parts)
+    assert await watcher.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'extra'::regclass")
+    await watcher.close()
 
 
 async def test_the_lock_ends_with_its_owner(database: str, next_one: Path) -> None:

@@ -15,7 +15,7 @@ from entrypoints.http.server.errors import status_of
 #: Codes of failed messages, not of calls.
 OF_MESSAGES = errors.ModelError
 #: Never leave: the service is served without Redis.
-WITHIN = {errors.RedisUnavailable}
+WITHIN = {errors.RedisUnavailable, errors.RedisMisconfigured}
 #: What others are derived from.
 FAMILIES = {
     errors.DomainError,

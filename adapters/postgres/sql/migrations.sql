@@ -25,6 +25,11 @@ SELECT tablename FROM pg_tables WHERE schemaname = current_schema();
 -- Whether an index is valid, which an interrupted CREATE INDEX CONCURRENTLY leaves behind as not.
 SELECT indisvalid AS is_valid FROM pg_index WHERE indexrelid = to_regclass(:name);
 
+-- partitions --
+-- The partitions of a table, the last one first: none if it is not partitioned.
+SELECT relname AS name FROM pg_inherits JOIN pg_class ON oid = inhrelid
+WHERE inhparent = to_regclass(:name) AND relkind = 'r' ORDER BY oid DESC;
+
 -- long_transactions --
 -- Those that a migration may be waiting for: not the one that holds its lock.
 SELECT pid, coalesce(nullif(application_name, ''), backend_type) AS name,
