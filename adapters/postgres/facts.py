@@ -13,6 +13,7 @@ from tortoise.models import Model
 
 from adapters.clocks import clock_fact
 from adapters.postgres import tables
+from adapters.postgres.connection import SETTINGS
 from adapters.postgres.statements import Statements
 from application.ports.runtime import Fact
 
@@ -31,7 +32,7 @@ async def facts(connection: asyncpg.Connection, *, pool: int) -> list[Fact]:
     return [
         _version(server["version"]),
         Fact("tls", _tls(connection)),
-        Fact("pooler", "yes: connections are shared" if is_pooled else "none"),
+        await _pooler(connection) if is_pooled else Fact("pooler", "none"),
         await _schema(connection),
         _role(server),
         await _privileges(connection),
@@ -51,6 +52,14 @@ def _tls(connection: asyncpg.Connection) -> str:
     transport = connection._transport  # noqa: SLF001 - the driver tells it nowhere else
     encryption = transport.get_extra_info("ssl_object")
     return str(encryption.version()) if encryption else "off"
+
+
+async def _pooler(connection: asyncpg.Connection) -> Fact:
+    """It takes no settings, so `migrate` gives them to the role. Without them long rooms are read slowly."""
+    found = {row["name"]: row["setting"] for row in await SQL.settings.on(connection, names=list(SETTINGS))}
+    lacking = ", ".join(f"{name}={value}" for name, value in SETTINGS.items() if found.get(name) != value)
+    advice = f"New connections should have {lacking}: gemini-backend migrate gives these to the role."
+    return Fact("pooler", "yes: connections are shared", advice if lacking else "")
 
 
 async def _schema(connection: asyncpg.Connection) -> Fact:

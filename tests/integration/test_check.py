@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from adapters.clocks import clock_fact
+from adapters.postgres.pooler import set_role_settings
 from local.valkey import EmbeddedValkey
 from tests.support.database import execute, new_database
 from tests.support.gemini_standin import GeminiStandIn
@@ -243,6 +244,18 @@ def test_a_pooler_is_recognised(environment: dict[str, str], database: str) -> N
         part = check({**environment, "GEMINI_API_KEY": "", "DATABASE_URL": pooled}, code=0)["postgres"]
     assert part["facts"]["pooler"] == "yes: connections are shared"
     assert part["facts"]["schema"] == "up to date"
+
+
+async def test_settings_that_the_role_lacks_behind_a_pooler(environment: dict[str, str], database: str) -> None:
+    async def warnings() -> dict[str, str]:
+        with transaction_pooler(database) as (pooled, _):
+            given = {**environment, "GEMINI_API_KEY": "", "DATABASE_URL": pooled}
+            found: dict[str, str] = (await asyncio.to_thread(check, given, code=0))["postgres"]["warnings"]
+            await set_role_settings(pooled)
+        return found
+
+    assert "jit=off, enable_bitmapscan=off, enable_seqscan=off: gemini-backend migrate" in (await warnings())["pooler"]
+    assert "pooler" not in await warnings()
 
 
 async def test_a_database_that_only_reads(environment: dict[str, str], database: str) -> None:

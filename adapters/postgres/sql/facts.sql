@@ -17,6 +17,10 @@ SELECT current_setting('server_version') AS version,
         AS used_by_role,
     clock_timestamp() AS now;
 
+-- settings --
+-- What this session has.
+SELECT name, setting FROM pg_settings WHERE name = ANY(:names);
+
 -- missing_privileges --
 -- What this role may not do with our tables.
 SELECT relation.relname AS name, string_agg(privilege, ', ') AS missing
