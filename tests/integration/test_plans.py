@@ -1,22 +1,31 @@
 """The plan of every named statement on tables that have grown: its cost does not depend on other people's data.
 
-These are the generic plans, which Postgres makes without knowing the values.
+These are the generic plans, which Postgres makes without knowing the values. The long form prints them, and the time
+that an operator's lists of messages take, on the rows of a large installation: PLANS_SCALE=1 is five million messages
+of 100,000 users with two million sessions.
+
+    PLANS_SCALE=0.2 .venv/bin/pytest tests/integration/test_plans.py -s
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 import pytest
 
+from adapters.postgres.chat import PostgresMessages
 from adapters.postgres.connection import SETTINGS
 from adapters.postgres.statements import Statement, Statements
+from domain.chat.messages import MessageStatus
 from tests.integration.test_statements import NAMES as ALL_NAMES
-from tests.support.database import execute, new_database
+from tests.support.database import connected, execute, new_database, open_pool, run_apart
 
 Key = tuple[str, str]
 #: A migration reads catalogs, once.
@@ -40,15 +49,32 @@ SMALL = {
     "aerich": "the migrations that were applied",
 }
 
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    users: int = 3_000
+    #: Of each user.
+    sessions: int = 2
+    rooms: int = 1
+    #: In each room.
+    messages: int = 4
+    #: One in this number of messages is queued.
+    queued: int = 20
+
+
+SCALE = float(os.environ.get("PLANS_SCALE", 0))
+#: The queue does not grow with the history.
+SIZE = Size(round(100_000 * SCALE), sessions=20, rooms=5, messages=10, queued=5_000) if SCALE else Size()
+
 GROWN = """
 WITH owners AS (
     INSERT INTO users (id, mobile, name, chatrooms_version, created_at)
-    SELECT gen_random_uuid(), '+91' || n, 'Ann', 0, now() FROM generate_series(1, 3000) n RETURNING id
+    SELECT gen_random_uuid(), '+91' || n, 'Ann', 0, now() FROM generate_series(1, $1::int) n RETURNING id
 ),
 devices AS (
     INSERT INTO sessions (id, created_at, last_seen_at, expires_at, device, network, user_id, ended_at)
     SELECT gen_random_uuid(), now(), now(), now() + interval '1 h', '', '', id, CASE WHEN n = 1 THEN now() END
-    FROM owners, generate_series(1, 2) n RETURNING id
+    FROM owners, generate_series(1, $2::int) n RETURNING id
 ),
 tokens AS (
     INSERT INTO refresh_tokens (hash, session_id, expires_at)
@@ -63,16 +89,17 @@ keys AS (
     SELECT id || ' create_chatroom', id::text, '', id, now(), 201, '{}', now() FROM owners
 ),
 rooms AS (
-    INSERT INTO chatrooms (id, name, created_at, user_id) SELECT gen_random_uuid(), 'room', now(), id FROM owners
-    RETURNING id, user_id
+    INSERT INTO chatrooms (id, name, created_at, user_id)
+    SELECT uuidv7(), 'room', now(), id FROM owners, generate_series(1, $3::int) RETURNING id, user_id
 ),
 asked AS (
     INSERT INTO messages (id, input, created_at, status, attempt, failures, deaths, allowance_day, charged, queued_at,
         max_output_tokens, chatroom_id, user_id, response)
-    SELECT uuidv7(), 'input', now(),
-        CASE row_number() OVER () % 20 WHEN 0 THEN 'queued' WHEN 1 THEN 'failed' ELSE 'completed' END,
+    SELECT uuidv7(interval '1 month' * (n % 10 - 5)), 'input', now(),
+        CASE WHEN row_number() OVER () % $5::int = 0 THEN 'queued' WHEN random() < 0.05 THEN 'failed'
+            WHEN random() < 0.001 THEN 'blocked' ELSE 'completed' END,
         1, 0, 0, current_date, true, now(), 10, id, user_id, 'reply'
-    FROM rooms, generate_series(1, 4) RETURNING id, user_id, chatroom_id, status
+    FROM rooms, generate_series(1, $4::int) n RETURNING id, user_id, chatroom_id, status
 ),
 queued AS (
     INSERT INTO queue_entries (message_id, chatroom_id, queued_at, due_at, notified_at, worker_id)
@@ -143,10 +170,19 @@ def is_unbounded(node: dict[str, Any], partial: set[str]) -> bool:
     return bool(node["Node Type"] == "Seq Scan")
 
 
+async def grow(url: str) -> None:
+    """The rows refer to each other as they must, so the long form checks no foreign keys."""
+    settings = {"session_replication_role": "replica", "work_mem": "256MB"} if SCALE else {}
+    connection = await asyncpg.connect(url, server_settings=settings)
+    try:
+        await connection.execute(GROWN, SIZE.users, SIZE.sessions, SIZE.rooms, SIZE.messages, SIZE.queued)
+    finally:
+        await connection.close()
+    await execute(url, "ANALYZE")
+
+
 async def unbounded(url: str) -> dict[Key, list[str]]:
     """The tables that each statement reads from end to end."""
-    await execute(url, GROWN)
-    await execute(url, "ANALYZE")
     connection = await asyncpg.connect(url, server_settings={**SETTINGS, "plan_cache_mode": "force_generic_plan"})
     found = {}
     try:
@@ -156,6 +192,10 @@ async def unbounded(url: str) -> dict[Key, list[str]]:
             values = f"({', '.join('NULL' for _ in statement.parameters)})" if statement.parameters else ""
             await connection.execute(f"PREPARE it AS {statement.sql}")
             [plan] = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE it {values}"))
+            if SCALE:
+                lines = await connection.fetch(f"EXPLAIN EXECUTE it {values}")
+                plan_text = "\n  ".join(line["QUERY PLAN"] for line in lines)
+                print(f"\n{area}.{name}\n  {plan_text}")  # noqa: T201 - to be read
             await connection.execute("DEALLOCATE it")
             read = [node["Relation Name"] for node in nodes(plan["Plan"]) if is_unbounded(node, partial)]
             found[area, name] = [table for table in read if table not in SMALL and not table.startswith("pg_")]
@@ -165,9 +205,15 @@ async def unbounded(url: str) -> dict[Key, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def reads(postgres_url: str) -> Iterator[dict[Key, list[str]]]:
+def grown(postgres_url: str) -> Iterator[str]:
     with new_database(postgres_url) as url:
-        yield asyncio.run(unbounded(url))
+        asyncio.run(grow(url))
+        yield url
+
+
+@pytest.fixture(scope="module")
+def reads(grown: str) -> dict[Key, list[str]]:
+    return asyncio.run(unbounded(grown))
 
 
 @pytest.mark.parametrize(("area", "name"), NAMES)
@@ -180,3 +226,17 @@ def test_it_reads_no_table_from_end_to_end(reads: dict[Key, list[str]], area: st
 
 def test_a_scan_is_found(reads: dict[Key, list[str]]) -> None:
     assert reads["guesses", "purge"] == ["wrong_guesses"]
+
+
+@pytest.mark.parametrize("status", [MessageStatus.FAILED, MessageStatus.BLOCKED, MessageStatus.COMPLETED])
+def test_an_operator_lists_messages(grown: str, status: MessageStatus) -> None:
+    async def listed() -> int:
+        async with connected(grown):
+            await open_pool()
+            started = time.perf_counter()
+            found = await PostgresMessages().list_by_status(status, limit=50)
+            milliseconds = (time.perf_counter() - started) * 1000
+            print(f"messages list --status {status}: {milliseconds:.1f} ms")  # noqa: T201 - to be read
+            return len(found)
+
+    assert run_apart(listed()) > 0
