@@ -39,7 +39,7 @@ from adapters.security import (
     ZxcvbnCommonPasswords,
 )
 from adapters.system import SystemClock, TimeOrderedIds
-from adapters.taskiq import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, StreamBroker, TaskiqJobQueue
+from adapters.taskiq.sending import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, JobSender, TaskiqJobQueue
 from application.accounts.otp import CheckOtp, ConsumeOtp, SendOtp, VerifyOtp
 from application.accounts.passwords import ChangePassword, ProveCaller, ResetPassword, SetPassword
 from application.accounts.profile import DeleteUser, RenameUser
@@ -126,8 +126,8 @@ class Container(containers.DeclarativeContainer):
         namespace=settings.provided.redis.namespace,
         command_seconds=settings.provided.redis.command_seconds,
     )
-    broker = single(
-        StreamBroker,
+    job_sender = single(
+        JobSender,
         settings.provided.redis.url.get_secret_value.call(),
         namespace=settings.provided.redis.namespace,
         command_seconds=settings.provided.redis.command_seconds,
@@ -153,7 +153,7 @@ class Container(containers.DeclarativeContainer):
         ),
         process_rate_limiter,
     )
-    queue = single(TaskiqJobQueue, broker, GENERATE_REPLY)
+    queue = single(TaskiqJobQueue, job_sender, GENERATE_REPLY)
     reply_stream = single(
         RedisReplyStream,
         settings.provided.redis.url.get_secret_value.call(),
@@ -183,7 +183,7 @@ class Container(containers.DeclarativeContainer):
     idempotency_hash_key = providers.Callable(builders.key_for, settings, "idempotency keys")
     billing_accounts = single(PostgresBillingAccounts, unit_of_work)
     payment_gateway = single(builders.payment_gateway, settings)
-    syncs = single(TaskiqJobQueue, broker, SYNC_SUBSCRIPTIONS)
+    syncs = single(TaskiqJobQueue, job_sender, SYNC_SUBSCRIPTIONS)
     sending_limits = providers.Callable(builders.sending_limits, settings)
     reply_plans = providers.Callable(builders.reply_plans, settings)
 
@@ -282,7 +282,7 @@ class Container(containers.DeclarativeContainer):
     recover_replies = wired(RecoverReplies, queue=queue, renotify_after=settings.provided.worker.lease)
 
     #: Started in this order, closed in reverse.
-    resources = providers.List(postgres, database_clock, redis, broker, reply_stream)
+    resources = providers.List(postgres, database_clock, redis, job_sender, reply_stream)
     #: Checked by /ready and by the command `check`.
     watched = providers.List(postgres, redis)
     shutdown = single(Shutdown)

@@ -9,12 +9,14 @@ from typing import Any
 
 import structlog
 
-from adapters.taskiq import GENERATE_REPLY, SYNC_SUBSCRIPTIONS, JobReceiver
+from adapters.taskiq.receiving import JobReceiver, StreamBroker
+from adapters.taskiq.sending import GENERATE_REPLY, SYNC_SUBSCRIPTIONS
 from domain.errors import Unavailable
 from domain.ids import MessageId, UserId
 from entrypoints import health, metrics
 from entrypoints.container import Container, running
 from entrypoints.lag import LoopLag
+from entrypoints.loop import loop_factory
 from entrypoints.preflight import refuse_mistakes
 from entrypoints.settings import Settings
 from entrypoints.stopping import StopSignals, until
@@ -37,8 +39,13 @@ async def work(settings: Settings) -> None:
     signals = StopSignals()
     container = Container(settings=settings)
     lag = LoopLag(metrics.LOOP_LAG.observe)
-    async with running([*container.resources(), container.language_model(), container.payment_gateway(), lag]):
-        receiver = JobReceiver(container.broker(), _handlers(container), concurrency=settings.worker.concurrency)
+    broker = StreamBroker(
+        settings.redis.url.get_secret_value(),
+        namespace=settings.redis.namespace,
+        command_seconds=settings.redis.command_seconds,
+    )
+    async with running([*container.resources(), broker, container.language_model(), container.payment_gateway(), lag]):
+        receiver = JobReceiver(broker, _handlers(container), concurrency=settings.worker.concurrency)
         recover, leases = container.recover_replies(), container.leases()
         resume_syncs = container.resume_syncs()
 
@@ -115,14 +122,6 @@ def _run_one(settings: Settings) -> None:
     configure_logs(settings)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(work(settings))
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not available on Windows
-        return None
-    return uvloop.new_event_loop
 
 
 @contextlib.asynccontextmanager

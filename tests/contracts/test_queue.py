@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from adapters.memory.runtime import MemoryJobQueue
 from adapters.system import TimeOrderedIds
-from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
+from adapters.taskiq.receiving import JobReceiver, StreamBroker
+from adapters.taskiq.sending import GENERATE_REPLY, JobSender, TaskiqJobQueue
 from application.ports.runtime import JobQueue
 from domain.ids import MessageId
 from tests.support.patience import HANG
@@ -42,7 +43,9 @@ def memory_queue() -> Notified:
 
 @pytest.fixture
 async def taskiq_queue(redis_url: str) -> AsyncIterator[Notified]:
-    broker = StreamBroker(redis_url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=HANG)
+    namespace = f"test-{secrets.token_hex(6)}"
+    sender = JobSender(redis_url, namespace=namespace, command_seconds=HANG)
+    broker = StreamBroker(redis_url, namespace=namespace, command_seconds=HANG)
     came: asyncio.Queue[UUID] = asyncio.Queue()
     receiver, stop, all_of_them = (
         JobReceiver(broker, {GENERATE_REPLY: came.put}, concurrency=5),
@@ -60,7 +63,7 @@ async def taskiq_queue(redis_url: str) -> AsyncIterator[Notified]:
 
     listening = asyncio.create_task(receiver.listen(stop))
     try:
-        yield Notified(TaskiqJobQueue(broker, GENERATE_REPLY), received)
+        yield Notified(TaskiqJobQueue(sender, GENERATE_REPLY), received)
         stop.set()
         await listening
         async with Redis(connection_pool=broker.connection_pool) as redis:
@@ -69,6 +72,7 @@ async def taskiq_queue(redis_url: str) -> AsyncIterator[Notified]:
     finally:
         stop.set()
         await asyncio.gather(listening, return_exceptions=True)
+        await sender.close()
         await broker.close()
 
 
@@ -116,11 +120,11 @@ async def test_many_notifications_at_once(notified: Notified) -> None:
 
 @asynccontextmanager
 async def queue_at(url: str) -> AsyncIterator[JobQueue]:
-    broker = StreamBroker(url, namespace="test", command_seconds=0.5)
+    sender = JobSender(url, namespace="test", command_seconds=0.5)
     try:
-        yield TaskiqJobQueue(broker, GENERATE_REPLY)
+        yield TaskiqJobQueue(sender, GENERATE_REPLY)
     finally:
-        await broker.close()
+        await sender.close()
 
 
 class TestBrokenQueue:

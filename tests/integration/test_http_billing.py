@@ -85,7 +85,7 @@ async def shop(container: Container, environment: dict[str, str]) -> AsyncIterat
     settings = Settings.from_environment({**environment, **STRIPE, "RATE_LIMITS": "off", "REQUEST_SECONDS": "60"})
     own, gateway = Container(settings=settings), MemoryPaymentGateway(container.clock())
     # One process has one connection to Postgres by Tortoise: the container's, which is open.
-    for name in ("postgres", "redis", "broker", "reply_stream"):
+    for name in ("postgres", "redis", "job_sender", "reply_stream"):
         getattr(own, name).override(providers.Object(getattr(container, name)()))
     own.resources.override(providers.Object([]))
     own.payment_gateway.override(providers.Object(gateway))

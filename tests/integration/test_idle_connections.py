@@ -22,7 +22,8 @@ from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.redis.reply_stream import RedisReplyStream
 from adapters.system import TimeOrderedIds
-from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
+from adapters.taskiq.receiving import JobReceiver, StreamBroker
+from adapters.taskiq.sending import GENERATE_REPLY, JobSender, TaskiqJobQueue
 from application.ports.runtime import Bucket
 from domain.chat.streams import START
 from domain.ids import MessageId, UserId
@@ -66,7 +67,7 @@ class Notifier:
     """A queue with its receiver, and no sweep that would find what was not notified."""
 
     queue: TaskiqJobQueue
-    broker: StreamBroker
+    sender: JobSender
     handled: list[MessageId]
 
     async def handles(self, message_id: MessageId) -> None:
@@ -75,7 +76,8 @@ class Notifier:
 
 @pytest.fixture
 async def notifier(valkey: EmbeddedValkey) -> AsyncIterator[Notifier]:
-    sending, receiving = (StreamBroker(valkey.url, namespace=NAMESPACE, command_seconds=2) for _ in range(2))
+    sending = JobSender(valkey.url, namespace=NAMESPACE, command_seconds=2)
+    receiving = StreamBroker(valkey.url, namespace=NAMESPACE, command_seconds=2)
     handled: list[MessageId] = []
 
     async def handle(message_id: MessageId) -> None:
@@ -107,17 +109,17 @@ async def test_the_next_message_is_notified_at_once(notifier: Notifier, drop: Ca
 async def test_what_is_notified_is_in_the_stream_once(
     valkey: EmbeddedValkey, drop: Callable[[], Awaitable[None]]
 ) -> None:
-    broker = StreamBroker(valkey.url, namespace=f"{NAMESPACE}-unheard", command_seconds=2)
-    queue, ids = TaskiqJobQueue(broker, GENERATE_REPLY), [MessageId(IDS.new()) for _ in range(10)]
+    sender = JobSender(valkey.url, namespace=f"{NAMESPACE}-unheard", command_seconds=2)
+    queue, ids = TaskiqJobQueue(sender, GENERATE_REPLY), [MessageId(IDS.new()) for _ in range(10)]
     for message_id in ids:
         await drop()
         assert await queue.notify([message_id])
     async with Redis.from_url(valkey.url) as redis:
-        entries: Any = await redis.xrange(broker.queue_name)
+        entries: Any = await redis.xrange(sender.stream)
     assert len(entries) == 10
     for (_, entry), message_id in zip(entries, ids, strict=True):
         assert str(message_id).encode() in entry[b"data"]
-    await broker.close()
+    await sender.close()
 
 
 async def test_nobody_else_notices_either(valkey: EmbeddedValkey, drop: Callable[[], Awaitable[None]]) -> None:
@@ -181,25 +183,25 @@ class TestRepeat:
         assert Counter(notifier.handled) == Counter([first, *late])
 
     async def test_it_is_given_up_after_a_while_and_begun_anew_with_the_next(self, valkey: EmbeddedValkey) -> None:
-        broker = StreamBroker(valkey.url, namespace=f"{NAMESPACE}-away", command_seconds=0.2, repeat_seconds=0.02)
-        queue = TaskiqJobQueue(broker, GENERATE_REPLY)
+        sender = JobSender(valkey.url, namespace=f"{NAMESPACE}-away", command_seconds=0.2, repeat_seconds=0.02)
+        queue = TaskiqJobQueue(sender, GENERATE_REPLY)
         valkey.kill()
         for _ in range(2):
             assert not await queue.notify([MessageId(IDS.new())])
-            assert broker.unsent == 1
-            await until(lambda: not broker.unsent)
-        await broker.close()
+            assert sender.unsent == 1
+            await until(lambda: not sender.unsent)
+        await sender.close()
         valkey.start()
 
     async def test_it_is_bounded(self, valkey: EmbeddedValkey) -> None:
-        broker = StreamBroker(valkey.url, namespace=f"{NAMESPACE}-full", command_seconds=0.2)
-        queue = TaskiqJobQueue(broker, GENERATE_REPLY)
+        sender = JobSender(valkey.url, namespace=f"{NAMESPACE}-full", command_seconds=0.2)
+        queue = TaskiqJobQueue(sender, GENERATE_REPLY)
         valkey.kill()
         for _ in range(3):
             assert not await queue.notify([MessageId(IDS.new()) for _ in range(500)])
-        assert broker.unsent == 1_000
+        assert sender.unsent == 1_000
         async with asyncio.timeout(HANG):
-            await broker.close()
+            await sender.close()
         valkey.start()
 
     async def test_it_runs_outside_of_the_callers_context(self, valkey: EmbeddedValkey) -> None:
@@ -207,17 +209,17 @@ class TestRepeat:
         transaction: ContextVar[str] = ContextVar("transaction", default="none")
         seen = []
 
-        class Looking(StreamBroker):
+        class Looking(JobSender):
             async def _add(self, calls: Sequence[Sequence[tuple[str, str]]]) -> Sequence[None]:
                 seen.append(transaction.get())
                 return await super()._add(calls)
 
-        broker = Looking(valkey.url, namespace=f"{NAMESPACE}-context", command_seconds=0.2, repeat_seconds=0.02)
+        sender = Looking(valkey.url, namespace=f"{NAMESPACE}-context", command_seconds=0.2, repeat_seconds=0.02)
         valkey.kill()
         transaction.set("open")
-        assert not await TaskiqJobQueue(broker, GENERATE_REPLY).notify([MessageId(IDS.new())])
+        assert not await TaskiqJobQueue(sender, GENERATE_REPLY).notify([MessageId(IDS.new())])
         valkey.start()
-        await until(lambda: not broker.unsent)
+        await until(lambda: not sender.unsent)
         assert len(seen) >= 2
         assert set(seen) == {"none"}
-        await broker.close()
+        await sender.close()

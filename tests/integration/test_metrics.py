@@ -178,7 +178,7 @@ async def app_with(
     """The app in this loop, on the container's open connections; its text stays fresh for the whole test."""
     settings = Settings.from_environment({**environment, **more})
     own = Container(settings=settings)
-    for name in ("postgres", "redis", "broker", "reply_stream"):
+    for name in ("postgres", "redis", "job_sender", "reply_stream"):
         getattr(own, name).override(providers.Object(getattr(container, name)()))
     own.resources.override(providers.Object([]))
     app = create_app(settings, own, name=f"metrics-{uuid4().hex}", exposition=metrics.Exposition(make, seconds=3600))

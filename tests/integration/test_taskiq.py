@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from adapters.system import TimeOrderedIds
-from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
+from adapters.taskiq.receiving import JobReceiver, StreamBroker
+from adapters.taskiq.sending import GENERATE_REPLY, JobSender, TaskiqJobQueue
 from domain.errors import DatabaseUnavailable
 from domain.ids import MessageId
 from local.valkey import EmbeddedValkey
@@ -55,8 +56,9 @@ class Worker:
         concurrency: int = 10,
     ) -> None:
         self.namespace = namespace or f"test-{secrets.token_hex(6)}"
+        self.sender = JobSender(server.url, namespace=self.namespace, command_seconds=1)
         self.broker = StreamBroker(server.url, namespace=self.namespace, command_seconds=1)
-        self.queue = TaskiqJobQueue(self.broker, GENERATE_REPLY)
+        self.queue = TaskiqJobQueue(self.sender, GENERATE_REPLY)
         self._handler = handler
         self.begun: list[MessageId] = []
         self.ended: list[MessageId] = []
@@ -111,6 +113,7 @@ async def worker(
         async with asyncio.timeout(HANG):
             await worker.listening
         await worker.receiver.drain(0)
+        await worker.sender.close()
         await worker.broker.close()
 
 
@@ -123,9 +126,11 @@ async def test_each_job_is_handled_and_the_stream_left_empty(running_valkey: Emb
 
 
 async def test_a_job_is_a_message_of_taskiqs_own_with_an_id_of_its_own(running_valkey: EmbeddedValkey) -> None:
-    broker = StreamBroker(running_valkey.url, namespace=f"test-{secrets.token_hex(6)}", command_seconds=1)
+    namespace = f"test-{secrets.token_hex(6)}"
+    sender = JobSender(running_valkey.url, namespace=namespace, command_seconds=1)
+    broker = StreamBroker(running_valkey.url, namespace=namespace, command_seconds=1)
     ids = [MessageId(IDS.new()) for _ in range(3)]
-    assert await TaskiqJobQueue(broker, GENERATE_REPLY).notify(ids)
+    assert await TaskiqJobQueue(sender, GENERATE_REPLY).notify(ids)
     async with Redis(connection_pool=broker.connection_pool) as redis:
         entries: Any = await redis.xrange(broker.queue_name)
     jobs = [broker.formatter.loads(entry[b"data"]) for _, entry in entries]
@@ -133,15 +138,16 @@ async def test_a_job_is_a_message_of_taskiqs_own_with_an_id_of_its_own(running_v
         (GENERATE_REPLY, [str(id)], {}, {}) for id in ids
     ]
     assert len({job.task_id for job in jobs}) == 3
+    await sender.close()
     await broker.close()
 
 
 async def test_a_job_sent_before_the_first_worker_came_is_handled(running_valkey: EmbeddedValkey) -> None:
     namespace = f"test-{secrets.token_hex(6)}"
-    broker = StreamBroker(running_valkey.url, namespace=namespace, command_seconds=1)
+    sender = JobSender(running_valkey.url, namespace=namespace, command_seconds=1)
     message_id = MessageId(IDS.new())
-    assert await TaskiqJobQueue(broker, GENERATE_REPLY).notify([message_id])
-    await broker.close()
+    assert await TaskiqJobQueue(sender, GENERATE_REPLY).notify([message_id])
+    await sender.close()
     async with worker(running_valkey, namespace=namespace) as late:
         await late.until(lambda: late.ended == [message_id])
 
@@ -202,8 +208,8 @@ async def test_what_is_no_job_of_ours_is_thrown_away(running_valkey: EmbeddedVal
         async with Redis(connection_pool=one.broker.connection_pool) as redis:
             await redis.xadd(one.broker.queue_name, {b"data": b"garbage"})
             await redis.xadd(one.broker.queue_name, {b"other": b"garbage"})
-        await one.broker.send("a_task_of_tomorrow", ["x"])
-        await one.broker.send("generate_reply", ["no id"])
+        await one.sender.send("a_task_of_tomorrow", ["x"])
+        await one.sender.send("generate_reply", ["no id"])
         [message_id] = await one.notify()
         await one.until(lambda: one.ended == [message_id])
         assert await one.left_in_stream() == 0

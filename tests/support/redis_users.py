@@ -13,7 +13,8 @@ from adapters.redis.connection import RedisConnection
 from adapters.redis.rate_limiter import RedisRateLimiter
 from adapters.redis.reply_stream import RedisReplyStream
 from adapters.system import TimeOrderedIds
-from adapters.taskiq import GENERATE_REPLY, JobReceiver, StreamBroker, TaskiqJobQueue
+from adapters.taskiq.receiving import JobReceiver, StreamBroker
+from adapters.taskiq.sending import GENERATE_REPLY, JobSender, TaskiqJobQueue
 from application.ports.runtime import Bucket
 from domain.errors import RedisUnavailable
 from domain.ids import MessageId, UserId
@@ -35,9 +36,8 @@ class Product:
         self.writing, self.reading = (
             RedisReplyStream(url, namespace=namespace, command_seconds=SECONDS, safety_seconds=1) for _ in range(2)
         )
-        self.sending, self.receiving = (
-            StreamBroker(url, namespace=namespace, command_seconds=SECONDS, repeat_seconds=0.1) for _ in range(2)
-        )
+        self.sending = JobSender(url, namespace=namespace, command_seconds=SECONDS, repeat_seconds=0.1)
+        self.receiving = StreamBroker(url, namespace=namespace, command_seconds=SECONDS)
         self.queue = TaskiqJobQueue(self.sending, GENERATE_REPLY)
         self.handled: Counter[MessageId] = Counter()
         self.receiver = JobReceiver(self.receiving, {GENERATE_REPLY: self._handle}, concurrency=5)

@@ -13,12 +13,12 @@ from typing import Any
 from entrypoints import metrics
 from entrypoints.http.server.app import create_app
 from entrypoints.http.server.protocol import StrictProtocol
+from entrypoints.loop import loop_factory
 from entrypoints.preflight import refuse_mistakes
 from entrypoints.settings import Settings, SettingsError
 from entrypoints.stopping import StopSignals, until
 from entrypoints.supervisor import Supervisor
 from entrypoints.telemetry import configure_logs
-from entrypoints.worker import loop_factory
 
 _BACKLOG = 1024
 #: On shutdown, how long an open connection may wait for its next request.

@@ -1,8 +1,4 @@
-"""Notifications of jobs: Taskiq over a Redis stream.
-
-A job only names a message or an account. Postgres decides which worker does it, so jobs are acknowledged
-on arrival, and may be lost or come twice.
-"""
+"""Receives jobs: Taskiq's receiver on the stream. Only a worker loads it."""
 
 from __future__ import annotations
 
@@ -11,48 +7,35 @@ import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Context
 from typing import Any
 from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
-from taskiq import TaskiqMessage
 from taskiq.receiver import Receiver
 from taskiq_redis import RedisStreamBroker
 
-from adapters.batching import Batched
 from adapters.redis_causes import cause_of
-from adapters.redis_clients import redis_client, redis_pool
+from adapters.redis_clients import redis_pool
+from adapters.taskiq.sending import stream_of
 from application.patience import Backoff
-from application.ports.runtime import JobQueue, Resource
+from application.ports.runtime import Resource
 from domain.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-GENERATE_REPLY = "generate_reply"  # with the id of a message
-SYNC_SUBSCRIPTIONS = "read_subscriptions"  # with the id of a user
 _NEVER_MS = 3_600_000
-_REPEAT_SECONDS = 0.5
-_REPEATS = 10  # afterwards a worker's sweep comes about as soon
-_MAX_UNSENT = 1_000
-
-
-_Job = tuple[str, str]  # its name and its argument, a UUID
-_TASK_ID, _ARGUMENT = "<task id>", "<argument>"  # in place of the values
 
 
 class StreamBroker(RedisStreamBroker, Resource):
     """Taskiq's broker, whose stream shrinks again and skips no job that was sent before the first worker started."""
 
-    def __init__(
-        self, url: str, *, namespace: str, command_seconds: float, repeat_seconds: float = _REPEAT_SECONDS
-    ) -> None:
+    def __init__(self, url: str, *, namespace: str, command_seconds: float) -> None:
         block_ms = 2_000
         super().__init__(
             "redis://",
-            queue_name=f"{namespace}:jobs",
+            queue_name=stream_of(namespace),
             consumer_id="0",  # "$" would skip what was sent before the group existed
             xread_count=10,  # a larger batch starves the other workers
             xread_block=block_ms,
@@ -66,14 +49,6 @@ class StreamBroker(RedisStreamBroker, Resource):
         """Whether the stream was read since the last start."""
         self._command_seconds = command_seconds
         self._fetched: deque[bytes] = deque()
-        # Kept, and apart from the pool that waits for jobs: sending one is a single command on a warm connection.
-        self._sender = redis_client(url, command_seconds=command_seconds, max_connections=1)
-        self._send: Batched[Sequence[_Job], None] = Batched(self._add)
-        self._encoded_jobs: dict[str, bytes] = {}
-        self._repeat_seconds = repeat_seconds
-        self._unsent: dict[_Job, int] = {}
-        """Jobs that could not be sent, and how many tries are left."""
-        self._repeating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """The receiver creates the consumer group, also after an outage."""
@@ -94,68 +69,10 @@ class StreamBroker(RedisStreamBroker, Resource):
                 raise
 
     async def close(self) -> None:
-        if self._repeating:
-            self._repeating.cancel()
-            await asyncio.wait([self._repeating])
-        await self._sender.aclose(close_connection_pool=True)
         with suppress(RedisError, OSError):  # or each start of a worker would leave a consumer in the group
             async with asyncio.timeout(self._command_seconds), Redis(connection_pool=self.connection_pool) as redis:
                 await redis.xgroup_delconsumer(self.queue_name, self.consumer_group_name, self.consumer_name)
         await self.shutdown()
-
-    async def send(self, task_name: str, arguments: Sequence[str]) -> None:
-        """Add a job for each argument, in one round trip for all calls that come while the last one is under way."""
-        await self._send([(task_name, argument) for argument in arguments])
-
-    @property
-    def unsent(self) -> int:
-        """How many jobs wait to be sent again."""
-        return len(self._unsent)
-
-    def repeat(self, task_name: str, arguments: Sequence[str]) -> None:
-        """Retry jobs that could not be sent, in the background, twice a second for a while.
-
-        Jobs that are dropped, because there are too many or the outage lasts, are left to the sweeps.
-        """
-        for argument in arguments[: max(0, _MAX_UNSENT - len(self._unsent))]:
-            self._unsent[task_name, argument] = _REPEATS
-        if self._repeating is None or self._repeating.done():
-            # A new context, since the caller's may hold a transaction.
-            self._repeating = asyncio.get_running_loop().create_task(self._repeat(), context=Context())
-
-    async def _repeat(self) -> None:
-        while self._unsent:
-            await asyncio.sleep(self._repeat_seconds)
-            jobs = list(self._unsent)
-            try:
-                await self._send(jobs)
-            except (RedisError, OSError):
-                self._unsent = {job: left - 1 for job, left in self._unsent.items() if left > 1}
-            else:
-                log.info("jobs_sent_late", jobs=len(jobs))
-                for job in jobs:
-                    self._unsent.pop(job, None)
-
-    async def _add(self, calls: Sequence[Sequence[_Job]]) -> Sequence[None]:
-        entries = [{b"data": self._encoded(job)} for jobs in calls for job in jobs]
-        async with asyncio.timeout(self._command_seconds):
-            if len(entries) == 1:  # the usual case, at a fifth of a pipeline's cost
-                await self._sender.xadd(self.queue_name, entries[0])  # type: ignore[arg-type]  # dict is invariant
-            else:
-                pipeline = self._sender.pipeline(transaction=False)
-                for entry in entries:
-                    pipeline.xadd(self.queue_name, entry)  # type: ignore[arg-type]  # likewise
-                await pipeline.execute()
-        return [None] * len(calls)
-
-    def _encoded(self, job: _Job) -> bytes:
-        """As Taskiq encodes it, which takes a third of a bare request's time: only two values differ between jobs."""
-        name, argument = job
-        if name not in self._encoded_jobs:
-            message = TaskiqMessage(task_id=_TASK_ID, task_name=name, labels={}, args=[_ARGUMENT], kwargs={})
-            self._encoded_jobs[name] = self.formatter.dumps(message).message
-        whole = self._encoded_jobs[name].replace(_TASK_ID.encode(), self.id_generator().encode())
-        return whole.replace(_ARGUMENT.encode(), argument.encode())
 
     async def listen(self) -> AsyncGenerator[bytes, None]:  # type: ignore[override]  # the receiver takes both
         """Jobs, already removed from the stream: leases, not acknowledgements, guarantee that each is done.
@@ -190,22 +107,6 @@ class StreamBroker(RedisStreamBroker, Resource):
                 pipeline.xadd(self.queue_name, {b"data": job})
             await pipeline.execute()
             self._fetched.clear()
-
-
-class TaskiqJobQueue(JobQueue):
-    def __init__(self, broker: StreamBroker, job: str) -> None:
-        self._broker = broker
-        self._job = job
-
-    async def notify(self, ids: Sequence[UUID]) -> bool:
-        try:
-            await self._broker.send(self._job, [str(id) for id in ids])
-        except (RedisError, OSError) as error:
-            cause = cause_of(error).words
-            log.warning("notify_failed", job=self._job, error=type(error).__name__, cause=cause, ids=len(ids))
-            self._broker.repeat(self._job, [str(id) for id in ids])
-            return False
-        return True
 
 
 class JobReceiver:
