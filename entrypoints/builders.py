@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adapters.no_payments import NoPayments
-from adapters.otp_sender import ConsoleOtpSender, InBackground, ReplyOtpSender, TwilioAccount, TwilioOtpSender
+from adapters.otp_sender.senders import ConsoleOtpSender, InBackground, ReplyOtpSender
 from adapters.postgres.clock import PostgresClock
 from adapters.security import derived_key
 from application.ports.accounts import OtpSender
@@ -29,6 +29,9 @@ def shared_clock(database: PostgresClock) -> Clock:
 def otp_sender(settings: Settings) -> OtpSender:
     match settings.login.otp_sender:
         case "twilio":
+            # Imported here: only those who send SMS need its HTTP client.
+            from adapters.otp_sender.twilio import TwilioAccount, TwilioOtpSender
+
             account = TwilioAccount(
                 sid=settings.twilio.account_sid,
                 token=settings.twilio.auth_token.get_secret_value(),

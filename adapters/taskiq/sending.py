@@ -1,4 +1,4 @@
-"""Sends jobs, without Taskiq: it would bring its receiver and an HTTP client along, a fifth of the start of `serve`."""
+"""Sends jobs, without loading Taskiq, which brings its receiver and an HTTP client along."""
 
 from __future__ import annotations
 

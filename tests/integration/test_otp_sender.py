@@ -13,14 +13,8 @@ from typing import Any
 import pytest
 import structlog
 
-from adapters.otp_sender import (
-    ConsoleOtpSender,
-    InBackground,
-    ReplyOtpSender,
-    SmsRefused,
-    TwilioAccount,
-    TwilioOtpSender,
-)
+from adapters.otp_sender.senders import ConsoleOtpSender, InBackground, ReplyOtpSender
+from adapters.otp_sender.twilio import SmsRefused, TwilioAccount, TwilioOtpSender
 from application.ports.accounts import OtpSender
 from application.ports.runtime import Described
 from domain.accounts import MobileNumber, OtpPurpose

@@ -11,7 +11,7 @@ HEAVY = {"aiohttp", "google.genai", "google.generativeai", "stripe", "taskiq", "
 
 
 def loaded_with(module: str) -> set[str]:
-    """Of the heavy modules, in a process of its own."""
+    """Of the heavy modules, in a new process."""
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return HEAVY & set(done.stdout.split())
