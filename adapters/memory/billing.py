@@ -177,6 +177,11 @@ class MemoryBillingAccounts(BillingAccounts):
             self.table.put(row.account.user_id, replace(row, schedule=replace(row.schedule, notified_at=now)))
         return [row.account.user_id for row in taken]
 
+    async def purge_checkouts(self, *, expired_before: datetime) -> None:
+        for checkout in self.checkouts.all():
+            if checkout.settled and checkout.expires_at < expired_before:
+                self.checkouts.put(checkout.id, None)
+
     async def purge_events(self, *, received_before: datetime) -> None:
         for event_id, received_at in self.events.items():
             if received_at < received_before:

@@ -153,6 +153,10 @@ class PostgresBillingAccounts(BillingAccounts):
         taken = await SQL.take_due(limit=limit, notified_before=notified_before)
         return [UserId(row["user_id"]) for row in sorted(taken, key=lambda row: row["due_at"])]
 
+    async def purge_checkouts(self, *, expired_before: datetime) -> None:
+        while await SQL.purge_checkouts(expired_before=expired_before):
+            pass
+
     async def purge_events(self, *, received_before: datetime) -> None:
         while await SQL.purge_events(received_before=received_before):
             pass

@@ -148,6 +148,10 @@ class Checkouts(Protocol):
     async def add_checkout(self, checkout: Checkout, *, due_in: timedelta) -> None:
         """Store the new checkout, count it and the change, and unlock. A sync is due after `due_in` at the latest."""
 
+    @abstractmethod
+    async def purge_checkouts(self, *, expired_before: datetime) -> None:
+        """Remove those that are settled: an event about one of them has no effect any more."""
+
 
 class Subscriptions(Protocol):
     @abstractmethod

@@ -438,6 +438,47 @@ class TestEvents:
         assert await billing.port.add_event(old) == [user_id]
 
 
+class TestForgettingCheckouts:
+    async def checkouts(self, billing: Billing, user_id: UserId) -> tuple[list[Checkout], dict[str, bool]]:
+        """One that is not settled, two that are; the last expires later."""
+        now = billing.adapters.clock.now()
+        made = [
+            await billing.open_checkout(user_id, expires_at=at, settled=settled, payment_intent_id=f"pi_{uuid4().hex}")
+            for at, settled in ((now, False), (now, True), (now + HOUR, True))
+        ]
+        return made, await self.known(billing, made)
+
+    async def known(self, billing: Billing, checkouts: list[Checkout]) -> dict[str, bool]:
+        notices = [event(payment_intent_id=one.payment_intent_id) for one in checkouts]
+        return {
+            one.id: bool(await billing.port.add_event(notice)) for one, notice in zip(checkouts, notices, strict=True)
+        }
+
+    async def test_those_that_expired_before_and_are_settled(self, billing: Billing) -> None:
+        user_id, now = await billing.account(), billing.adapters.clock.now()
+        made, before = await self.checkouts(billing, user_id)
+        assert list(before.values()) == [True, True, True]
+        await billing.port.purge_checkouts(expired_before=now)
+        assert await self.known(billing, made) == before
+        for _ in range(2):
+            await billing.port.purge_checkouts(expired_before=now + HOUR)
+            assert list((await self.known(billing, made)).values()) == [True, False, True]
+        assert await billing.unsettled(user_id) == made[:1]
+
+    async def test_rolled_back(self, billing: Billing) -> None:
+        made, before = await self.checkouts(billing, await billing.account())
+        async with billing.adapters.rolled_back():
+            await billing.port.purge_checkouts(expired_before=billing.adapters.clock.now() + DAY)
+            assert list((await self.known(billing, made)).values()) == [True, False, False]
+        assert await self.known(billing, made) == before
+
+    async def test_by_many_at_once(self, billing: Billing) -> None:
+        made, _ = await self.checkouts(billing, await billing.account())
+        until = billing.adapters.clock.now() + DAY
+        await asyncio.gather(*(billing.port.purge_checkouts(expired_before=until) for _ in range(5)))
+        assert list((await self.known(billing, made)).values()) == [True, False, False]
+
+
 class TestReading:
     async def test_only_what_is_due_can_be_claimed(self, billing: Billing) -> None:
         user_id = await billing.account()

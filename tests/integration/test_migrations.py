@@ -300,6 +300,7 @@ def test_migrations_make_what_the_models_say(empty_database: str, database_url: 
 def test_the_queues_partial_indexes_are_there(database_url: str) -> None:
     found = asyncio.run(execute(database_url, "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%WHERE%'"))
     assert {row["indexname"] for row in found} >= {
+        "checkouts_settled",
         "messages_unanswered",
         "queue_entries_cancel_requested",
     }

@@ -915,3 +915,19 @@ async def test_ids_of_events_are_forgotten_after_a_month(shop: Shop) -> None:
     shop.world.clock.move(2 * DAY)
     await shop.container.purge_expired()()
     assert shop.accounts.events.items() == []
+
+
+async def test_settled_checkouts_are_forgotten_ninety_days_after_they_expired(shop: Shop) -> None:
+    assert isinstance(shop.accounts, MemoryBillingAccounts)
+    user = await shop.world.user()
+    for settled in (False, True):
+        checkout = Checkout(
+            id=f"cs_{settled}", user_id=user.id, expires_at=shop.world.clock.now() + DAY, settled=settled
+        )
+        shop.accounts.checkouts.put(checkout.id, checkout)
+    shop.world.clock.move(90 * DAY)
+    await shop.container.purge_expired()()
+    assert [key for key, _ in shop.accounts.checkouts.items()] == ["cs_False", "cs_True"]
+    shop.world.clock.move(2 * DAY)
+    await shop.container.purge_expired()()
+    assert [key for key, _ in shop.accounts.checkouts.items()] == ["cs_False"]

@@ -127,6 +127,14 @@ WITH found AS MATERIALIZED (
 UPDATE billing_accounts AS account SET rung_at = now() FROM found WHERE account.user_id = found.user_id
 RETURNING account.user_id, due_at;
 
+-- purge_checkouts --
+-- Forget checkouts that expired long ago and are settled, in batches.
+DELETE FROM checkouts WHERE id = ANY (ARRAY(
+    SELECT id FROM checkouts WHERE settled AND expires_at < :expired_before
+    ORDER BY expires_at LIMIT 500 FOR UPDATE SKIP LOCKED
+))
+RETURNING id;
+
 -- purge_events --
 -- Forget events that Stripe does not repeat any more, in batches.
 DELETE FROM payment_events WHERE id = ANY (ARRAY(
