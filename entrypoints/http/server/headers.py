@@ -76,13 +76,14 @@ class ResponseHeaders:
 
     def complete(self, request: Request, response: BaseHTTPResponse) -> None:
         headers = response.headers
+        limits: dict[str, str] | None = getattr(request.ctx, "rate_limit", None)
         if isinstance(response, JsonResponse):
-            response.encoded = self._encoded
+            response.encoded = [*self._encoded, _in_one_piece(limits)] if limits else self._encoded
         else:
             for name, value in self._always.items():
                 headers.setdefault(name, value)
-        if limits := getattr(request.ctx, "rate_limit", None):
-            headers.update(limits)
+            if limits:
+                headers.update(limits)
         if self._origins:
             headers["vary"] = f"{headers['vary']}, Origin" if "vary" in headers else "Origin"
             origin = request.headers.get("origin", "")

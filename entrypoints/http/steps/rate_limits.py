@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import ip_network
 
@@ -46,6 +46,12 @@ class Rule:
     rate: Rate
     #: Counted by all processes together. Otherwise each counts by itself, which costs no round trip.
     shared: bool = True
+    policy: str = field(init=False)
+    """As the headers have it."""
+
+    def __post_init__(self) -> None:
+        policy = f'"{self.name}";q={self.rate.calls};w={math.ceil(self.rate.seconds)}'
+        object.__setattr__(self, "policy", policy)
 
 
 def rules_of(rates: RateSettings) -> dict[str, Rule]:
@@ -98,15 +104,12 @@ class RateLimits:
             metrics.RATE_LIMITS_IN_PROCESS.inc()
         if not shared and not decision.retry_after:
             return  # no header tells of a rule that each process counts by itself
-        least: dict[str, Remaining] = {}
-        for bucket, remaining in zip(buckets, decision.remaining, strict=True):
-            known = least.get(bucket.rule)
-            least[bucket.rule] = remaining if known is None else min(known, remaining, key=lambda left: left.calls)
-        request.ctx.rate_limit = _headers(rules, [least[rule.name] for rule in rules])
+        least = decision.remaining if len(buckets) == len(rules) else _least(rules, buckets, decision.remaining)
+        request.ctx.rate_limit = _headers(rules, least)
         if decision.retry_after > 0:
-            for name, remaining in least.items():
+            for rule, remaining in zip(rules, least, strict=True):
                 if remaining.calls < 1:
-                    metrics.RATE_LIMITED.labels(name).inc()
+                    metrics.RATE_LIMITED.labels(rule.name).inc()
             raise RateLimited(retry_after=decision.retry_after)
 
     def _buckets(self, rule: Rule, request: Request, caller: Caller | None, body: Schema | None) -> list[Bucket]:
@@ -133,14 +136,23 @@ def networks_of(address: Address) -> list[tuple[str, int]]:
     return [(str(ip_network((address, bits), strict=False)), times) for bits, times in IPV6_NETWORKS.items()]
 
 
+def _least(rules: Sequence[Rule], buckets: Sequence[Bucket], remaining: Sequence[Remaining]) -> list[Remaining]:
+    """Of the buckets of each rule, what the fullest has left."""
+    found: dict[str, Remaining] = {}
+    for bucket, left in zip(buckets, remaining, strict=True):
+        known = found.get(bucket.rule)
+        found[bucket.rule] = left if known is None else min(known, left, key=lambda one: one.calls)
+    return [found[rule.name] for rule in rules]
+
+
 def _headers(rules: Sequence[Rule], remaining: Sequence[Remaining]) -> dict[str, str]:
     """In the format of draft-ietf-httpapi-ratelimit-headers."""
     return {
-        "ratelimit-policy": ", ".join(
-            f'"{rule.name}";q={rule.rate.calls};w={math.ceil(rule.rate.seconds)}' for rule in rules
-        ),
+        "ratelimit-policy": ", ".join([rule.policy for rule in rules]),
         "ratelimit": ", ".join(
-            f'"{rule.name}";r={left.calls};t={math.ceil(left.resets_in)}'
-            for rule, left in zip(rules, remaining, strict=True)
+            [
+                f'"{rule.name}";r={left.calls};t={math.ceil(left.resets_in)}'
+                for rule, left in zip(rules, remaining, strict=True)
+            ]
         ),
     }
