@@ -316,7 +316,7 @@ class RatesGame(Game):
     def __init__(self, container: Container, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.redis: Any = container.redis()
-        self.limiter: Any = container.rate_limiter()
+        self.limiter: Any = container.rate_limiter()._shared  # noqa: SLF001 - the one in Redis
         self.buckets = [Bucket("rule", secrets.token_hex(8), rate) for rate in self.RATES]
         self.rates = [CallRate(rate) for rate in self.RATES]
 

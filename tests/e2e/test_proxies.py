@@ -50,6 +50,7 @@ def front(request: pytest.FixtureRequest, product: dict[str, str], tmp_path: Pat
         "DRAIN_SECONDS": "6",
         "RATE_LIMITS": "on",
         "RATE_SIGNUP": "3/3600",
+        "RATE_WRITES": "10000/60",
     }
     certificate = self_signed(tmp_path / "certificate.pem")
     before: Callable[..., Any] = PROXIES[request.param]

@@ -91,21 +91,26 @@ def test_what_the_machine_lacks_is_put_into_a_sentence(output: str, sentence: st
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
-    [("ro", "This folder cannot be written to. "), ("size=1m", "The disk is full: ")],
+    ("size", "mounted", "sentence"),
+    [
+        ("4g", 'mount -o remount,bind,ro "$1"', "This folder cannot be written to. "),
+        ("1m", ":", "The disk is full: "),
+    ],
 )
-def test_a_folder_that_cannot_hold_it_ends_in_one_clear_sentence(tmp_path: Path, options: str, sentence: str) -> None:
+def test_a_folder_that_cannot_hold_it_ends_in_one_clear_sentence(
+    tmp_path: Path, size: str, mounted: str, sentence: str
+) -> None:
     """Root may write anywhere, so the folder is its own file system."""
     lock = (ROOT / "requirements.lock").read_bytes()
     (tmp_path / "requirements.lock").write_bytes(lock)
     script = (
-        'set -e; mount -t tmpfs tmpfs "$1"; cp "$2" "$1/requirements.lock"; mount -o "remount,$3" "$1"; cd "$1";'
-        ' exec "$4" -m local.setup'
+        f'set -e; mount -t tmpfs -o size={size} tmpfs "$1"; cp "$2" "$1/requirements.lock"; {mounted}; cd "$1";'
+        ' exec "$3" -m local.setup'
     )
     folder = tmp_path / "folder"
     folder.mkdir()
     done = subprocess.run(
-        [*IN_OWN_MOUNTS, "sh", "-c", script, "sh", folder, tmp_path / "requirements.lock", options, sys.executable],
+        [*IN_OWN_MOUNTS, "sh", "-c", script, "sh", folder, tmp_path / "requirements.lock", sys.executable],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

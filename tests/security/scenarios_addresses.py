@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -132,4 +133,5 @@ def _shape(response: httpx.Response) -> str:
     """Status, headers and body, except what differs between any two answers."""
     request_id = response.headers["x-request-id"]
     headers = sorted(f"{name}: {value}" for name, value in response.headers.items() if name != "x-request-id")
-    return f"{response.status_code} {headers} {response.text.replace(request_id, '')}"
+    text = re.sub('"challenge":"[^"]{43}"', '"challenge"', response.text.replace(request_id, ""))
+    return f"{response.status_code} {headers} {text}"

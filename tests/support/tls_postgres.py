@@ -39,4 +39,5 @@ async def tls_front(host: str, port: int, context: ssl.SSLContext) -> AsyncItera
             yield server.sockets[0].getsockname()[1]
         finally:
             for writer in open_ones:
-                writer.transport.abort()
+                if not writer.transport.is_closing():
+                    writer.transport.abort()
