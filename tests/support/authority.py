@@ -15,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.support.patience import HANG
+
 
 class Authority:
     def __init__(self, folder: Path, name: str) -> None:
@@ -81,8 +83,15 @@ def refusing_port(context: ssl.SSLContext) -> Iterator[int]:
             with suppress(OSError):
                 while True:
                     client, _ = listener.accept()
-                    with suppress(OSError), client, context.wrap_socket(client, server_side=True) as connection:
-                        connection.recv(1)
+                    # To close with what the client sent unread would reset the connection, and take back the alert.
+                    with client.dup() as rest:
+                        with suppress(OSError), client, context.wrap_socket(client, server_side=True) as connection:
+                            connection.recv(1)
+                        with suppress(OSError):
+                            rest.shutdown(socket.SHUT_WR)
+                            rest.settimeout(HANG)
+                            while rest.recv(4_096):
+                                pass
 
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1]
