@@ -164,11 +164,12 @@ async def storm(scale: Scale, seed: int) -> Row:
         report.wrong["stuck"].clear()  # the small run does not wait for the model to recover
     return Row(
         f"503 storm: {messages} messages, {workers} worker(s)",
-        "breaker open after ≤ 20 failed calls a worker; then probes alone, and all is answered when the model is well",
+        "breaker open after ≤ 20 failed calls a worker, and those under way then; then probes alone, and all is"
+        " answered when the model is well",
         f"{opened} calls{answered}; {report}",
         report.kept
         and settled is not None
-        and opened <= 20 * workers
+        and opened <= 20 * workers + len(load.people)
         and (not scale.long or (0 < probes <= 2 * workers and set(report.statuses) == {"completed"}))
         and not load.complaints,
     )

@@ -76,8 +76,8 @@ async def test_a_frozen_process_is_not_healthy(product: dict[str, str]) -> None:
 
 async def test_one_frozen_process_of_two_is_not_healthy(product: dict[str, str]) -> None:
     with watched_worker(product, workers=2) as (worker, port):
-        frozen = min(until_children(worker.process.pid, 2))
         await until_it_says(port, "/ready", 200)
+        frozen = min(until_children(worker.process.pid, 2))
         os.kill(frozen, signal.SIGSTOP)
         try:
             body = await until_it_says(port, "/health", 503)

@@ -77,7 +77,7 @@ class TestSentinel:
             old = await whole.primary()
             async with product.replying() as reply:
                 await reply.goes_on()
-                await whole.sentinels[0].ask("FAILOVER", SERVICE)
+                await whole.fail_over()
                 await whole.moved_from(old)
                 await reply.goes_on()
             await product.works()

@@ -492,7 +492,8 @@ async def test_another_price_and_one_of_several(
     gateway: StripeGateway, stripe_standin: StripeStandIn, user: UserId
 ) -> None:
     customer, session = await subscribed(gateway, stripe_standin, user)
-    monthly = {"currency": "eur", "unit_amount": "100", "recurring[interval]": "month"}
+    currency = stripe_standin.object(PRICE)["currency"]
+    monthly = {"currency": currency, "unit_amount": "100", "recurring[interval]": "month"}
     other = rest(stripe_standin, "POST", "/prices", **monthly, **{"product_data[name]": "Socks"})
     items = stripe_standin.object(session["subscription"])["items"]
     items["data"][0]["price"] = other

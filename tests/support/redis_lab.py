@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from local.files import write_private
 from local.valkey import CONFIGURATION, EmbeddedValkey
@@ -152,6 +152,20 @@ class SentinelSet:
                 return False
         primary = await self.primary()
         return all([await server.has_caught_up() for server in self.servers if server is not primary])
+
+    async def fail_over(self) -> None:
+        """As an operator orders it; again while the Sentinels are not ready for it, or gave up."""
+        old = await self.primary()
+
+        async def ordered() -> bool:
+            if await self.primary() is not old:
+                return True
+            with suppress(ResponseError):  # NOGOODSLAVE, INPROG
+                await self.sentinels[0].ask("FAILOVER", SERVICE)
+            await asyncio.sleep(2)
+            return False
+
+        await until_true(ordered)
 
     async def moved_from(self, old: LabValkey) -> None:
         """Wait until the Sentinels name another server, which takes writes."""
