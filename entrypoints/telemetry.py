@@ -30,6 +30,7 @@ def configure_logs(settings: Settings) -> None:
         processors=[metrics.count_log_event, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.stdlib.LoggerFactory(),
+        # Not cached: a logger that was used would keep this configuration after the next.
     )
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()

@@ -46,34 +46,21 @@ async def work(settings: Settings) -> None:
     )
     async with running([*container.resources(), broker, container.language_model(), container.payment_gateway(), lag]):
         receiver = JobReceiver(broker, _handlers(container), concurrency=settings.worker.concurrency)
-        recover, leases = container.recover_replies(), container.leases()
-        resume_syncs = container.resume_syncs()
-
-        async def sweep() -> None:
-            try:
-                # Our own lease first: after an outage of the database it has expired although we are alive.
-                await leases.renew()
-                receiver.run_now(GENERATE_REPLY, await recover())
-                health.seen(health.DATABASE)
-            finally:
-                health.seen(health.SWEEP)
-
-        async def beat() -> None:
-            health.seen(health.LOOP)
-
-        async def sweep_syncs() -> None:
-            receiver.run_now(SYNC_SUBSCRIPTIONS, await resume_syncs())
-
+        leases = container.leases()
         health.seen(health.LOOP)
         health.seen(health.SWEEP)
         log.info("worker_started")
         async with (
-            _every(health.BEAT_SECONDS, beat),
+            _every(health.BEAT_SECONDS, _beat),
             _every(settings.worker.heartbeat_seconds, leases.renew),
             _every(CANCEL_POLL_SECONDS, leases.stop_cancelled, after_failure=1.0),
             # After an outage the other workers get time to renew theirs, too.
-            _every(settings.worker.sweep_seconds, sweep, after_failure=settings.worker.heartbeat_seconds * 1.5),
-            _every(settings.worker.sweep_seconds, sweep_syncs),
+            _every(
+                settings.worker.sweep_seconds,
+                _sweep(container, receiver),
+                after_failure=settings.worker.heartbeat_seconds * 1.5,
+            ),
+            _every(settings.worker.sweep_seconds, _sweep_syncs(container, receiver)),
             _every(PURGE_SECONDS, container.purge_expired()),
             _every(ERASE_SECONDS, container.erase_deleted()),
             _beside(container.watch_setup().check),
@@ -84,6 +71,34 @@ async def work(settings: Settings) -> None:
                 await receiver.drain(settings.http.shutdown_seconds * 0.8)
             await receiver.drain(0)
     log.info("worker_stopped")
+
+
+async def _beat() -> None:
+    health.seen(health.LOOP)
+
+
+def _sweep(container: Container, receiver: JobReceiver) -> Callable[[], Awaitable[None]]:
+    recover, leases = container.recover_replies(), container.leases()
+
+    async def sweep() -> None:
+        try:
+            # Our own lease first: after an outage of the database it has expired although we are alive.
+            await leases.renew()
+            receiver.run_now(GENERATE_REPLY, await recover())
+            health.seen(health.DATABASE)
+        finally:
+            health.seen(health.SWEEP)
+
+    return sweep
+
+
+def _sweep_syncs(container: Container, receiver: JobReceiver) -> Callable[[], Awaitable[None]]:
+    resume = container.resume_syncs()
+
+    async def sweep_syncs() -> None:
+        receiver.run_now(SYNC_SUBSCRIPTIONS, await resume())
+
+    return sweep_syncs
 
 
 def _handlers(container: Container) -> dict[str, Callable[[Any], Awaitable[None]]]:

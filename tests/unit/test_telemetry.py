@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from entrypoints.settings import Settings
 from entrypoints.telemetry import configure_logs
@@ -61,3 +62,13 @@ def test_an_exception_group_shows_each_exception(log: io.StringIO) -> None:
 def test_an_operating_system_error_shows_its_message(log: io.StringIO) -> None:
     logging.getLogger("theirs").error("failed", exc_info=OSError(98, "Address already in use"))
     assert "Address already in use" in log.getvalue()
+
+
+def test_a_logger_that_was_used_follows_the_next_configuration(log: io.StringIO) -> None:
+    ours = structlog.get_logger("ours")
+    ours.warning("with_the_first")
+    configure_logs(Settings.from_environment({}))
+    with capture_logs() as captured:
+        ours.warning("with_the_second")
+    assert "with_the_first" in log.getvalue()
+    assert [line["event"] for line in captured] == ["with_the_second"]
