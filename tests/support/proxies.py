@@ -1,29 +1,25 @@
 """The reverse proxies of deploy/, each run with its recipe: only names, ports and certificates are replaced.
 
-Caddy comes with the tests' packages. nginx is the installed one, or is unpacked from Debian's packages, which needs no
-root. Where neither is possible, `nginx()` is None.
+Caddy comes with the tests' packages, and nginx from Debian: where it cannot be had, `nginx()` is None.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
 from local.files import port_is_free
+from tests.support.debian import environment, program
 from tests.support.patience import PROCESS_HANG
 from tests.support.ports import free_port
 from tests.support.processes import ROOT
 
-_CACHE = ROOT / ".venv" / "nginx"
-_PACKAGES = ("nginx", "libpcre2-8-0", "libssl3", "libssl3t64", "libcrypt1", "zlib1g")
 _NGINX = """
 daemon off;
 {user}
@@ -49,19 +45,9 @@ _CADDY = """{{
 """
 
 
-@cache
 def nginx() -> Path | None:
-    if found := shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"):
-        return Path(found)
-    unpacked = _CACHE / "usr" / "sbin" / "nginx"
-    if not unpacked.exists() and shutil.which("apt-get") and shutil.which("dpkg"):
-        with tempfile.TemporaryDirectory() as folder:
-            for package in _PACKAGES:  # not every release has each of them
-                subprocess.run(["apt-get", "download", package], cwd=folder, capture_output=True, timeout=60)
-            for file in Path(folder).glob("*.deb"):
-                subprocess.run(["dpkg", "-x", file, _CACHE], check=True, capture_output=True)
-    works = unpacked.exists() and subprocess.run([unpacked, "-v"], env=_environment(), capture_output=True)
-    return unpacked if works and works.returncode == 0 else None
+    libraries = ("libpcre2-8-0", "libssl3", "libssl3t64", "libcrypt1", "zlib1g")
+    return program("nginx", "nginx", *libraries, version="-v")
 
 
 def caddy() -> Path:
@@ -128,8 +114,8 @@ def _replaced(text: str, changes: dict[str, str]) -> str:
 def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
     log = folder / "output"
     with log.open("wb") as output:
-        environment = {**_environment(), "HOME": str(folder)}
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        variables = {**environment("nginx"), "HOME": str(folder)}
+        process = subprocess.Popen(command, env=variables, stdout=output, stderr=output, start_new_session=True)
     try:
         give_up = time.monotonic() + PROCESS_HANG
         while port_is_free(port):
@@ -140,8 +126,3 @@ def _running(command: list[str], port: int, folder: Path) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait(PROCESS_HANG)
-
-
-def _environment() -> dict[str, str]:
-    libraries = ":".join(str(folder) for folder in _CACHE.glob("usr/lib/*-linux-gnu"))
-    return {"PATH": os.defpath, "LD_LIBRARY_PATH": libraries}
