@@ -22,8 +22,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
 from adapters.redis_url import Address, Credentials, RedisUrl, Tls, parse_redis_url
 
@@ -33,7 +33,7 @@ class Demoted(RedisConnectionError):
 
 
 class SentinelFailure(RedisConnectionError):
-    """No Sentinel named a server. Its cause is the error of one of them, if they did not answer."""
+    """No Sentinel named a server. Its cause is what one of them said, or else why one did not answer."""
 
 
 class _Parser(_AsyncHiredisParser):
@@ -88,7 +88,7 @@ class Sentinels:
     async def primary(self) -> Address:
         """What the newest configuration among the answers of a majority says; of fewer, if more do not come in time.
 
-        Raises ResponseError if a Sentinel does not know the service or refuses us, and else SentinelFailure.
+        Raises SentinelFailure.
         """
         asked = {asyncio.create_task(self._ask(node), context=Context()) for node in self._nodes}
         waiting, answers, errors = asked, list[tuple[int, Address]](), list[Exception]()
@@ -108,8 +108,8 @@ class Sentinels:
                 task.cancel()
         if answers:
             return max(answers)[1]
-        refused = [error for error in errors if not isinstance(error, OSError | TimeoutError)]
-        raise SentinelFailure("no Sentinel answered") from (refused or errors)[0]
+        said = [error for error in errors if isinstance(error, ResponseError | AuthenticationError)]
+        raise SentinelFailure("no Sentinel named a server") from (said or errors)[0]
 
     async def _ask(self, node: Mapping[str, Any]) -> tuple[int, Address]:
         """The number of the configuration, which each failover raises, and the server's address."""

@@ -21,11 +21,12 @@ from application.ports.billing import (
 )
 from application.ports.runtime import UnitOfWork
 from domain.billing import BillingAccount, Checkout, Subscription, SubscriptionStatus
+from domain.chat.history import FIRST_ID
 from domain.errors import AlreadySubscribed, UserNotFound
 from domain.ids import UserId
 
 SQL = Statements("billing")
-_LOWEST_ID, _BATCH = UUID(int=0), 500
+_BATCH = 500
 _ENDED = [status.value for status in SubscriptionStatus if status.has_ended]
 
 
@@ -141,7 +142,7 @@ class PostgresBillingAccounts(BillingAccounts):
 
     async def make_due(self, user_id: UserId | None = None) -> int:
         # In batches, since events wait for the locks.
-        made, first = 0, _LOWEST_ID
+        made, first = 0, FIRST_ID
         while True:
             found = await SQL.make_due(first=first, only=user_id, limit=_BATCH)
             made += len(found)

@@ -95,13 +95,14 @@ class PostgresMessages(Messages, MessageQueue, MessageDesk):
         return to_entity(Message, found[0])
 
     async def cancel(self, message_id: MessageId, chatroom_id: ChatroomId, user_id: UserId) -> Message:
-        while True:
+        for _ in range(5):  # again only after a change in between
             cancelled = await SQL.cancel(id=message_id, chatroom_id=chatroom_id, user_id=user_id)
             message = await self.get(message_id, chatroom_id, user_id)
             if cancelled:
                 return message
             if message.status.is_final:
-                raise MessageEnded
+                break
+        raise MessageEnded
 
     async def cancel_requested(self) -> set[MessageId]:
         return {MessageId(row["message_id"]) for row in await SQL.cancel_requested()}

@@ -62,7 +62,7 @@ class PostgresChatrooms(Chatrooms):
                 raise ChatroomNotFound
             unanswered = await SQL.end_unanswered.on(connection, id=chatroom_id, user_id=user_id)
             await SQL.delete.on(connection, id=chatroom_id, user_id=user_id)
-            await erase(chatroom_id, connection)  # what is left is erased by workers
+            await erase(connection, chatroom_id)  # what is left is erased by workers
             return [MessageId(row["message_id"]) for row in unanswered]
 
         return await transaction(run)

@@ -7,9 +7,13 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import structlog
+
 from adapters.postgres.statements import Statements
 from application.ports.runtime import Clock, Resource
 from domain.errors import Unavailable
+
+log = structlog.get_logger(__name__)
 
 SQL = Statements("database")
 
@@ -57,9 +61,13 @@ class PostgresClock(Clock, Resource):
 
     async def _follow(self, first: asyncio.Event) -> None:
         while True:
-            with suppress(Unavailable):
+            try:
                 for _ in range(_READINGS):
                     await self.read()
+            except Unavailable:
+                pass  # logged where it was raised; the time goes on
+            except Exception:
+                log.exception("clock_not_read")
             first.set()
             await asyncio.sleep(_RETRY_SECONDS if self._read_at is None else _EVERY_SECONDS)
 

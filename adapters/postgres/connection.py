@@ -80,9 +80,11 @@ class _PooledConnection(AbstractAsyncContextManager[asyncpg.Connection]):
         return self._kept.connection
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
-        if error is not None and is_read_only(error):
-            await self._client.expire()
-        await self._connections.release(self._kept, failed=kind is not None)
+        try:
+            if error is not None and is_read_only(error):
+                await self._client.expire()
+        finally:
+            await self._connections.release(self._kept, failed=kind is not None)
 
 
 class PostgresClient(AsyncpgDBClient):

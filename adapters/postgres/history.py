@@ -75,17 +75,22 @@ class PostgresMessageHistory(MessageHistory):
     async def _drop(self, name: str, following: UUID) -> None:
         async def run(connection: asyncpg.Connection) -> None:
             if await _may_change(connection):
+                await connection.execute(f'DROP TABLE IF EXISTS "{name}"')
+                # Only now can none of its messages be queued again.
                 while await SQL.end_open.on(connection, next=following):
                     pass
-                await connection.execute(f'DROP TABLE IF EXISTS "{name}"')
                 log.info("message_month_dropped", partition=name)
 
         await self._change(run)
 
     async def _shorten_past(self, first_kept: UUID) -> None:
-        while await SQL.end_open(next=first_kept):
-            pass
+        await self._end_open(first_kept)
         while len(await SQL.delete_past(next=first_kept, limit=BATCH)) == BATCH:
+            pass
+        await self._end_open(first_kept)  # what was queued again meanwhile
+
+    async def _end_open(self, following: UUID) -> None:
+        while await SQL.end_open(next=following):
             pass
 
     async def _change(self, run: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
@@ -99,20 +104,19 @@ class PostgresMessageHistory(MessageHistory):
             log.warning("message_months_put_off", error=type(cause).__name__)
 
     async def erase_deleted(self) -> bool:
-        found = await SQL.deleted_chatroom()
-        if not found:
-            return False
-        await erase(ChatroomId(found[0]["id"]))
-        return True
+        async def run(connection: asyncpg.Connection) -> bool:
+            found = await SQL.deleted_chatroom.on(connection)
+            if found:
+                await erase(connection, ChatroomId(found[0]["id"]))
+            return bool(found)
+
+        return await transaction(run)
 
 
-async def erase(chatroom_id: ChatroomId, connection: asyncpg.Connection | None = None) -> None:
+async def erase(connection: asyncpg.Connection, chatroom_id: ChatroomId) -> None:
     """One batch of a deleted room's messages."""
-    values = {"chatroom_id": chatroom_id, "limit": BATCH}
-    erased = await (SQL.erase.on(connection, **values) if connection else SQL.erase(**values))
-    if len(erased) < BATCH:
-        forgotten = {"chatroom_id": chatroom_id}
-        await (SQL.forget_chatroom.on(connection, **forgotten) if connection else SQL.forget_chatroom(**forgotten))
+    if len(await SQL.erase.on(connection, chatroom_id=chatroom_id, limit=BATCH)) < BATCH:
+        await SQL.forget_chatroom.on(connection, chatroom_id=chatroom_id)
 
 
 async def _may_change(connection: asyncpg.Connection) -> bool:

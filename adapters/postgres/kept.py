@@ -7,6 +7,9 @@ from collections import deque
 from typing import Any, NamedTuple
 
 import asyncpg
+import structlog
+
+log = structlog.get_logger(__name__)
 
 #: How long a connection stays out of the pool, which limits their age and closes those that are not needed.
 KEPT_SECONDS = 60.0
@@ -33,6 +36,8 @@ class KeptConnections:
         self._free: deque[Kept] = deque()
         """The last used one is the last."""
         self._waiting: deque[asyncio.Future[Kept | None]] = deque()
+        #: What is to be kept until then at the latest was taken before `clear`.
+        self._stale_until = 0.0
         self._taken = 0  # out of the pool, free or in use
         self._closed = False
 
@@ -61,7 +66,8 @@ class KeptConnections:
     async def release(self, kept: Kept, *, failed: bool) -> None:
         """`failed`: its last use has raised, so a statement or a transaction may still have to be ended."""
         now = asyncio.get_running_loop().time()
-        if failed or self._closed or now >= kept.until or not _is_open(kept.connection):
+        is_stale = now >= kept.until or kept.until <= self._stale_until
+        if failed or self._closed or is_stale or not _is_open(kept.connection):
             await self._return(kept)
         elif not self._hand_over(kept):
             self._free.append(kept)
@@ -74,6 +80,8 @@ class KeptConnections:
         await self.clear()
 
     async def clear(self) -> None:
+        """Return all, also those that are in use now, after their use."""
+        self._stale_until = asyncio.get_running_loop().time() + self._seconds
         while self._free:
             await self._return(self._free.pop())
 
@@ -90,6 +98,8 @@ class KeptConnections:
     async def _return(self, kept: Kept) -> None:
         try:
             await self._pool.release(kept.connection, timeout=_RELEASE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - the pool has dropped it; what it was used for is done
+            log.info("connection_dropped", error=type(error).__name__)
         finally:
             self._taken -= 1
             self._hand_over(None)

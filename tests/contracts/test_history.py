@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
-from adapters.postgres.connection import rows
+from adapters.postgres.connection import rows, transaction
+from adapters.postgres.history import erase
 from domain.chat.chatrooms import Chatroom
 from domain.chat.history import first_id
 from domain.chat.messages import Message
 from domain.errors import MessageNotFound
 from domain.ids import MessageId
 from tests.contracts.conftest import COMPLETED, HOUR, Adapters, InPostgresAndRedis
+from tests.support.patience import HANG
 
 MARCH = datetime(2020, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
+#: A room with answered messages.
+FILL = (
+    "INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, attempt, failures, deaths,"
+    " allowance_day, charged, queued_at, max_output_tokens)"
+    " SELECT gen_random_uuid(), $1, $2, 'Why?', now(), 'completed', 1, 0, 0, '2020-01-01', false, now(), 10"
+    " FROM generate_series(1, $3::int) RETURNING id"
+)
 
 
 def id_of(at: datetime) -> MessageId:
@@ -98,13 +109,7 @@ async def test_nothing_is_erased_of_rooms_that_are_there(adapters: Adapters) -> 
 @pytest.mark.parametrize("count", [3, 1000, 2500])
 async def test_a_long_room_is_out_of_sight_at_once_and_erased_in_batches(real: InPostgresAndRedis, count: int) -> None:
     room, other = await real.room(), await real.ended()
-    insert = (
-        "INSERT INTO messages (id, chatroom_id, user_id, input, created_at, status, attempt, failures, deaths,"
-        " allowance_day, charged, queued_at, max_output_tokens)"
-        " SELECT gen_random_uuid(), $1, $2, 'Why?', now(), 'completed', 1, 0, 0, '2020-01-01', false, now(), 10"
-        " FROM generate_series(1, $3::int) RETURNING id"
-    )
-    [first, *_] = await rows(insert, room.id, room.user_id, count)
+    [first, *_] = await rows(FILL, room.id, room.user_id, count)
     assert await real.chatrooms.delete(room.id, room.user_id) == []
     with pytest.raises(MessageNotFound):
         await real.messages.get(MessageId(first["id"]), room.id, room.user_id)
@@ -113,6 +118,44 @@ async def test_a_long_room_is_out_of_sight_at_once_and_erased_in_batches(real: I
         left.append((await rows("SELECT count(*) AS n FROM messages WHERE chatroom_id = $1", room.id))[0]["n"])
     assert left == {3: [], 1000: [0], 2500: [500, 0]}[count]
     assert await is_there(real, other)
+
+
+async def test_a_room_with_messages_is_not_forgotten(real: InPostgresAndRedis) -> None:
+    """One that waited for another's rows finds them gone, and must not take the room for empty."""
+    room = await real.room()
+    await rows(FILL, room.id, room.user_id, 3_500)
+    assert await real.chatrooms.delete(room.id, room.user_id) == []
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    async def erase_first(connection: asyncpg.Connection) -> asyncio.Task[bool]:
+        await erase(connection, room.id)
+        second = asyncio.create_task(real.history.erase_deleted())
+        async with asyncio.timeout(HANG):
+            while not await rows(waiting):  # noqa: ASYNC110 - a lock tells nobody
+                await asyncio.sleep(0.01)
+        return second
+
+    assert await (await transaction(erase_first))
+    while await real.history.erase_deleted():
+        pass
+    assert await rows("SELECT FROM messages WHERE chatroom_id = $1", room.id) == []
+
+
+async def test_the_other_rooms_are_erased_while_one_is(real: InPostgresAndRedis) -> None:
+    message = await real.ended()
+    first = await real.room()
+    await rows(FILL, first.id, first.user_id, 2_500)
+    await real.chatrooms.delete(first.id, first.user_id)
+
+    async def erased_beside(connection: asyncpg.Connection) -> bool:
+        await connection.execute("SELECT FROM deleted_chatrooms WHERE id = $1 FOR UPDATE", first.id)
+        return await real.history.erase_deleted()
+
+    assert not await transaction(erased_beside), "it is in others' hands"
+    while await real.history.erase_deleted():
+        pass
+    assert await rows("SELECT FROM messages WHERE chatroom_id = $1", first.id) == []
+    assert await is_there(real, message)
 
 
 async def test_a_users_rooms_are_erased(real: InPostgresAndRedis) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from entrypoints.http.server.framing import BadFraming, parse
 from tests.support.patience import HANG
 
 #: Comes after each case. A connection that goes on answers it last, and then ends.
@@ -357,3 +358,10 @@ async def test_a_body_is_asked_for_before_it_is_sent(http: httpx.AsyncClient) ->
 
 def test_there_are_enough() -> None:
     assert len(ACCEPTED) + len(CLOSING) + len(REFUSED) + len(BAD_CHUNKS) >= 150
+
+
+def test_a_target_is_refused_in_linear_time() -> None:
+    """In quadratic time this would take hours."""
+    target = "http://" + "a" * 500_000 + "/" + "b" * 500_000 + "#"
+    with pytest.raises(BadFraming):
+        parse(f"GET {target} HTTP/1.1\r\nHost: a".encode())

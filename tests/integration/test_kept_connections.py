@@ -105,6 +105,36 @@ async def test_one_handed_to_somebody_who_left_goes_to_the_next(pool: Any) -> No
     await connections.close()
 
 
+async def test_what_is_in_use_when_all_are_cleared_is_not_kept_after_it(pool: Any) -> None:
+    """After a failover, those to the demoted server are let go, busy ones too."""
+    connections = KeptConnections(pool)
+    busy = await connections.acquire(seconds=HANG)
+    await connections.clear()
+    await connections.release(busy, failed=False)
+    assert connections.free == 0
+    await used(connections)
+    assert connections.free == 1, "the next one is kept"
+    await connections.close()
+
+
+async def test_what_cannot_be_returned_is_no_error_of_its_user(pool: Any) -> None:
+    """Its statement was answered. The place is free again."""
+
+    class Refusing:
+        """A pool whose server hangs when a connection is closed."""
+
+        acquire, get_max_size = pool.acquire, pool.get_max_size
+
+        async def release(self, connection: asyncpg.Connection, *, timeout: float) -> None:
+            await pool.release(connection, timeout=timeout)
+            raise TimeoutError
+
+    connections = KeptConnections(Refusing(), seconds=0)
+    for _ in range(3):
+        await used(connections)
+    assert connections.free == 0
+
+
 async def test_a_place_in_the_pool_that_becomes_free_is_taken(pool: Any) -> None:
     connections = KeptConnections(pool)
     held = [await connections.acquire(seconds=HANG) for _ in range(2)]

@@ -62,8 +62,8 @@ DELETE FROM messages_past WHERE id = ANY (ARRAY(
 RETURNING 1;
 
 -- deleted_chatroom --
--- A deleted room whose messages are to be erased.
-SELECT id FROM deleted_chatrooms LIMIT 1;
+-- A deleted room whose messages are to be erased, until the end of the transaction by this process alone.
+SELECT id FROM deleted_chatrooms LIMIT 1 FOR UPDATE SKIP LOCKED;
 
 -- erase --
 -- Erase a batch of the messages of a deleted room.
@@ -75,4 +75,5 @@ RETURNING 1;
 
 -- forget_chatroom --
 -- Forget a deleted room that has no messages any more.
-DELETE FROM deleted_chatrooms WHERE id = :chatroom_id;
+DELETE FROM deleted_chatrooms
+WHERE id = :chatroom_id AND NOT EXISTS (SELECT FROM messages WHERE chatroom_id = :chatroom_id);

@@ -19,8 +19,9 @@ _METHOD = re.compile(_NAME)
 _VERSION = re.compile(r"HTTP/1\.([0-9])")
 #: Browsers leave more unquoted than RFC 3986 allows.
 _PATH = re.compile(r"/[!\"$-~]*")
-#: As a client sends it to its proxy; every server must accept it (RFC 9112, section 3.2.2).
-_ABSOLUTE = re.compile(r"https?://([^/?]+)(/?)([!\"$-~]*)", re.IGNORECASE)
+#: As a client sends it to its proxy; every server must accept it (RFC 9112, section 3.2.2). Its parts overlap, so they
+#: give nothing back: otherwise a target that does not match takes quadratic time.
+_ABSOLUTE = re.compile(r"https?://([^/?]++)(/?)([!\"$-~]*+)", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?")
 _LENGTH = re.compile(r"[0-9]{1,20}")
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
