@@ -60,7 +60,7 @@ class ProcessRateLimiter(RateLimiter):
 class FallbackRateLimiter(RateLimiter):
     """Counts for all processes together, and while that is impossible in this process: never not at all.
 
-    The bound of a caller is then that of a healthy Redis for each process, and starts afresh once an outage.
+    The bound of a caller is then that of a healthy Redis for each process, and starts afresh once per outage.
     """
 
     def __init__(self, shared: RateLimiter, own: RateLimiter, *, retry_seconds: float = RETRY_SECONDS) -> None:

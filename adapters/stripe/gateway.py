@@ -63,7 +63,7 @@ class StripeGateway(PaymentGateway, Described):
         return [
             Fact("mode", "live" if self._is_live else "test"),
             Fact("price", f"{price.unit_amount} of the smallest unit of {price.currency}, per {interval}", warning),
-            Fact("webhook", f"{len(self._secrets)} signing secrets"),
+            Fact("webhook", f"signing secrets: {len(self._secrets)}"),
         ]
 
     def read_event(self, body: bytes, signature: str | None, *, now: datetime) -> PaymentEvent | None:

@@ -16,7 +16,7 @@ def first_id(at: datetime) -> UUID:
 
 
 def time_of(id: UUID) -> datetime:
-    """The time that `first_id` was made of."""
+    """The time in a time-ordered id."""
     return datetime.fromtimestamp((id.int >> 80) / 1000, UTC)
 
 

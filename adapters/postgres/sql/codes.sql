@@ -39,7 +39,7 @@ RETURNING id;
 )
 
 -- record_sending --
--- Record a code sent to a number, if the rules allow it. No rule that is reached yet gives NULL.
+-- Record a code sent to a number, if the rules allow it. NULL if no rule has been reached yet.
 INSERT INTO codes_sent AS sending (number_digest, sent_at, known_at)
 VALUES (:number_digest, ARRAY[:now::timestamptz], CASE WHEN :is_known THEN ARRAY[:now::timestamptz] END)
 ON CONFLICT (number_digest) DO UPDATE SET

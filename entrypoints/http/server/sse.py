@@ -62,7 +62,7 @@ class Slot:
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
         self._waiting: asyncio.Timeout | None = None
-        #: Its session has ended, so it must end without another word.
+        #: Its session has ended, so it must end without more of the reply.
         self.is_revoked = False
 
     def revoke(self) -> None:

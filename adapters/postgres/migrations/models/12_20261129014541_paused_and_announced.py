@@ -1,3 +1,5 @@
+"""When a paused subscription stops being paid, and whether an account's next sync was announced by an event."""
+
 from tortoise import BaseDBAsyncClient
 
 RUN_IN_TRANSACTION = True
